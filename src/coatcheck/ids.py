@@ -1,0 +1,84 @@
+"""Ids are tickets: the same request can only ever name the same row.
+
+Rows of the money path are named by a hash of what the shop called them, so uniqueness is the primary key and any
+process can compute it. Append-only rows (events, transfers) get a time-ordered UUIDv7.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"  # RFC 4648 base32, lower case
+_PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
+_VALUE_OF = {letter: value for value, letter in enumerate(_ALPHABET)}
+_TICKET_LENGTH = 26  # 128 bits in 5-bit letters
+
+PAYMENT, ORDER, OPERATION, EVENT, TRANSFER, BUYER, SHOP, KEY = "pay", "po", "op", "evt", "tr", "buy", "shop", "key"
+
+
+def derive_id(kind: str, *parts: str) -> UUID:
+    """Name a row by what it is about: 128 bits of SHA-256 over the parts, each preceded by its length.
+
+    The lengths keep ("a", "bc") and ("ab", "c") apart. The result never changes between processes or releases.
+    """
+    text = "".join([f"{len(part)}:{part}" for part in (kind, *parts)])
+    return UUID(bytes=hashlib.sha256(text.encode("utf-8")).digest()[:16])
+
+
+def payment_id_of(shop_id: UUID, mode: str, checkout_id: str) -> UUID:
+    """Name the payment of a shop's checkout."""
+    return derive_id(PAYMENT, shop_id.hex, mode, checkout_id)
+
+
+def order_id_of(shop_id: UUID, mode: str, payment_order_id: str) -> UUID:
+    """Name a payment order by the id its shop gave it."""
+    return derive_id(ORDER, shop_id.hex, mode, payment_order_id)
+
+
+def operation_id_of(order_id: UUID, kind: str, ordinal: int) -> UUID:
+    """Name one thing asked of a PSP; printed, it is the PSP's idempotency key and our reference there."""
+    return derive_id(OPERATION, order_id.hex, kind, str(ordinal))
+
+
+def buyer_id_of(shop_id: UUID, mode: str, buyer_reference: str) -> UUID:
+    """Name the row that holds a buyer's personal data."""
+    return derive_id(BUYER, shop_id.hex, mode, buyer_reference)
+
+
+def account_id_of(shop_id: UUID, mode: str, name: str, currency: str) -> UUID:
+    """Name a ledger account; one account holds one currency."""
+    return derive_id("account", shop_id.hex, mode, name, currency)
+
+
+def print_id(prefix: str, value: UUID) -> str:
+    """Print an id as people and providers see it: `pay_` and 26 letters."""
+    number = value.int << 2
+    letters = [_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)]
+    return f"{prefix}_{''.join(letters)}"
+
+
+def parse_id(prefix: str, text: str) -> UUID | None:
+    """Read a printed id back; None when it is not one of ours."""
+    head, _, letters = text.partition("_")
+    if head != prefix or len(letters) != _TICKET_LENGTH:
+        return None
+    number = 0
+    for letter in letters:
+        value = _VALUE_OF.get(letter)
+        if value is None:
+            return None
+        number = number << 5 | value
+    return None if number & 3 else UUID(int=number >> 2)
+
+
+def time_ordered_ids(at: datetime, count: int) -> Sequence[UUID]:
+    """Make ids for append-only rows: UUIDv7, ascending within the list and nearly so across processes."""
+    milliseconds = int(at.timestamp() * 1000)
+    head = (milliseconds << 16 | 0x7000) << 64 | 0x8 << 60
+    noise = os.urandom(8 * count)
+    return [
+        UUID(int=head | (index & 0xFFF) << 64 | int.from_bytes(noise[8 * index : 8 * index + 8], "big") >> 4)
+        for index in range(count)
+    ]

@@ -1,0 +1,1 @@
+"""Payment service providers: the protocol, and one module per PSP."""

@@ -1,0 +1,48 @@
+"""An outcome is a value: what a PSP's answer, or its silence, means for our money."""
+
+from datetime import timedelta
+from enum import StrEnum
+
+import msgspec
+
+
+class OutcomeKind(StrEnum):
+    """APPROVED and DECLINED are the PSP's own word. Everything else is not a decision.
+
+    NOT_SENT: the PSP certainly did nothing (nothing left this machine, or the PSP says it never began).
+    UNKNOWN: it may have been done; only asking can tell. PENDING: the PSP accepted it and decides later.
+    NOT_FOUND: a look-up's answer only; soon after an unclear send it proves nothing.
+    """
+
+    APPROVED = "APPROVED"
+    DECLINED = "DECLINED"
+    PENDING = "PENDING"
+    NOT_SENT = "NOT_SENT"
+    UNKNOWN = "UNKNOWN"
+    NOT_FOUND = "NOT_FOUND"
+
+    @property
+    def is_definite(self) -> bool:
+        """Whether the PSP has decided."""
+        return self in (OutcomeKind.APPROVED, OutcomeKind.DECLINED)
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What one call to a PSP brought back.
+
+    `amount_minor`, `currency` and `reference` are the PSP's own words, to be compared with what was asked before
+    anything is posted. `cause` names a non-decision in a few words; `evidence` is what a person would want to see
+    (status line, PSP error code, request id): never a secret, never a card number.
+    """
+
+    kind: OutcomeKind
+    provider_reference: str | None = None
+    reference: str | None = None
+    amount_minor: int | None = None
+    currency: str | None = None
+    is_live: bool | None = None
+    decline_code: str | None = None
+    cause: str | None = None
+    evidence: str | None = None
+    is_server_error: bool = False
+    retry_after: timedelta | None = None
