@@ -77,9 +77,7 @@ ORDER_TRANSITIONS: dict[OrderStatus, frozenset[OrderStatus]] = {
 }
 
 OPERATION_TRANSITIONS: dict[OperationStatus, frozenset[OperationStatus]] = {
-    OperationStatus.OPEN: frozenset(
-        {OperationStatus.APPROVED, OperationStatus.DECLINED, OperationStatus.UNRESOLVED}
-    ),
+    OperationStatus.OPEN: frozenset({OperationStatus.APPROVED, OperationStatus.DECLINED, OperationStatus.UNRESOLVED}),
     OperationStatus.UNRESOLVED: frozenset({OperationStatus.APPROVED, OperationStatus.DECLINED}),
     OperationStatus.APPROVED: frozenset(),
     OperationStatus.DECLINED: frozenset(),

@@ -61,7 +61,7 @@ class ChargeRequest(msgspec.Struct, frozen=True, kw_only=True):
     payment_order_id: str
 
 
-class NotChargeable(Exception):
+class NotChargeableError(Exception):
     """The provider cannot take this amount, currency or token; the text tells the shop what to change."""
 
 
@@ -72,7 +72,7 @@ class Provider(Protocol):
     capabilities: Capabilities
 
     def prepare(self, request: ChargeRequest) -> bytes:
-        """Freeze the body of a charge: pure, and the same bytes for the same request. Raises NotChargeable."""
+        """Freeze the body of a charge: pure, and the same bytes for the same request. Raises NotChargeableError."""
         ...
 
     async def register(self, charge: Charge) -> Outcome:
