@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from uuid import UUID
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"  # RFC 4648 base32, lower case
@@ -47,6 +48,7 @@ def buyer_id_of(shop_id: UUID, mode: str, buyer_reference: str) -> UUID:
     return derive_id(BUYER, shop_id.hex, mode, buyer_reference)
 
 
+@lru_cache(maxsize=100_000)  # a payment names three accounts, and the same ones again and again
 def account_id_of(shop_id: UUID, mode: str, name: str, currency: str) -> UUID:
     """Name a ledger account; one account holds one currency."""
     return derive_id("account", shop_id.hex, mode, name, currency)

@@ -6,7 +6,8 @@ CREATE TABLE shop (
     CONSTRAINT shop_name_is_unique UNIQUE (name)
 );
 
--- The key itself is shown once and never stored: `key_digest` is its SHA-256 (the key has 160 random bits).
+-- The key itself is shown once and never stored: `key_digest` is its SHA-256 (the key has over 160 random bits), and
+-- `key_id` is named by the digest, so that the primary key is the look-up of every request.
 CREATE TABLE api_key (
     key_id     uuid PRIMARY KEY,
     shop_id    uuid NOT NULL REFERENCES shop,
@@ -16,6 +17,9 @@ CREATE TABLE api_key (
     last_four  text NOT NULL,
     created_at timestamptz NOT NULL,
     revoked_at timestamptz,
-    CONSTRAINT api_key_digest_is_unique UNIQUE (key_digest),
+    CONSTRAINT api_key_digest_is_sha256 CHECK (octet_length(key_digest) = 32),
     CONSTRAINT api_key_mode_is_known CHECK (mode IN ('test', 'live'))
 );
+
+GRANT SELECT, INSERT ON shop, api_key TO coatcheck_app;
+GRANT UPDATE (revoked_at) ON api_key TO coatcheck_app;

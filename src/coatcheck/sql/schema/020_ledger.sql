@@ -18,6 +18,9 @@ INSERT INTO account_kind (kind, normal_side, may_overdraw, meaning) VALUES
     ('platform_dispute_fees', 'debit',  true,  'what disputes cost the platform'),
     ('suspense',              'debit',  true,  'differences nobody has explained yet');
 
+-- A domain, not a CHECK: proved when an account is opened, and not again at every change of its counters.
+CREATE DOMAIN currency_code AS text CONSTRAINT currency_is_a_code CHECK (VALUE ~ '^[A-Z]{3}$');
+
 -- One currency per account; four monotone counters. The balance is their difference, never stored on its own.
 CREATE TABLE account (
     account_id            uuid PRIMARY KEY,
@@ -25,14 +28,13 @@ CREATE TABLE account (
     mode                  text NOT NULL,
     name                  text NOT NULL,
     kind                  text NOT NULL REFERENCES account_kind,
-    currency              char(3) NOT NULL,
+    currency              currency_code NOT NULL,
     debits_posted_minor   bigint NOT NULL DEFAULT 0,
     credits_posted_minor  bigint NOT NULL DEFAULT 0,
     debits_pending_minor  bigint NOT NULL DEFAULT 0,
     credits_pending_minor bigint NOT NULL DEFAULT 0,
     opened_at             timestamptz NOT NULL,
     CONSTRAINT account_mode_is_known CHECK (mode IN ('test', 'live')),
-    CONSTRAINT account_currency_is_a_code CHECK (currency ~ '^[A-Z]{3}$'),
     CONSTRAINT account_counters_are_not_negative CHECK (
         debits_posted_minor >= 0 AND credits_posted_minor >= 0
         AND debits_pending_minor >= 0 AND credits_pending_minor >= 0
@@ -44,7 +46,7 @@ CREATE INDEX account_by_name ON account (shop_id, mode, name);
 
 -- One movement of one currency from a debit account to a credit account: balanced by construction. Append-only.
 -- phase: 'posted' counts at once; 'held' is a hold (a pending transfer); 'captured' posts a hold, wholly or in part;
--- 'released' gives a hold's rest back.
+-- 'released' gives a hold's rest back. The currency is its accounts' own (ledger_post refuses any other).
 CREATE TABLE transfer (
     transfer_id       uuid PRIMARY KEY,
     kind              text NOT NULL,
@@ -53,7 +55,7 @@ CREATE TABLE transfer (
     debit_account_id  uuid NOT NULL,
     credit_account_id uuid NOT NULL,
     amount_minor      bigint NOT NULL,
-    currency          char(3) NOT NULL,
+    currency          text NOT NULL,
     subject_id        uuid NOT NULL,
     at                timestamptz NOT NULL,
     CONSTRAINT transfer_amount_is_positive_and_exact CHECK (amount_minor BETWEEN 1 AND 9007199254740991),
@@ -67,7 +69,7 @@ CREATE TABLE hold (
     hold_id           uuid PRIMARY KEY,
     debit_account_id  uuid NOT NULL,
     credit_account_id uuid NOT NULL,
-    currency          char(3) NOT NULL,
+    currency          text NOT NULL,
     amount_minor      bigint NOT NULL,
     captured_minor    bigint NOT NULL DEFAULT 0,
     released_minor    bigint NOT NULL DEFAULT 0,

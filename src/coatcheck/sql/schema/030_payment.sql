@@ -11,7 +11,7 @@ CREATE TABLE buyer (
     updated_at timestamptz NOT NULL
 );
 
--- Which request a shop's idempotency key stands for. Lives 24 hours; the payment's own ids stay unique for ever.
+-- Which request a shop's idempotency key stands for; `claimed_by` is the nonce of the request that claimed it.
 CREATE TABLE idempotency_key (
     key_id         uuid PRIMARY KEY,
     shop_id        uuid NOT NULL,
@@ -19,12 +19,13 @@ CREATE TABLE idempotency_key (
     key            text NOT NULL,
     request_digest bytea NOT NULL,
     resource_id    uuid NOT NULL,
+    claimed_by     uuid NOT NULL,
     created_at     timestamptz NOT NULL
 );
 CREATE INDEX idempotency_key_by_age ON idempotency_key USING brin (created_at);
 
 -- One checkout. `accepted_by` is the nonce of the request that created it: how its sender knows the row is its own.
--- The status is derived from the orders, so the row never changes.
+-- The status is derived from the orders, so the row never changes. `risk_subjects` are keyed digests (card, buyer, ip).
 CREATE TABLE payment (
     payment_id     uuid PRIMARY KEY,
     shop_id        uuid NOT NULL,
@@ -37,6 +38,7 @@ CREATE TABLE payment (
     metadata       json,
     risk_decision  text NOT NULL,
     risk_signals   json NOT NULL,
+    risk_subjects  uuid[] NOT NULL,
     created_at     timestamptz NOT NULL,
     CONSTRAINT payment_mode_is_known CHECK (mode IN ('test', 'live')),
     CONSTRAINT payment_has_orders CHECK (cardinality(order_ids) BETWEEN 1 AND 100)
@@ -93,12 +95,13 @@ CREATE TABLE operation (
 ) WITH (fillfactor = 70);
 
 -- Who works on an undecided operation, and from when anybody else may. The row is the fence: an answer is booked
--- only by whoever takes the row away with the attempt number it was given. Decided operations have no lease.
+-- only by whoever takes the row away with the attempt number it was given. Decided operations have no lease;
+-- due_at is NULL where nothing but a look-up by a person may move it on.
 CREATE TABLE lease (
     operation_id uuid PRIMARY KEY,
     attempt      integer NOT NULL,
     holder       uuid,
-    due_at       timestamptz NOT NULL,
+    due_at       timestamptz,
     CONSTRAINT lease_attempt_counts_from_one CHECK (attempt >= 1)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
@@ -120,3 +123,7 @@ CREATE TABLE risk_failure (
     at      timestamptz NOT NULL
 );
 CREATE INDEX risk_failure_by_subject ON risk_failure (subject, at);
+
+-- The application role writes payments only through the functions that keep their rules; history it may only read.
+GRANT SELECT ON buyer, idempotency_key, payment, payment_order, operation, lease, event, risk_failure TO coatcheck_app;
+GRANT INSERT ON event TO coatcheck_app;

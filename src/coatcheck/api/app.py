@@ -1,0 +1,93 @@
+"""The HTTP application: routes, the problem bodies of every refusal, OpenAPI, health and metrics."""
+
+from time import perf_counter
+from typing import Any
+
+from litestar import Litestar, Request, Response, get
+from litestar.enums import ScopeType
+from litestar.exceptions import HTTPException
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin, ScalarRenderPlugin
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from coatcheck import __version__
+from coatcheck.api import payments
+from coatcheck.api.edge import JSON, answer_coatcheck_error, answer_http_error, answer_unexpected, encode
+from coatcheck.api.gateway import Gateway, gateway_of
+from coatcheck.errors import CoatcheckError
+from coatcheck.metrics import CONTENT_TYPE, Metrics
+
+
+@get("/health/live", include_in_schema=False)
+async def live() -> Response[bytes]:
+    """Say that the process runs."""
+    return Response(encode({"status": "live"}), media_type=JSON)
+
+
+@get("/health/ready", include_in_schema=False)
+async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Say whether this process can take payments: not while it stops, not without its database."""
+    gateway = gateway_of(request)
+    if gateway.stopping.is_set():
+        return Response(encode({"status": "stopping"}), status_code=503, media_type=JSON)
+    try:
+        await gateway.store.pool.fetchval("SELECT 1", timeout=2)
+    except Exception:  # noqa: BLE001 - whatever keeps the database away, the answer is the same
+        return Response(encode({"status": "no database"}), status_code=503, media_type=JSON)
+    return Response(encode({"status": "ready"}), media_type=JSON)
+
+
+@get("/metrics", include_in_schema=False)
+async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Print the figures for Prometheus."""
+    return Response(gateway_of(request).metrics.render(), media_type=CONTENT_TYPE)
+
+
+class CountRequests:
+    """Counts requests and their time by route template and status, around everything else."""
+
+    def __init__(self, app: ASGIApp, figures: Metrics) -> None:
+        self._app = app
+        self._metrics = figures
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and count its answer."""
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        started = perf_counter()
+        status = "500"
+
+        async def counted_send(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = str(message["status"])
+            await send(message)
+
+        try:
+            await self._app(scope, receive, counted_send)
+        finally:
+            route = str(scope.get("path_template") or "unknown")
+            self._metrics.http_requests[route, status].inc()
+            self._metrics.http_seconds[route].observe(perf_counter() - started)
+
+
+def create_app(gateway: Gateway) -> ASGIApp:
+    """Build the application around a running gateway."""
+    litestar = Litestar(
+        route_handlers=[live, ready, metrics, payments.create_payment, payments.get_payment],
+        exception_handlers={
+            CoatcheckError: answer_coatcheck_error,
+            HTTPException: answer_http_error,
+            Exception: answer_unexpected,
+        },
+        openapi_config=OpenAPIConfig(
+            title="Coatcheck",
+            version=__version__,
+            path="/schema",
+            render_plugins=[JsonRenderPlugin(), ScalarRenderPlugin()],
+        ),
+        logging_config=None,
+    )
+    litestar.state.gateway = gateway
+    return CountRequests(litestar, gateway.metrics)

@@ -1,0 +1,281 @@
+"""The executor: takes a leased operation, asks the PSP outside any transaction, and has the answer booked in one.
+
+`next_step` is the one gate to a PSP's till. What it does not allow is not sent: not by a retry, not after a crash, not
+by hand.
+"""
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from time import perf_counter
+
+import msgspec
+import structlog
+
+from coatcheck.clock import Clock
+from coatcheck.events import EventKind
+from coatcheck.metrics import Metrics
+from coatcheck.operations import Operation, Operations, Postponement
+from coatcheck.payments import Payments
+from coatcheck.providers.outcome import Outcome, OutcomeKind
+from coatcheck.providers.protocol import Capabilities, Charge, Provider
+from coatcheck.states import Mode, OperationStatus, OrderStatus
+
+SERVER_ERROR = "server error: "
+ANSWER_REFUSED = "the provider's answer is about something else: "
+
+log = structlog.get_logger("coatcheck.executor")
+
+
+class Step(StrEnum):
+    """What may be done next for an operation."""
+
+    REGISTER = "register"
+    SEND = "send"
+    LOOK_UP = "look_up"
+
+
+class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How long an undecided operation is worked on: exponential back-off with full jitter, up to a budget."""
+
+    budget_attempts: int
+    base: timedelta
+    cap: timedelta
+
+    def pause(self, attempt: int, draw: float) -> timedelta:
+        """How long to wait after attempt number `attempt` (from 1); `draw` is uniform in [0, 1)."""
+        ceiling: timedelta = min(self.cap, self.base * 2 ** min(attempt, 30))
+        return ceiling * draw
+
+
+def window_is_open(charge: Charge, capabilities: Capabilities, at: datetime) -> bool:
+    """Whether the PSP still remembers our key for certain: after this, sending again may charge again."""
+    if charge.first_sent_at is None:
+        return True
+    return at - charge.first_sent_at < capabilities.idempotency_window - capabilities.window_margin
+
+
+def next_step(operation: Operation, capabilities: Capabilities, at: datetime) -> Step:
+    """Decide what may be asked of the PSP: sending again needs an open window, or a look-up first.
+
+    Source: hazards A1, A3, A4 and A5.
+    """
+    if capabilities.registers_first and operation.charge.provider_reference is None:
+        return Step.REGISTER
+    if not operation.sent_before:
+        return Step.SEND
+    if not window_is_open(operation.charge, capabilities, at) or capabilities.look_up_before_resend:
+        return Step.LOOK_UP
+    was_server_error = (operation.cause or "").startswith(SERVER_ERROR)
+    return Step.LOOK_UP if capabilities.replays_errors and was_server_error else Step.SEND
+
+
+def mismatch_of(charge: Charge, outcome: Outcome) -> str | None:
+    """Say how an answer differs from what was asked (hazard A15); None when it is about our charge.
+
+    An approval must name amount, currency and reference; anything it names must be ours.
+    """
+    asked: dict[str, object] = {
+        "amount_minor": charge.amount_minor,
+        "currency": charge.currency,
+        "reference": charge.reference,
+    }
+    differing = [
+        f"{name} {getattr(outcome, name)!r} instead of {wanted!r}"
+        for name, wanted in asked.items()
+        if getattr(outcome, name) != wanted
+        and (getattr(outcome, name) is not None or outcome.kind is OutcomeKind.APPROVED)
+    ]
+    if outcome.is_live is not None and outcome.is_live is not (charge.mode is Mode.LIVE):
+        differing.append(f"live={outcome.is_live} for a {charge.mode} charge")
+    if charge.provider_reference is not None and outcome.provider_reference not in (None, charge.provider_reference):
+        differing.append(f"provider_reference {outcome.provider_reference!r} instead of {charge.provider_reference!r}")
+    return ", ".join(differing) or None
+
+
+class Executor:
+    """Runs operations: the ones a request has just committed, and the ones that are due or were left behind."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        payments: Payments,
+        operations: Operations,
+        providers: Mapping[str, Provider],
+        policy: RetryPolicy,
+        metrics: Metrics,
+        claim_most: int = 200,
+        dice: random.Random | None = None,
+    ) -> None:
+        self._clock = clock
+        self._payments = payments
+        self._operations = operations
+        self._providers = providers
+        self._policy = policy
+        self._metrics = metrics
+        self._claim_most = claim_most
+        self._dice = dice or random.SystemRandom()
+        self._running: set[asyncio.Task[list[Outcome | None]]] = set()
+        self._stopping = asyncio.Event()
+
+    def start(self, operations: Sequence[Operation]) -> "asyncio.Task[list[Outcome | None]]":
+        """Run operations in a task of their own: whoever asked may go away, the work goes on (hazard A17)."""
+        task = asyncio.create_task(self._run_all(operations))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def _run_all(self, operations: Sequence[Operation]) -> list[Outcome | None]:
+        if len(operations) == 1:
+            return [await self.run(operations[0])]
+        return list(await asyncio.gather(*[self.run(operation) for operation in operations]))
+
+    async def run(self, operation: Operation) -> Outcome | None:
+        """Carry one leased operation as far as it goes now. Returns the decision that was booked, else None.
+
+        Calls the PSP outside any transaction. An error of our own is silence like any other: UNKNOWN, asked again.
+        """
+        provider = self._providers.get(operation.provider)
+        if provider is None:
+            unsent = Outcome(kind=OutcomeKind.NOT_SENT, cause=f"provider {operation.provider} is not configured here")
+            await self._postpone(operation, unsent, was_sent=operation.sent_before)
+            return None
+        try:
+            operation, outcome, was_sent = await self._ask(provider, operation)
+        except Exception as error:
+            log.exception("operation_failed", operation=operation.charge.reference)
+            outcome, was_sent = Outcome(kind=OutcomeKind.UNKNOWN, cause=f"gateway error: {type(error).__name__}"), True
+        difference = mismatch_of(operation.charge, outcome)
+        if difference is not None:
+            await self._refuse(operation, outcome, difference)
+        elif not outcome.kind.is_definite:
+            await self._postpone(operation, outcome, was_sent=was_sent)
+        elif await self._payments.apply(operation, outcome):
+            return outcome
+        else:
+            self._metrics.fenced.inc()
+        return None
+
+    async def _ask(self, provider: Provider, operation: Operation) -> tuple[Operation, Outcome, bool]:
+        """Take the steps the gate allows; the third value says whether money may have moved by now."""
+        step = next_step(operation, provider.capabilities, self._clock.now())
+        if step is Step.REGISTER:
+            return await self._register_and_send(provider, operation)
+        if step is Step.SEND:
+            return await self._send(provider, operation)
+        found = await self._timed(provider, "look_up", operation.charge)
+        if mismatch_of(operation.charge, found) is not None:
+            return operation, found, True
+        # NOT_SENT: the PSP shows its object and says nothing was charged. NOT_FOUND proves that only inside the window.
+        may_send = found.kind is OutcomeKind.NOT_SENT or (
+            found.kind is OutcomeKind.NOT_FOUND
+            and window_is_open(operation.charge, provider.capabilities, self._clock.now())
+        )
+        return await self._send(provider, operation) if may_send else (operation, found, True)
+
+    async def _register_and_send(self, provider: Provider, operation: Operation) -> tuple[Operation, Outcome, bool]:
+        registered = await self._timed(provider, "register", operation.charge)
+        reference = registered.provider_reference
+        if registered.kind.is_definite or reference is None:
+            return operation, registered, False
+        difference = mismatch_of(operation.charge, registered)
+        if difference is not None or not await self._operations.register(operation, reference):
+            return operation, registered, False
+        charge = msgspec.structs.replace(operation.charge, provider_reference=reference)
+        return await self._send(provider, msgspec.structs.replace(operation, charge=charge))
+
+    async def _send(self, provider: Provider, operation: Operation) -> tuple[Operation, Outcome, bool]:
+        if operation.charge.first_sent_at is None and not await self._operations.mark_first_sent(operation):
+            fenced = Outcome(kind=OutcomeKind.NOT_SENT, cause="another process took the operation over")
+            return operation, fenced, operation.sent_before
+        outcome = await self._timed(provider, "charge", operation.charge)
+        return operation, outcome, operation.sent_before or outcome.kind is not OutcomeKind.NOT_SENT
+
+    async def _timed(self, provider: Provider, call: str, charge: Charge) -> Outcome:
+        started = perf_counter()
+        outcome: Outcome = await getattr(provider, call)(charge)
+        self._metrics.provider_seconds[provider.name, call].observe(perf_counter() - started)
+        self._metrics.operation_outcomes[provider.name, call, outcome.kind.value].inc()
+        return outcome
+
+    async def _postpone(self, operation: Operation, outcome: Outcome, *, was_sent: bool) -> None:
+        """Put an undecided operation back: with a time for its next step, or for a person when the budget is spent."""
+        is_pending = outcome.kind is OutcomeKind.PENDING
+        is_spent = operation.attempt >= self._policy.budget_attempts and not is_pending
+        pause = max(self._policy.pause(operation.attempt, self._dice.random()), outcome.retry_after or timedelta())
+        if outcome.is_server_error:
+            outcome = msgspec.structs.replace(outcome, cause=f"{SERVER_ERROR}{outcome.cause}")
+        if is_spent:
+            log.warning("operation_unresolved", operation=operation.charge.reference, cause=outcome.cause)
+        await self._put_back(
+            Postponement(
+                operation=operation,
+                outcome=outcome,
+                kind=_kind_of(is_spent=is_spent, is_pending=is_pending),
+                status=OperationStatus.UNRESOLVED if is_spent else OperationStatus.OPEN,
+                order_status=OrderStatus.PENDING if is_pending else operation.order_status,
+                due_at=None if is_spent else self._clock.now() + pause,
+                was_sent=was_sent,
+            )
+        )
+
+    async def _refuse(self, operation: Operation, outcome: Outcome, difference: str) -> None:
+        """Post nothing for an answer about another amount, currency or object: it is an incident for a person."""
+        self._metrics.answers_refused.inc()
+        log.error("answer_refused", operation=operation.charge.reference, difference=difference)
+        await self._put_back(
+            Postponement(
+                operation=operation,
+                outcome=msgspec.structs.replace(outcome, cause=ANSWER_REFUSED + difference, provider_reference=None),
+                kind=EventKind.OPERATION_ANSWER_REFUSED,
+                status=OperationStatus.UNRESOLVED,
+                order_status=operation.order_status,
+                due_at=None,
+                was_sent=True,
+            )
+        )
+
+    async def _put_back(self, postponement: Postponement) -> None:
+        if not await self._operations.postpone(postponement):
+            self._metrics.fenced.inc()
+
+    async def recover_once(self) -> int:
+        """Claim what is due and start it. Returns how many operations were claimed."""
+        claimed = await self._operations.claim(self._claim_most)
+        for operation in claimed:
+            self.start([operation])
+        return len(claimed)
+
+    async def recover(self, interval: timedelta) -> None:
+        """Claim due work until stopped; trouble with the database is waited out."""
+        while not self._stopping.is_set():
+            try:
+                if await self.recover_once() == self._claim_most:
+                    await asyncio.sleep(0)
+                    continue
+            except Exception:
+                log.exception("recovery_failed")
+            try:
+                await asyncio.wait_for(self._stopping.wait(), interval.total_seconds())
+            except TimeoutError:
+                continue
+
+    async def stop(self, grace: timedelta) -> None:
+        """Stop claiming, let what is in flight finish, give the rest back (hazard F12).
+
+        What is still at a PSP after the grace keeps its lease: nobody may take it over before the lease runs out.
+        """
+        self._stopping.set()
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=grace.total_seconds())
+        if not self._running:
+            await self._operations.release()
+
+
+def _kind_of(*, is_spent: bool, is_pending: bool) -> EventKind:
+    if is_spent:
+        return EventKind.OPERATION_UNRESOLVED
+    return EventKind.ORDER_PENDING if is_pending else EventKind.OPERATION_RESCHEDULED

@@ -1,0 +1,143 @@
+-- The PSP did not decide: the operation goes back to wait for its next step, or for a person. Fenced like a decision.
+-- was_sent false: nothing has ever left for the PSP, so its idempotency window has not begun.
+CREATE OR REPLACE FUNCTION reschedule_operations(
+    at timestamptz,
+    g_operation_id uuid[], g_attempt integer[], g_status text[], g_order_id uuid[], g_order_status text[],
+    g_provider_reference text[], g_cause text[], g_due_at timestamptz[], g_was_sent boolean[],
+    g_payment_id uuid[], g_shop_id uuid[], g_mode text[], g_event_id uuid[], g_event_kind text[], g_event_body text[]
+) RETURNS TABLE (place integer, outcome text)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+DECLARE
+    won integer[];
+BEGIN
+    WITH kept AS (
+        UPDATE lease AS l SET holder = NULL, due_at = g.due_at
+          FROM unnest(g_operation_id, g_attempt, g_due_at) WITH ORDINALITY AS g (operation_id, attempt, due_at, n)
+         WHERE l.operation_id = g.operation_id AND l.attempt = g.attempt AND l.holder IS NOT NULL
+     RETURNING g.n
+    )
+    SELECT coalesce(array_agg(n), '{}') INTO won FROM kept;
+
+    UPDATE operation AS o
+       SET status = g.status, cause = g.cause, first_sent_at = CASE WHEN g.was_sent THEN o.first_sent_at END,
+           provider_reference = coalesce(g.provider_reference, o.provider_reference)
+      FROM unnest(g_operation_id, g_status, g_cause, g_was_sent, g_provider_reference)
+           WITH ORDINALITY AS g (operation_id, status, cause, was_sent, provider_reference, n)
+     WHERE o.operation_id = g.operation_id AND g.n = ANY (won);
+
+    UPDATE payment_order AS o SET status = g.status
+      FROM unnest(g_order_id, g_order_status) WITH ORDINALITY AS g (order_id, status, n)
+     WHERE o.order_id = g.order_id AND o.status <> g.status AND g.n = ANY (won);
+
+    INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
+    SELECT g.payment_id, g.event_id, g.kind, g.shop_id, g.mode, reschedule_operations.at, g.body::json
+      FROM unnest(g_payment_id, g_event_id, g_event_kind, g_shop_id, g_mode, g_event_body)
+           WITH ORDINALITY AS g (payment_id, event_id, kind, shop_id, mode, body, n)
+     WHERE g.n = ANY (won);
+
+    RETURN QUERY SELECT n, CASE WHEN n = ANY (won) THEN 'applied' ELSE 'fenced' END
+                   FROM generate_series(1, cardinality(g_operation_id)) AS n;
+END;
+$$;
+
+-- The PSP's own id of a two-step object, stored before money moves. Fenced: returns the positions that were kept.
+CREATE OR REPLACE FUNCTION register_operations(
+    at timestamptz, g_operation_id uuid[], g_attempt integer[], g_provider_reference text[],
+    g_payment_id uuid[], g_shop_id uuid[], g_mode text[], g_event_id uuid[], g_event_body text[]
+) RETURNS TABLE (place integer, outcome text)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+DECLARE
+    won integer[];
+BEGIN
+    -- The lease is locked first, so that nobody takes the operation over between the look and the write.
+    WITH held AS (
+        SELECT g.n
+          FROM unnest(g_operation_id, g_attempt) WITH ORDINALITY AS g (operation_id, attempt, n)
+          JOIN lease AS l ON l.operation_id = g.operation_id AND l.attempt = g.attempt
+           FOR UPDATE OF l
+    )
+    SELECT coalesce(array_agg(n), '{}') INTO won FROM held;
+
+    UPDATE operation AS o SET provider_reference = g.provider_reference
+      FROM unnest(g_operation_id, g_provider_reference) WITH ORDINALITY AS g (operation_id, provider_reference, n)
+     WHERE o.operation_id = g.operation_id AND g.n = ANY (won);
+
+    INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
+    SELECT g.payment_id, g.event_id, 'operation.registered', g.shop_id, g.mode, register_operations.at, g.body::json
+      FROM unnest(g_payment_id, g_event_id, g_shop_id, g_mode, g_event_body)
+           WITH ORDINALITY AS g (payment_id, event_id, shop_id, mode, body, n)
+     WHERE g.n = ANY (won);
+
+    RETURN QUERY SELECT n, CASE WHEN n = ANY (won) THEN 'applied' ELSE 'fenced' END
+                   FROM generate_series(1, cardinality(g_operation_id)) AS n;
+END;
+$$;
+
+-- Take over work whose time has come: a retry that is due, or an operation whose holder's lease ran out. The attempt
+-- number goes up, so whoever held it before can no longer book anything. SKIP LOCKED: claimers never wait.
+CREATE OR REPLACE FUNCTION claim_operations(at timestamptz, new_holder uuid, lease_until timestamptz, most integer)
+RETURNS TABLE (
+    operation_id uuid, attempt integer, order_id uuid, payment_id uuid, shop_id uuid, mode text, provider text,
+    amount_minor bigint, currency text, body bytea, first_sent_at timestamptz, sent_before boolean,
+    provider_reference text, cause text, seller_account text, commission_minor bigint, order_status text
+)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH due AS (
+        SELECT l.operation_id FROM lease AS l WHERE l.due_at <= at ORDER BY l.due_at LIMIT most FOR UPDATE SKIP LOCKED
+    ), taken AS (
+        UPDATE lease AS l SET attempt = l.attempt + 1, holder = new_holder, due_at = lease_until
+          FROM due WHERE l.operation_id = due.operation_id
+     RETURNING l.operation_id, l.attempt
+    ), claimed AS (
+        UPDATE operation AS o SET attempt = taken.attempt
+          FROM taken WHERE o.operation_id = taken.operation_id
+     RETURNING o.*
+    )
+    SELECT c.operation_id, c.attempt, c.order_id, c.payment_id, c.shop_id, c.mode, c.provider, c.amount_minor,
+           c.currency::text, c.body, c.first_sent_at, c.first_sent_at IS NOT NULL, c.provider_reference, c.cause,
+           p.seller_account, p.commission_minor, p.status
+      FROM claimed AS c JOIN payment_order AS p ON p.order_id = c.order_id;
+END;
+$$;
+
+-- An operation that nothing had left for so far is about to be sent: its idempotency window begins. Fenced.
+CREATE OR REPLACE FUNCTION mark_first_sent(at timestamptz, which uuid, held_attempt integer) RETURNS boolean
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+    WITH held AS (
+        SELECT l.operation_id FROM lease AS l WHERE l.operation_id = which AND l.attempt = held_attempt FOR UPDATE
+    ), marked AS (
+        UPDATE operation AS o SET first_sent_at = coalesce(o.first_sent_at, at)
+          FROM held WHERE o.operation_id = held.operation_id
+     RETURNING o.operation_id
+    )
+    SELECT EXISTS (SELECT FROM marked);
+$$;
+
+-- A gateway that stops gives its work back at once instead of letting the leases run out.
+CREATE OR REPLACE FUNCTION release_operations(at timestamptz, old_holder uuid) RETURNS integer
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+    WITH released AS (
+        UPDATE lease SET holder = NULL, due_at = release_operations.at WHERE holder = old_holder RETURNING 1
+    )
+    SELECT count(*)::integer FROM released;
+$$;
+
+REVOKE ALL ON FUNCTION reschedule_operations, register_operations, claim_operations, mark_first_sent,
+    release_operations FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION reschedule_operations, register_operations, claim_operations, mark_first_sent,
+    release_operations TO coatcheck_app;

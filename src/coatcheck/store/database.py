@@ -1,0 +1,111 @@
+"""Open the database: self-check, migrations, and the pool that speaks as the application role."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from coatcheck.store.embedded import DATABASE_NAME, start_embedded
+from coatcheck.store.migrations import APPLICATION_ROLE, MigrationError, migrate
+from coatcheck.store.sql_files import sql_files
+
+OLDEST_SERVER = 16
+# What a payment's durability rests on; a server without them may lose an acknowledged payment.
+_MUST_BE_ON = ("fsync", "full_page_writes", "synchronous_commit")
+_SESSION = {
+    "role": APPLICATION_ROLE,
+    "application_name": "coatcheck",
+    "jit": "off",
+    "timezone": "UTC",
+    "statement_timeout": "30s",
+    "idle_in_transaction_session_timeout": "15s",
+}
+
+
+class StoreError(Exception):
+    """The database cannot be used; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The open database. `pool` connects as the application role: it cannot rewrite history."""
+
+    pool: asyncpg.Pool
+    queries: Mapping[str, str]
+    invariants: Mapping[str, str]
+
+
+@asynccontextmanager
+async def open_store(database_url: str | None, data_dir: Path, *, pool_size: int) -> AsyncIterator[Store]:
+    """Open PostgreSQL at `database_url`, or the embedded one under `data_dir`; migrate it; yield the store.
+
+    Raises StoreError when the server cannot be reached, is too old, or would not keep what it acknowledged.
+    """
+    if database_url is not None:
+        async with _open(database_url, pool_size) as store:
+            yield store
+        return
+    server = await start_embedded(data_dir)
+    try:
+        await _create_database(server.url("postgres"))
+        async with _open(server.url(), pool_size) as store:
+            yield store
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def _open(url: str, pool_size: int) -> AsyncIterator[Store]:
+    owner = await _connect(url)
+    try:
+        await _check_server(owner)
+        await migrate(owner)
+    except MigrationError as error:
+        raise StoreError(str(error)) from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise StoreError(
+            f"the database user may not prepare the schema ({error}): give it CREATE on the database and CREATEROLE, "
+            f"or create the role {APPLICATION_ROLE} and grant it to the user"
+        ) from error
+    finally:
+        await owner.close()
+    pool = await asyncpg.create_pool(url, min_size=min(2, pool_size), max_size=pool_size, server_settings=_SESSION)
+    try:
+        yield Store(pool, sql_files("queries"), sql_files("invariants"))
+    finally:
+        await pool.close()
+
+
+async def _connect(url: str) -> asyncpg.Connection:
+    try:
+        return await asyncpg.connect(url)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        raise StoreError(
+            f"cannot connect to PostgreSQL ({error}): check DATABASE_URL, or unset it to use the embedded server"
+        ) from error
+
+
+async def _check_server(owner: asyncpg.Connection) -> None:
+    if owner.get_server_version().major < OLDEST_SERVER:
+        raise StoreError(
+            f"PostgreSQL {owner.get_server_version().major} is too old: {OLDEST_SERVER} or newer is needed"
+        )
+    rows = await owner.fetch("SELECT name, setting FROM pg_settings WHERE name = ANY($1)", list(_MUST_BE_ON))
+    unsafe = sorted(row["name"] for row in rows if row["setting"] in ("off", "local"))
+    if unsafe:
+        raise StoreError(f"PostgreSQL runs with {', '.join(unsafe)} off: it could lose payments. Turn it on, restart")
+
+
+async def _create_database(maintenance_url: str) -> None:
+    connection = await _connect(maintenance_url)
+    try:
+        # The C collation never changes under an index when the operating system's does.
+        await connection.execute(
+            f"CREATE DATABASE {DATABASE_NAME} TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
+    except (asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
+        pass
+    finally:
+        await connection.close()

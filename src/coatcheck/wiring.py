@@ -1,0 +1,194 @@
+"""The only place that constructs things: settings in, a running gateway out."""
+
+import asyncio
+import contextlib
+import gc
+import random
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
+from uuid import uuid4
+
+import structlog
+import uvicorn
+import uvloop
+
+from coatcheck.api.app import create_app
+from coatcheck.api.gateway import Gateway
+from coatcheck.clock import Clock, SystemClock
+from coatcheck.config import Settings, SettingsError, digest_secret_of
+from coatcheck.executor import Executor, RetryPolicy
+from coatcheck.metrics import Metrics
+from coatcheck.operations import Operations
+from coatcheck.payments import Payments
+from coatcheck.providers.protocol import Provider
+from coatcheck.providers.simulated import SimulatedProvider
+from coatcheck.providers.stripe import StripeProvider
+from coatcheck.risk import Assessor, risk_settings_of
+from coatcheck.shops import KeyRing
+from coatcheck.store import Store
+from coatcheck.store import open_store as open_database
+
+log = structlog.get_logger("coatcheck")
+
+
+def open_store(settings: Settings) -> AbstractAsyncContextManager[Store]:
+    """Open the database the settings name, migrated to this release."""
+    return open_database(settings.database_url, settings.data_dir, pool_size=settings.database_pool_size)
+
+
+def make_provider(settings: Settings) -> Provider:
+    """Construct the adapter of the provider that new payments go to."""
+    if settings.provider == "stripe":
+        if settings.stripe_api_key is None:
+            raise SettingsError(["COATCHECK_STRIPE_API_KEY: the provider is stripe, so its secret key is needed"])
+        return StripeProvider(
+            settings.stripe_api_key, base_url=settings.stripe_base_url, call_deadline_s=settings.call_deadline_s
+        )
+    return SimulatedProvider(
+        settings.simulator_url,
+        settings.simulator_api_key,
+        call_deadline_s=settings.call_deadline_s,
+        connect_deadline_s=settings.connect_deadline_s,
+        idempotency_window=timedelta(seconds=settings.simulator_window_s),
+    )
+
+
+def make_gateway(
+    settings: Settings,
+    store: Store,
+    provider: Provider,
+    *,
+    clock: Clock | None = None,
+    dice: random.Random | None = None,
+) -> Gateway:
+    """Put a gateway together on an open store. `holder` names this process in the leases it takes."""
+    clock = clock or SystemClock()
+    holder = uuid4()
+    lease = timedelta(seconds=settings.lease_s)
+    metrics = Metrics()
+    providers = {provider.name: provider}
+    payments = Payments(
+        store,
+        clock,
+        providers=providers,
+        provider=provider.name,
+        assessor=Assessor(store, clock, risk_settings_of(settings), digest_secret_of(settings)),
+        holder=holder,
+        lease=lease,
+        key_life=timedelta(seconds=settings.idempotency_key_life_s),
+        batch_size=settings.batch_size,
+        metrics=metrics,
+    )
+    operations = Operations(store, clock, holder=holder, lease=lease, batch_size=settings.batch_size)
+    executor = Executor(
+        clock=clock,
+        payments=payments,
+        operations=operations,
+        providers=providers,
+        policy=RetryPolicy(
+            budget_attempts=settings.retry_budget_attempts,
+            base=timedelta(milliseconds=settings.retry_base_ms),
+            cap=timedelta(seconds=settings.retry_cap_s),
+        ),
+        metrics=metrics,
+        dice=dice,
+    )
+    return Gateway(
+        settings=settings,
+        clock=clock,
+        store=store,
+        keys=KeyRing(store, clock),
+        payments=payments,
+        executor=executor,
+        metrics=metrics,
+        stopping=asyncio.Event(),
+    )
+
+
+@asynccontextmanager
+async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
+    """Open everything a gateway needs and start its recovery; on the way out finish what is in flight."""
+    async with open_store(settings) as store:
+        provider = make_provider(settings)
+        gateway = make_gateway(settings, store, provider)
+        recovery = asyncio.create_task(gateway.executor.recover(timedelta(milliseconds=settings.recovery_interval_ms)))
+        try:
+            yield gateway
+        finally:
+            gateway.stopping.set()
+            await gateway.executor.stop(timedelta(seconds=settings.shutdown_grace_s))
+            await recovery
+            await provider.close()
+
+
+class _Server(uvicorn.Server):
+    """A server whose signals are ours: SIGTERM ends in exit status 0, after the work in flight."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def serve(settings: Settings) -> int:
+    """Run the gateway until SIGTERM or SIGINT. Returns the exit status."""
+    with uvloop_runner() as runner:
+        runner.run(_serve(settings))
+    return 0
+
+
+def uvloop_runner() -> asyncio.Runner:
+    """Make a runner for the event loop the gateway runs on."""
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+
+
+async def _serve(settings: Settings) -> None:
+    listening = _listen(settings.host, settings.port)
+    async with open_gateway(settings) as gateway:
+        config = uvicorn.Config(
+            create_app(gateway),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            backlog=2048,
+            timeout_graceful_shutdown=settings.shutdown_grace_s,
+        )
+        server = _Server(config)
+
+        def stop() -> None:
+            gateway.stopping.set()
+            server.should_exit = True
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+        # What is alive now lives until the end: the collector need not look at it again with every request.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 20)
+        host, port = listening.getsockname()[:2]
+        log.info(
+            "ready", url=f"http://{host}:{port}", provider=settings.provider, schema=f"http://{host}:{port}/schema"
+        )
+        await server.serve(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise SettingsError(
+            [f"COATCHECK_PORT: cannot listen on {host}:{port} ({error.strerror}); stop what uses it or choose another"]
+        ) from error
+    listening.listen(2048)
+    return listening
