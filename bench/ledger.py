@@ -95,7 +95,7 @@ async def check_invariants(owner: asyncpg.Pool, store: Store) -> None:
 async def run(data_dir: Path, seconds: float) -> None:
     """Measure the four cases and prove the books afterwards."""
     async with open_store(None, data_dir, pool_size=IN_FLIGHT) as store:
-        settings = await store.pool.fetchrow(
+        (settings,) = await store.pool.fetch(
             "SELECT current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS commit, version() AS v"
         )
         print(f"{settings['v'].split(' on ')[0]}, fsync={settings['fsync']}, synchronous_commit={settings['commit']}")

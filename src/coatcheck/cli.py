@@ -236,7 +236,7 @@ def list_(config: Path | None) -> int:
     return 0
 
 
-@keys.command()
+@keys.command(short_help="End an API key, by its id or its letters.")
 @click.argument("key")
 @_with_config
 def revoke(key: str, config: Path | None) -> int:
@@ -313,16 +313,31 @@ def settings(config: Path | None) -> int:
 
 
 @coatcheck.command(short_help="Play a shopping evening and prove the result.")
-def demo() -> int:
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="COATCHECK_DATA_DIR",
+    default=Path("coatcheck-data"),
+    show_default=True,
+    help="Where the data is kept; it stays, and may be there from an earlier evening.",
+)
+@click.option("--checkouts", type=click.IntRange(1, 100_000), default=3000, show_default=True, help="How many.")
+@click.option("--shoppers", type=click.IntRange(1, 512), default=64, show_default=True, help="How many at once.")
+@click.option("--seed", type=click.IntRange(0), help="Plan the same evening as before. [default: a new one]")
+@click.option("--port", metavar="PORT", type=_PORT, default=0, help="The gateway's port. [default: a free one]")
+def demo(*, data_dir: Path, checkouts: int, shoppers: int, seed: int | None, port: int) -> int:
     """Play a shopping evening against a faulty PSP, and prove the result.
 
     Starts a simulator and a gateway as processes of their own, sends thousands of checkouts through the public API
     while the PSP drops answers and fails, then compares the gateway's books with the PSP's. Exits 1 if anything was
-    charged twice or lost.
+    charged twice or lost. The data stays: `coatcheck serve` opens it.
     """
-    from coatcheck.demo import run_demo  # noqa: PLC0415
+    from coatcheck.demo import DemoError, run_demo  # noqa: PLC0415
 
-    return run_demo()
+    try:
+        return run_demo(data_dir, checkouts=checkouts, seed=seed, at_once=shoppers, port=port)
+    except DemoError as error:
+        raise UnusableError(str(error)) from error
 
 
 def _settings(config: Path | None, **flags: Any) -> "Settings":

@@ -24,6 +24,7 @@ from coatcheck.providers.protocol import Capabilities, Charge, Provider
 from coatcheck.states import Mode, OperationStatus, OrderStatus
 
 SERVER_ERROR = "server error: "
+NOT_FOUND = "not found at the provider"
 ANSWER_REFUSED = "the provider's answer is about something else: "
 
 log = structlog.get_logger("coatcheck.executor")
@@ -70,6 +71,20 @@ def next_step(operation: Operation, capabilities: Capabilities, at: datetime) ->
         return Step.LOOK_UP
     was_server_error = (operation.cause or "").startswith(SERVER_ERROR)
     return Step.LOOK_UP if capabilities.replays_errors and was_server_error else Step.SEND
+
+
+def may_send_after(operation: Operation, found: Outcome, capabilities: Capabilities, at: datetime) -> bool:
+    """Decide whether a look-up allows sending again.
+
+    NOT_SENT is the PSP's word that its object exists and nothing was charged: enough at any age. NOT_FOUND never is
+    outside the window. Inside it, it is enough where the PSP keeps our key whatever it answered, for then the same key
+    cannot charge twice; where it does not, only when a look-up long enough before found nothing either (hazard A14).
+    """
+    if found.kind is OutcomeKind.NOT_SENT:
+        return True
+    if found.kind is not OutcomeKind.NOT_FOUND or not window_is_open(operation.charge, capabilities, at):
+        return False
+    return not capabilities.look_up_before_resend or operation.cause == NOT_FOUND
 
 
 def mismatch_of(charge: Charge, outcome: Outcome) -> str | None:
@@ -169,11 +184,9 @@ class Executor:
         found = await self._timed(provider, "look_up", operation.charge)
         if mismatch_of(operation.charge, found) is not None:
             return operation, found, True
-        # NOT_SENT: the PSP shows its object and says nothing was charged. NOT_FOUND proves that only inside the window.
-        may_send = found.kind is OutcomeKind.NOT_SENT or (
-            found.kind is OutcomeKind.NOT_FOUND
-            and window_is_open(operation.charge, provider.capabilities, self._clock.now())
-        )
+        if found.kind is OutcomeKind.NOT_FOUND:
+            found = msgspec.structs.replace(found, cause=NOT_FOUND, retry_after=provider.capabilities.look_up_lag)
+        may_send = may_send_after(operation, found, provider.capabilities, self._clock.now())
         return await self._send(provider, operation) if may_send else (operation, found, True)
 
     async def _register_and_send(self, provider: Provider, operation: Operation) -> tuple[Operation, Outcome, bool]:
@@ -205,7 +218,7 @@ class Executor:
         """Put an undecided operation back: with a time for its next step, or for a person when the budget is spent."""
         is_pending = outcome.kind is OutcomeKind.PENDING
         is_spent = operation.attempt >= self._policy.budget_attempts and not is_pending
-        pause = max(self._policy.pause(operation.attempt, self._dice.random()), outcome.retry_after or timedelta())
+        pause = max(self._policy.pause(operation.attempt, self._dice.random()), outcome.retry_after or timedelta(0))
         if outcome.is_server_error:
             outcome = msgspec.structs.replace(outcome, cause=f"{SERVER_ERROR}{outcome.cause}")
         if is_spent:

@@ -344,7 +344,10 @@ def _columns(transfers: Sequence[Transfer]) -> tuple[list[object], ...]:
         [transfer.hold_id for transfer in transfers],
         [transfer.debit_account_id for transfer in transfers],
         [transfer.credit_account_id for transfer in transfers],
-        [amount if -_BIGINT_BOUND <= (amount := transfer.amount_minor) < _BIGINT_BOUND else None for transfer in transfers],
+        [
+            amount if -_BIGINT_BOUND <= (amount := transfer.amount_minor) < _BIGINT_BOUND else None
+            for transfer in transfers
+        ],
         [transfer.currency for transfer in transfers],
         [transfer.subject_id for transfer in transfers],
     )

@@ -55,8 +55,6 @@ def _redacted(value: Any, depth: int = 0) -> Any:
         return value
     if isinstance(value, int | float):
         return value if abs(value) < _SHORTEST_CARD_NUMBER else _redacted_number(value)
-    if isinstance(value, bytes | bytearray):
-        return redact_text(bytes(value).decode("utf-8", "replace"))
     is_readable = isinstance(value, str | BaseException | PurePath | UUID | datetime)
     return redact_text(str(value) if is_readable else repr(value))
 
@@ -133,13 +131,13 @@ def _take_over_libraries(level: str, before: list[Any], after: list[Any], stream
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    # A library's debug lines would drown ours, and may hold whole requests.
-    root.setLevel(max(_LEVELS[level], logging.INFO))
+    # Libraries are a level quieter than we are: their chatter would drown our lines, their debugging holds requests.
+    root.setLevel(logging.INFO if level == "debug" else max(_LEVELS[level], logging.WARNING))
     for name in _TALKATIVE:
         library = logging.getLogger(name)
         library.handlers, library.propagate = [], True
         library.setLevel(logging.NOTSET)
-    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)  # one line per request; metrics count them
+    logging.getLogger("uvicorn.access").setLevel(logging.ERROR)  # one line per request; metrics count them
     logging.captureWarnings(True)
 
 

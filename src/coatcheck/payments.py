@@ -229,7 +229,7 @@ class Payments:
         payment_id = ids.payment_id_of(shop_id, mode, request.checkout_id)
         buyer_id = ids.buyer_id_of(shop_id, mode, request.buyer.reference)
         is_blocked = decision.decision is RiskDecision.BLOCK
-        orders = [self._order(caller, order, request.token) for order in request.orders]
+        orders = [self._order(caller, place, order, request.token) for place, order in enumerate(request.orders)]
         operations = () if is_blocked else tuple(self._operation(caller, payment_id, at, order) for order in orders)
         metadata = None if request.metadata is None else _encode(request.metadata).decode()
         signals = _encode(decision.signals).decode()
@@ -258,7 +258,7 @@ class Payments:
         rows = [order.row(self._provider, is_blocked=is_blocked) for order in orders]
         return _Intake(payment, rows, operations, payment_id)
 
-    def _order(self, caller: Caller, order: OrderRequest, token: str) -> "_Order":
+    def _order(self, caller: Caller, place: int, order: OrderRequest, token: str) -> "_Order":
         order_id = ids.order_id_of(caller.shop_id, caller.mode, order.payment_order_id)
         operation_id = ids.operation_id_of(order_id, OperationKind.CHARGE, 1)
         try:
@@ -276,7 +276,7 @@ class Payments:
             raise CoatcheckError(
                 ErrorCode.INVALID_REQUEST,
                 f"{self._provider} cannot take payment order {order.payment_order_id}: {error}",
-                [Problem("/payment_orders", str(error))],
+                [Problem(f"/payment_orders/{place}", str(error))],
             ) from error
         return _Order(order, order_id, operation_id, body)
 
@@ -320,7 +320,7 @@ class Payments:
             legs = _transfers_of(item, transfer_ids[2 * place - 2 : 2 * place])
             outcomes.append(_outcome_row(item, event_id, legs))
             transfers.extend([(place, *_transfer_row(leg)) for leg in legs])
-        columns = (*columns_of(outcomes), *columns_of(transfers, width=7))
+        columns = (*columns_of(outcomes), *columns_of(transfers, width=8))
         rows = await self._store.pool.fetch(self._store.queries["payment_apply_outcomes"], at, *columns)
         applied = {place for place, outcome in rows if outcome == "applied"}
         return [place in applied for place in range(1, len(items) + 1)]
@@ -423,6 +423,7 @@ def _transfer_row(leg: Transfer) -> tuple[Any, ...]:
         leg.credit_account_id,
         leg.amount_minor,
         leg.currency,
+        leg.subject_id,
     )
 
 

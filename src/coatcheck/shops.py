@@ -170,8 +170,6 @@ async def revoke_key(store: Store, clock: Clock, named: str) -> ApiKey:
     CoatcheckError NOT_FOUND when no key, or more than one, is meant.
     """
     key = await _find_key(store, named.strip())
-    if key.revoked_at is not None:
-        return key
     at = clock.now()
     await store.pool.execute(
         store.queries["api_key_revoke"],

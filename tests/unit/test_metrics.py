@@ -20,6 +20,15 @@ def test_an_increment_shows_in_the_scrape() -> None:
     assert "coatcheck_unresolved_operations 2.0" in scrape
 
 
+def test_a_batch_is_measured_in_items_and_seconds() -> None:
+    metrics = Metrics()
+    metrics.batch_observer("apply")(3, 0.005)
+    scrape = metrics.render().decode()
+    assert 'coatcheck_batch_size_sum{batch="apply"} 3.0' in scrape
+    assert 'coatcheck_batch_seconds_bucket{batch="apply",le="0.008"} 1.0' in scrape
+    assert 'coatcheck_batch_seconds_bucket{batch="apply",le="0.004"} 0.0' in scrape
+
+
 def test_known_series_show_zero_before_their_first_event() -> None:
     scrape = Metrics().render().decode()
     for status in PaymentStatus:

@@ -16,7 +16,10 @@ from coatcheck.money import (
     parse_share,
 )
 
-MONEY_MODULES = ("money.py", "ledger.py", "payments.py", "wallets.py", "refunds.py", "payouts.py", "validation.py")
+MONEY_MODULES = [
+    *("money.py", "validation.py", "ledger.py", "accounts.py", "wallets.py", "payments.py", "refunds.py", "payouts.py"),
+    "risk/rules.py",
+]
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,8 @@ def as_base64(text: str) -> str:
         base64.urlsafe_b64encode(b"\xff\xfe\xfb " + VISA.encode()).decode(),
         base64.b64encode(b"\xff\xff\xff " + VISA.encode()).decode().replace("/", "\\/"),
         "key-" + as_base64(VISA),
+        "t-" + as_base64(VISA),
+        "my_token-" + as_base64("4222222222222"),
     ],
 )
 def test_a_card_number_is_found_behind_one_encoding(hidden: str) -> None:
@@ -184,4 +186,5 @@ def test_a_log_line_loses_its_card_numbers_and_keeps_the_rest() -> None:
         "pay [card number removed], then [card number removed]; order 1234567890123 at 12:00"
     )
     assert redact_card_numbers("caf\u00e9 " + "\uff14\uff12" * 8) == "caf\u00e9 [card number removed]"
+    assert redact_card_numbers("4242 4242 4242 4242 4242") == "[card number removed] 4242"
     assert redact_card_numbers("nothing to see") == "nothing to see"

@@ -36,7 +36,7 @@ def test_a_body_with_one_meaning_is_read(raw: bytes, document: dict[str, object]
 @pytest.mark.parametrize(
     ("raw", "pointer", "says"),
     [
-        (b'{"a":1,"a":1}', "/a", 'the name "a" is given twice'),
+        (b'{"a":1,"a":1}', "/a", 'The name "a" is given twice'),
         (b'{"a":{"b":[0,{"c":1, "c" :2}]}}', "/a/b/1/c", "given twice"),
         (rb'{"a":1,"\u0061":2}', "/a", "given twice"),
         (b'{"a":1,"a":2,"b" :"3"}', "/a", "given twice"),
@@ -51,10 +51,10 @@ def test_a_body_with_one_meaning_is_read(raw: bytes, document: dict[str, object]
         (b'{"a":[0,-1e400]}', "/a/1", "send it as a string"),
         (b'{"a":1e16}', "/a", "beyond 2^53-1"),
         (rb'{"a":"\u0000"}', "/a", "NUL"),
-        (rb'{"a":{"\u0000":1}}', "/a", "a name contains NUL"),
+        (rb'{"a":{"\u0000":1}}', "/a", "A name contains NUL"),
         (rb'{"a":"\ud800"}', "/a", "surrogate"),
         (rb'{"a":"\ude00\ud83d"}', "/a", "surrogate"),
-        (rb'{"\udfff":"x"}', "", "a name contains half of a surrogate pair"),
+        (rb'{"\udfff":"x"}', "", "A name contains half of a surrogate pair"),
         (rb'{"\ud800":1,"\ud800":1}', "/?", "given twice"),
     ],
 )
@@ -70,15 +70,15 @@ def test_C16_what_two_readers_may_read_differently_is_refused_with_its_place(
 @pytest.mark.parametrize(
     ("raw", "says"),
     [
-        (b"", "empty"),
+        (b"", "The body is empty; send a JSON object."),
         (b" \n", "empty"),
         (b"[]", "must be a JSON object"),
         (b'"text"', "must be a JSON object"),
         (b"null", "must be a JSON object"),
         (b"NaN", "must be a JSON object"),
         (b'{"a":1}{"b":2}', "line 1, column 8: extra data"),
-        (b'{"a":1}\x00', "byte 7 of the body is NUL"),
-        (b'{"a":"\x00"}', "byte 6 of the body is NUL"),
+        (b'{"a":1}\x00', "Byte 7 of the body is NUL"),
+        (b'{"a":"\x00"}', "Byte 6 of the body is NUL"),
         (b'{"a":"\xff"}', "byte 6 (0xff)"),
         (b'{"a":"\xed\xa0\x80"}', "not UTF-8"),
         (b'{"a":"\xc0\x80"}', "not UTF-8"),
@@ -116,6 +116,8 @@ def test_unique_names_are_never_claimed_wrongly() -> None:
     assert names_are_unique(b'{"a":"b"}', {"a": "b"})
     assert not names_are_unique(b'{"a":"b","a":"b"}', {"a": "b"})
     assert not names_are_unique(rb'{"a":"\"","a":1}', {"a": 1})
+    # As many quotes as the document that is left, since each escape is written as a quote again.
+    assert not names_are_unique(rb'{"a":"x","a":"\u0022\u0022\u0022\u0022"}', {"a": '""""'})
 
 
 def test_a_long_name_is_not_repeated_in_full() -> None:

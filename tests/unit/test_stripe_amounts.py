@@ -52,6 +52,8 @@ def test_E2_E3_amounts_in_stripes_units(currency: str, amount_minor: int, at_str
 @pytest.mark.parametrize(
     ("currency", "amount_minor", "advice"),
     [
+        ("USD", 0, "more than zero"),
+        ("USD", -100, "more than zero"),
         ("KWD", 5124, "the last of the three decimals must be 0, not as in 5.124"),
         ("MGA", 50050, "the decimals must be 0, not as in 500.50"),
         ("USD", 100_000_000, "at most 999999.99 USD"),

@@ -2,14 +2,17 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+from uuid import uuid4
 
+import asyncpg
 import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 from litestar.types import Receive
+from msgspec import Meta
 
 from coatcheck.errors import CoatcheckError, ErrorCode, Problem
 from coatcheck.pan import contains_card_number_in
@@ -21,21 +24,27 @@ REPLAYED = {"Idempotent-Replayed": "true"}
 
 log = structlog.get_logger("coatcheck.api")
 encode = msgspec.json.Encoder().encode
-_KEY = re.compile(r"[ -~]{1,255}")
-_QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
-_ESCAPED = re.compile(r'\\(["\\])')
+_LONGEST_WAIT_S = 120  # a preference, not a claim on a connection for hours
 _WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,4})\"?", re.IGNORECASE)
+
+
+class ProblemPlace(msgspec.Struct, frozen=True):
+    """One fault of a request: where (a JSON pointer into the body, or / and a query parameter), and what to do."""
+
+    pointer: str
+    detail: str
 
 
 class ProblemBody(msgspec.Struct, omit_defaults=True):
     """An RFC 9457 problem: `code` is stable, `detail` says what to do, `problems` lists every fault of the request."""
 
-    type: str
+    type: Annotated[str, Meta(examples=["urn:coatcheck:error:invalid_request"])]
     title: str
     status: int
-    code: str
+    code: Annotated[str, Meta(extra_json_schema={"enum": [each.code for each in ErrorCode]})]
     detail: str
-    problems: list[dict[str, str]] | None = None
+    problems: list[ProblemPlace] | None = None
+    instance: Annotated[str | None, Meta(description="Names this failure in the gateway's log.")] = None
 
 
 def headers_of(scope: Mapping[str, Any], *names: bytes) -> tuple[bytes | None, ...]:
@@ -103,7 +112,7 @@ def wait_of(prefer: bytes | None) -> int | None:
     if prefer is None:
         return None
     found = _WAIT.search(prefer)
-    return int(found.group(1)) if found else None
+    return min(int(found.group(1)), _LONGEST_WAIT_S) if found else None
 
 
 def refuse_card_numbers(scope: Mapping[str, Any]) -> None:
@@ -114,20 +123,24 @@ def refuse_card_numbers(scope: Mapping[str, Any]) -> None:
         raise CoatcheckError(ErrorCode.CARD_NUMBER_REFUSED, "Never send card numbers; send the provider's token.")
 
 
-def problem(error: ErrorCode, detail: str, problems: "list[Problem] | tuple[Problem, ...]" = ()) -> bytes:
+def problem(error: ErrorCode, detail: str, problems: Sequence[Problem] = (), instance: str | None = None) -> bytes:
     """Write a problem body."""
-    listed = [{"pointer": found.pointer, "detail": found.detail} for found in problems] or None
-    return encode(ProblemBody(TYPE + error.code, error.title, error.status, error.code, detail, listed))
+    listed = [ProblemPlace(found.pointer, found.detail) for found in problems] or None
+    return encode(ProblemBody(TYPE + error.code, error.title, error.status, error.code, detail, listed, instance))
 
 
 def answer_coatcheck_error(_: Request[Any, Any, Any], error: CoatcheckError) -> Response[bytes]:
     """Put a refusal of ours into words."""
-    body = problem(error.error, error.detail, tuple(error.problems))
+    body = problem(error.error, error.detail, error.problems)
     return Response(body, status_code=error.error.status, media_type=PROBLEM_JSON, headers=dict(error.headers))
 
 
 def answer_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """Put the framework's own refusals (no such address, wrong method) into the same words."""
+    try:
+        refuse_card_numbers(request.scope)  # before the address is repeated
+    except CoatcheckError as refusal:
+        return answer_coatcheck_error(request, refusal)
     if isinstance(error, NotFoundException):
         code, detail = ErrorCode.NOT_FOUND, f"There is nothing at {request.url.path}; /schema lists what there is."
     elif isinstance(error, MethodNotAllowedException):
@@ -138,41 +151,25 @@ def answer_http_error(request: Request[Any, Any, Any], error: HTTPException) -> 
     return Response(problem(code, detail), status_code=code.status, media_type=PROBLEM_JSON, headers=headers)
 
 
+# The database is away, has no connection left or took too long: nobody's request is at fault.
+_UNAVAILABLE = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InterfaceError,
+    OSError,
+    TimeoutError,
+)
+
+
 def answer_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Answer for a fault of ours: nothing is guessed, and the same request may be sent again with the same key."""
-    log.error("request_failed", path=request.url.path, exc_info=error)
+    instance = uuid4().urn
+    log.error("request_failed", instance=instance, path=request.url.path, exc_info=error)
+    code, headers = ErrorCode.INTERNAL, {}
     detail = "The gateway failed. Send the same request with the same key again: it cannot be charged twice."
-    code = ErrorCode.INTERNAL
-    return Response(problem(code, detail), status_code=code.status, media_type=PROBLEM_JSON)
-
-
-def idempotency_key_of(header: bytes | None, in_body: str | None) -> str:
-    """Find the request's idempotency key: in the body, or in the header as a bare word or a quoted string.
-
-    Raises CoatcheckError when there is none, when both are given and differ, or when it is not 1 to 255 characters of
-    printable ASCII. Source of the quoted form: draft-ietf-httpapi-idempotency-key-header (a structured-field string).
-    """
-    in_header = None if header is None else _unquoted(header)
-    if in_header is None and in_body is None:
-        raise CoatcheckError(
-            ErrorCode.IDEMPOTENCY_KEY_MISSING,
-            "Send `idempotency_key` in the body or the header `Idempotency-Key`: a value of your own, new for each new "
-            "request and the same when you send it again. docs/idempotency.md explains why.",
-        )
-    if in_header is not None and in_body is not None and in_header != in_body:
-        raise CoatcheckError(
-            ErrorCode.IDEMPOTENCY_KEY_MISMATCH,
-            "The header `Idempotency-Key` and `idempotency_key` in the body differ: send one of them.",
-        )
-    key = in_body if in_header is None else in_header
-    if key is None or not _KEY.fullmatch(key):
-        raise CoatcheckError(
-            ErrorCode.IDEMPOTENCY_KEY_INVALID, "An idempotency key is 1 to 255 characters of printable ASCII."
-        )
-    return key
-
-
-def _unquoted(header: bytes) -> str:
-    text = header.decode("latin-1").strip()
-    quoted = _QUOTED.fullmatch(text)
-    return _ESCAPED.sub(r"\1", quoted.group(1)) if quoted else text
+    if isinstance(error, _UNAVAILABLE) and not isinstance(error, ValueError):  # asyncpg's word for an argument of ours
+        code, headers = ErrorCode.OVERLOADED, {"Retry-After": "1"}
+        detail = "The gateway's database is away or busy. Send the same request with the same key again in a second."
+    body = problem(code, detail, instance=instance)
+    return Response(body, status_code=code.status, media_type=PROBLEM_JSON, headers=headers)

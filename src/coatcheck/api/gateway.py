@@ -10,6 +10,7 @@ from coatcheck.clock import Clock
 from coatcheck.config import Settings
 from coatcheck.executor import Executor
 from coatcheck.metrics import Metrics
+from coatcheck.operations import Operations
 from coatcheck.payments import Payments
 from coatcheck.shops import KeyRing
 from coatcheck.store import Store
@@ -24,6 +25,7 @@ class Gateway:
     store: Store
     keys: KeyRing
     payments: Payments
+    operations: Operations
     executor: Executor
     metrics: Metrics
     stopping: asyncio.Event

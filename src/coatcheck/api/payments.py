@@ -2,18 +2,18 @@
 
 import asyncio
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, get, post
+from msgspec import Meta
 
 from coatcheck.api.edge import (
     JSON,
     REPLAYED,
     encode,
     headers_of,
-    idempotency_key_of,
     read_body,
     refuse_card_numbers,
     require_json,
@@ -25,38 +25,51 @@ from coatcheck.ids import PAYMENT, parse_id, print_id
 from coatcheck.money import format_amount
 from coatcheck.payments import Acceptance, PaymentView, Verdict
 from coatcheck.shops import Caller
-from coatcheck.validation import PaymentRequest, parse_payment_request
+from coatcheck.states import Mode, OrderStatus, PaymentStatus
+from coatcheck.validation import PaymentRequest, parse_idempotency_key, parse_payment_request
 
 _POLL_FIRST_S = 0.05
 _POLL_CAP_S = 0.5
 
 
+Amount = Annotated[
+    str,
+    Meta(
+        description="Decimal text with all the decimals of the currency; never a number.",
+        examples=["129.95"],
+        extra_json_schema={"pattern": r"^-?[0-9]+(\.[0-9]+)?$"},
+    ),
+]
+
+
 class OrderBody(msgspec.Struct, frozen=True):
     """One seller's part of a payment."""
 
-    payment_order_id: str
-    seller_account: str
-    amount: str
-    currency: str
-    commission: str
-    status: str
-    decline_code: str | None
+    payment_order_id: Annotated[str, Meta(examples=["order-7001-a"])]
+    seller_account: Annotated[str, Meta(examples=["seller-42"])]
+    amount: Amount
+    currency: Annotated[str, Meta(examples=["EUR"])]
+    commission: Amount
+    status: OrderStatus
+    decline_code: Annotated[
+        str | None, Meta(description="Why the charge failed: the provider's word, or risk_blocked.")
+    ]
     provider: str
-    provider_reference: str | None
+    provider_reference: Annotated[str | None, Meta(description="The provider's own id of the charge.")]
 
 
 class PaymentBody(msgspec.Struct, frozen=True):
     """A payment: one checkout with one or more payment orders."""
 
-    payment_id: str
-    checkout_id: str
-    mode: str
-    status: str
-    is_payment_done: bool
+    payment_id: Annotated[str, Meta(examples=["pay_dpgs5zdhcp7p3nlvvnjrb7o7cq"])]
+    checkout_id: Annotated[str, Meta(examples=["checkout-7001"])]
+    mode: Mode
+    status: PaymentStatus
+    is_payment_done: Annotated[bool, Meta(description="Whether every order is final.")]
     buyer_reference: str | None
     payment_orders: list[OrderBody]
     metadata: dict[str, str] | None
-    next_action: None
+    next_action: Annotated[None, Meta(description="What the buyer has to do; nothing yet.")]
     created_at: datetime
 
 
@@ -102,7 +115,7 @@ async def create_payment(request: Request[Any, Any, Any]) -> Response[bytes]:
     refuse_card_numbers(request.scope)
     raw = await read_body(request.receive, limit_bytes=settings.body_limit_bytes, deadline_s=settings.body_deadline_s)
     asked = parse_payment_request(raw, body_depth=settings.body_depth, orders_limit=settings.orders_limit)
-    key = idempotency_key_of(header_key, asked.idempotency_key)
+    key = parse_idempotency_key(header_key, asked.idempotency_key)
     acceptance = await gateway.payments.accept(caller, asked, key)
     wait_s = wait_of(prefer)
     if acceptance.verdict is Verdict.ACCEPTED:
@@ -209,6 +222,7 @@ async def get_payment(request: Request[Any, Any, Any], payment_id: str) -> Respo
     """Show one payment as it stands now."""
     gateway = gateway_of(request)
     caller = await gateway.keys.authenticate(headers_of(request.scope, b"authorization")[0])
+    refuse_card_numbers(request.scope)
     wanted = parse_id(PAYMENT, payment_id)
     view = None if wanted is None else await gateway.payments.read(wanted)
     if view is None or (view.shop_id, view.mode) != (caller.shop_id, caller.mode):

@@ -18,7 +18,9 @@ class Capabilities:
 
     `idempotency_window`: how long the PSP remembers a key, planned with the cautious figure; zero where it has no
     keys. `window_margin`: how long before the end we stop trusting it. `registers_first`: the PSP has a two-step
-    object, made by `register` and stored before money moves. `look_up_before_resend`: never send again before asking.
+    object, made by `register` and stored before money moves. `look_up_before_resend`: the PSP may have charged and
+    forgotten the key all the same (it keeps only 2xx), so never send again before asking. `look_up_lag`: how long a
+    charge may stay invisible to a look-up; only a second "not found" this much later is believed.
     `replays_errors`: a 5xx may be the PSP's cached answer, so ask instead of reading it again.
     """
 
@@ -26,6 +28,7 @@ class Capabilities:
     window_margin: timedelta = timedelta(minutes=5)
     registers_first: bool = False
     look_up_before_resend: bool = False
+    look_up_lag: timedelta = timedelta(minutes=1)
     replays_errors: bool = False
 
 

@@ -257,12 +257,7 @@ def _charge_outcome(raw: _Raw) -> Outcome:
             return _outcome_of(_decode_answer(raw.body))
         except _UNREADABLE:
             return _no_decision(raw)
-    if not raw.is_json or raw.status >= _FIRST_SERVER_ERROR:
-        return _no_decision(raw)
-    try:
-        code = _decode_problem(raw.body).code
-    except _UNREADABLE:
-        return _no_decision(raw)
+    code = _problem_code(raw)
     meaning = _REFUSALS.get((raw.status, code))
     if meaning is None:
         return _no_decision(raw)
@@ -276,8 +271,16 @@ def _charge_outcome(raw: _Raw) -> Outcome:
     )
 
 
+def _problem_code(raw: _Raw) -> str:
+    """Read the code of a refusal; empty when this is not the PSP's problem body."""
+    try:
+        return _decode_problem(raw.body).code if raw.is_json else ""
+    except _UNREADABLE:
+        return ""
+
+
 def _look_up_outcome(raw: _Raw, charge: Charge) -> Outcome:
-    if raw.status == _NOT_FOUND and raw.is_json and charge.provider_reference is not None:
+    if charge.provider_reference is not None and (raw.status, _problem_code(raw)) == (_NOT_FOUND, "not_found"):
         return Outcome(kind=OutcomeKind.NOT_FOUND, cause="the provider has no charge with this id")
     if raw.status != _OK or not raw.is_json:
         return _no_decision(raw)

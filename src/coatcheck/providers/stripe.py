@@ -379,6 +379,8 @@ class StripeProvider:
 def to_stripe_amount(amount_minor: int, currency: str) -> int:
     """Turn ISO 4217 minor units into Stripe's. Raises NotChargeableError for what Stripe cannot take exactly."""
     times, over = _ratio_of(currency)
+    if amount_minor < 1:
+        raise NotChargeableError("the amount must be more than zero")
     amount, rest = divmod(amount_minor * times, over)
     if rest:
         raise NotChargeableError(

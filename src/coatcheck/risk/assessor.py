@@ -45,7 +45,7 @@ class Assessor:
         for order in request.orders:
             totals_minor[order.currency] = totals_minor.get(order.currency, 0) + order.amount_minor
         decision = decide(self._settings, totals_minor, request.buyer.country, failures)
-        return msgspec.structs.replace(decision, subjects=_present(subjects))
+        return msgspec.structs.replace(decision, subjects=subjects.given)
 
     def subjects(self, shop_id: UUID, mode: Mode, request: PaymentRequest) -> Subjects:
         """Name what a decline of this payment is to be counted against."""
@@ -53,7 +53,7 @@ class Assessor:
         return subjects_of(self._key, shop_id, mode, token=request.token, buyer_reference=buyer.reference, ip=buyer.ip)
 
     async def _count_batch(self, items: Sequence[Subjects]) -> list[Failures]:
-        wanted = list({subject for item in items for subject in _present(item)})
+        wanted = list({subject for item in items for subject in item.given})
         since = self._clock.now() - self._window
         counts = await count_failures(self._store, wanted, since, self._settings.highest_velocity)
         if not counts:
@@ -62,7 +62,3 @@ class Assessor:
             Failures(counts.get(card, 0), counts.get(buyer, 0), counts.get(ip, 0) if ip else 0)
             for card, buyer, ip in items
         ]
-
-
-def _present(subjects: Subjects) -> tuple[UUID, ...]:
-    return subjects if subjects.ip is not None else subjects[:2]

@@ -24,6 +24,11 @@ class Subjects(NamedTuple):
     buyer: UUID
     ip: UUID | None
 
+    @property
+    def given(self) -> tuple[UUID, ...]:
+        """The digests there are."""
+        return (self.card, self.buyer) if self.ip is None else (self.card, self.buyer, self.ip)
+
 
 def digest_key_of(secret: bytes) -> bytes:
     """Make the digests' key out of a secret of any length."""
@@ -46,7 +51,7 @@ def subjects_of(key: bytes, shop_id: UUID, mode: Mode, *, token: str, buyer_refe
 async def count_failures(store: Store, subjects: Sequence[UUID], since: datetime, most: int) -> Mapping[UUID, int]:
     """Count each subject's failures since a moment, up to `most`; a subject without any is left out."""
     rows = await store.pool.fetch(store.queries["risk_failures"], subjects, since, most)
-    return {subject: failures for subject, failures in rows}
+    return {row["subject"]: row["failures"] for row in rows}
 
 
 def _digest(key: bytes, text: str) -> UUID:

@@ -1,7 +1,7 @@
 """The simulated PSP's HTTP interface: requests in, replies out, no sockets.
 
-Ordinary functions, not coroutines: the simulator shares two cores with what it measures, and this edge costs a third
-of an ASGI application's time per charge.
+Ordinary functions, not coroutines: the simulator shares its cores with what it measures, and every microsecond that a
+charge costs here is missing there.
 """
 
 import hashlib

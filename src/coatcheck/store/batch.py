@@ -16,8 +16,7 @@ Result = TypeVar("Result")
 TRANSIENT_ERRORS = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
-    asyncpg.ConnectionDoesNotExistError,
-    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
@@ -50,7 +49,8 @@ class Batcher(Generic[Item, Result]):
         self._lanes = lanes
         self._observe = observe
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
-        self._running: set[asyncio.Task[None]] = set()
+        self._open_lanes = 0
+        self._running: set[asyncio.Task[None]] = set()  # the event loop itself keeps only weak references
 
     async def submit(self, item: Item) -> Result:
         """Write one item with its neighbours; returns its own result or raises its own error.
@@ -59,7 +59,8 @@ class Batcher(Generic[Item, Result]):
         """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if len(self._running) < self._lanes:
+        if self._open_lanes < self._lanes:
+            self._open_lanes += 1
             lane = asyncio.create_task(self._drain())
             self._running.add(lane)
             lane.add_done_callback(self._running.discard)
@@ -72,6 +73,9 @@ class Batcher(Generic[Item, Result]):
             await self._settle(batch)
             if self._observe is not None:
                 self._observe(len(batch), perf_counter() - started)
+        # Here, not in a done callback: between the look at the queue and this line nothing else runs, so an item that
+        # arrives next either was seen or opens a lane of its own.
+        self._open_lanes -= 1
 
     async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
@@ -94,8 +98,8 @@ class Batcher(Generic[Item, Result]):
         for attempt in range(_TRIES):
             try:
                 return await self._run(items)
-            except TRANSIENT_ERRORS:
-                if attempt == _TRIES - 1:
-                    raise
+            except (*TRANSIENT_ERRORS, asyncpg.InterfaceError) as error:
+                if attempt == _TRIES - 1 or isinstance(error, asyncpg.exceptions.DataError | ValueError):
+                    raise  # an item that cannot even be sent is not the connection's fault: bisect at once
                 await asyncio.sleep(_FIRST_PAUSE_S * 2**attempt)
         raise AssertionError("unreachable: the last try returns or raises")

@@ -7,14 +7,18 @@
 -- sum(bigint) goes through numeric; a batch whose sums could leave bigint is judged closely before this is used.
 CREATE OR REPLACE AGGREGATE ledger_sum(bigint) (SFUNC = int8pl, STYPE = bigint, INITCOND = '0');
 
--- Locks the accounts of a batch in id order, so that two batches can never wait for each other (G4). A statement of
--- its own: what is read after it sees what the lock waited for (G2). On a cluster, only this differs.
-CREATE OR REPLACE FUNCTION ledger_lock_accounts(account_ids uuid[]) RETURNS void LANGUAGE plpgsql
-SET enable_nestloop = on SET enable_hashjoin = off AS $$
+-- Locks the accounts of a batch in id order, so that two batches can never wait for each other (G4), and returns those
+-- that exist, in that order. A statement of its own: what is read after it sees what the lock waited for (G2).
+-- Large batches are sure to have accounts in common: the later one waits once, at the gate, before it looks at any row,
+-- instead of finding each row changed under its eyes (measured: 2.5 times the transfers). On a cluster only this differs.
+CREATE OR REPLACE FUNCTION ledger_lock_accounts(wanted_ids uuid[]) RETURNS uuid[] LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM FROM (SELECT id FROM unnest(account_ids) AS id ORDER BY id) AS wanted
-    JOIN account ON account_id = wanted.id
-    ORDER BY wanted.id FOR NO KEY UPDATE OF account;
+    IF cardinality(wanted_ids) > 512 THEN
+        PERFORM pg_advisory_xact_lock(hashtext('ledger: large batches'));
+    END IF;
+    RETURN ARRAY(
+        SELECT account_id FROM account WHERE account_id = ANY (wanted_ids) ORDER BY account_id FOR NO KEY UPDATE
+    );
 END
 $$;
 
@@ -33,7 +37,7 @@ DECLARE
 BEGIN
     WITH book AS MATERIALIZED (
         SELECT account_id, shop_id, mode, currency,
-               9223372036854775807 - whole_minor < greatest(
+               9223372036854775807 - whole_minor <= greatest(
                    debits_posted_minor, credits_posted_minor, debits_pending_minor, credits_pending_minor
                )
                OR NOT may_overdraw AND whole_minor > CASE normal_side
@@ -146,8 +150,8 @@ BEGIN
         ) AS short USING (position)
     )
     SELECT array_agg(CASE
-               WHEN this.position = first.position OR this.fault IS NOT NULL OR first.verdict <> 'posted'
-               THEN first.verdict
+               WHEN this.fault IS NOT NULL OR this.position = first.position THEN this.verdict
+               WHEN first.verdict <> 'posted' THEN first.verdict
                WHEN this.content = this.first_content THEN 'exists'
                ELSE 'exists_differently'
            END ORDER BY this.position)
@@ -249,12 +253,11 @@ SET enable_hashjoin = on SET enable_seqscan = off SET enable_nestloop = off SET 
 AS $$
 #variable_conflict use_column
 DECLARE
-    account_ids CONSTANT uuid[] := ARRAY(SELECT DISTINCT id FROM unnest(debit_account_ids || credit_account_ids) AS id
-                                         ORDER BY id);
     is_plain CONSTANT boolean := 'posted' = ALL (phases) AND array_remove(hold_ids, NULL) = '{}'
         AND array_position(transfer_ids, NULL) IS NULL AND array_position(kinds, NULL) IS NULL
         AND array_position(subject_ids, NULL) IS NULL
         AND cardinality(transfer_ids) = (SELECT count(DISTINCT id) FROM unnest(transfer_ids) AS id);
+    account_ids uuid[];
     outcomes text[];
     needs_care boolean;
 BEGIN
@@ -264,7 +267,7 @@ BEGIN
     ])) IS NOT TRUE THEN
         RAISE EXCEPTION 'ledger_post needs arrays of one length' USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    PERFORM ledger_lock_accounts(account_ids);
+    account_ids := ledger_lock_accounts(debit_account_ids || credit_account_ids);
     SELECT * INTO outcomes, needs_care
     FROM ledger_judge(account_ids, debit_account_ids, credit_account_ids, amounts_minor, currencies);
     IF is_plain IS NOT TRUE OR needs_care OR EXISTS (SELECT FROM transfer WHERE transfer_id = ANY (transfer_ids)) THEN

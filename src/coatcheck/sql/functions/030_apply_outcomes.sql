@@ -8,7 +8,7 @@ CREATE OR REPLACE FUNCTION apply_outcomes(
     g_provider_reference text[], g_decline_code text[], g_payment_id uuid[], g_shop_id uuid[], g_mode text[],
     g_event_id uuid[], g_event_kind text[], g_event_body text[],
     t_position integer[], t_transfer_id uuid[], t_kind text[], t_debit uuid[], t_credit uuid[], t_amount_minor bigint[],
-    t_currency text[]
+    t_currency text[], t_subject_id uuid[]
 ) RETURNS TABLE (place integer, outcome text)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
@@ -17,6 +17,7 @@ AS $$
 DECLARE
     won integer[];          -- positions whose lease we took away, in array order
     every_one boolean;
+    legs integer;
     refused text;
 BEGIN
     WITH taken AS (
@@ -57,21 +58,23 @@ BEGIN
     END IF;
 
     -- The ledger last: its account locks are the only ones another batch may wait for, so they are held shortest.
-    WITH due AS (
-        SELECT array_agg(t.transfer_id ORDER BY t.n) AS ids, array_agg(t.kind ORDER BY t.n) AS kinds,
-               array_agg(t.debit ORDER BY t.n) AS debits, array_agg(t.credit ORDER BY t.n) AS credits,
-               array_agg(t.amount_minor ORDER BY t.n) AS amounts, array_agg(t.currency ORDER BY t.n) AS currencies,
-               array_agg(g_payment_id[t.position] ORDER BY t.n) AS subjects, count(*)::integer AS legs
-          FROM unnest(t_position, t_transfer_id, t_kind, t_debit, t_credit, t_amount_minor, t_currency)
-               WITH ORDINALITY AS t (position, transfer_id, kind, debit, credit, amount_minor, currency, n)
-         WHERE every_one OR t.position = ANY (won)
-    )
-    SELECT string_agg(DISTINCT posted.outcome, ', ') INTO refused
-      FROM due CROSS JOIN LATERAL ledger_post(
-               due.ids, due.kinds, array_fill('posted'::text, ARRAY[due.legs]),
-               array_fill(NULL::uuid, ARRAY[due.legs]), due.debits, due.credits, due.amounts, due.currencies,
-               due.subjects, apply_outcomes.decided_at) AS posted
-     WHERE due.legs > 0 AND posted.outcome NOT IN ('posted', 'exists');
+    IF NOT every_one THEN
+        SELECT array_agg(t.transfer_id ORDER BY t.n), array_agg(t.kind ORDER BY t.n), array_agg(t.debit ORDER BY t.n),
+               array_agg(t.credit ORDER BY t.n), array_agg(t.amount_minor ORDER BY t.n),
+               array_agg(t.currency ORDER BY t.n), array_agg(t.subject_id ORDER BY t.n)
+          INTO t_transfer_id, t_kind, t_debit, t_credit, t_amount_minor, t_currency, t_subject_id
+          FROM unnest(t_position, t_transfer_id, t_kind, t_debit, t_credit, t_amount_minor, t_currency, t_subject_id)
+               WITH ORDINALITY AS t (position, transfer_id, kind, debit, credit, amount_minor, currency, subject_id, n)
+         WHERE t.position = ANY (won);
+    END IF;
+    legs := coalesce(cardinality(t_transfer_id), 0);
+    IF legs > 0 THEN
+        SELECT string_agg(DISTINCT posted.outcome, ', ') INTO refused
+          FROM ledger_post(t_transfer_id, t_kind, array_fill('posted'::text, ARRAY[legs]),
+                           array_fill(NULL::uuid, ARRAY[legs]), t_debit, t_credit, t_amount_minor, t_currency,
+                           t_subject_id, apply_outcomes.decided_at) AS posted
+         WHERE posted.outcome NOT IN ('posted', 'exists');
+    END IF;
     IF refused IS NOT NULL THEN
         RAISE EXCEPTION 'the ledger refused a charge''s transfers: %', refused USING ERRCODE = 'check_violation';
     END IF;

@@ -1,0 +1,50 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each installs what it needs into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.PHONY: help demo test check format lock bench bench-growth clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
+
+$(INSTALLED): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Coatcheck needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the locked requirements into $(VENV) (once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(INSTALLED)  ## play a shopping evening and prove that nobody was charged twice
+	@$(BIN)/coatcheck demo
+
+check: $(INSTALLED)  ## format, lint, types and floors, without running a test
+	$(BIN)/ruff format --check src tests bench
+	$(BIN)/ruff check src tests bench
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check  ## everything CI runs: check, then every test
+	$(BIN)/pytest -n 2 --dist worksteal
+
+format: $(INSTALLED)  ## format the code
+	$(BIN)/ruff format src tests bench
+	$(BIN)/ruff check --fix src tests bench
+
+bench: $(INSTALLED)  ## print every figure of the README (about five minutes)
+	@$(BIN)/python bench/run.py
+
+bench-growth: $(INSTALLED)  ## throughput with five million orders in the tables
+	@$(BIN)/python bench/growth.py --orders 5000000
+
+lock: $(INSTALLED)  ## renew both lock files: names, versions and hashes
+	$(BIN)/python -m uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes \
+		--upgrade --no-emit-index-url --no-emit-find-links --no-annotate --no-header -o requirements.lock
+	$(BIN)/python -m uv pip compile --quiet pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+		--upgrade --no-emit-index-url --no-emit-find-links --no-annotate --no-header -o requirements-dev.lock
+
+clean:  ## remove what the other commands made, the demo's data too
+	rm -rf $(VENV) coatcheck-data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,343 @@
+"""The OpenAPI 3.1 document: written from the routes, their docstrings and the Structs that decode and encode bodies.
+
+Handlers take the raw request, so a framework cannot see what they take and give; `Operation` says it, next to nothing
+that could drift: bodies are the Structs themselves, statuses the error codes. A test holds the list against the routes.
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from litestar.handlers import HTTPRouteHandler
+
+from coatcheck import __version__
+from coatcheck.api.edge import JSON, PROBLEM_JSON, ProblemBody, problem
+from coatcheck.api.ledger import TrialBalanceBody, get_trial_balance
+from coatcheck.api.payment_list import (
+    EventListBody,
+    PaymentListBody,
+    PaymentListParameters,
+    list_payment_events,
+    list_payments,
+)
+from coatcheck.api.payment_orders import PaymentOrderBody, get_payment_order
+from coatcheck.api.payments import PaymentBody, create_payment, get_payment
+from coatcheck.api.questions import NAME_PATTERN, PageParameters, Parameters, schema_of
+from coatcheck.api.sellers import WalletBody, get_wallet
+from coatcheck.errors import ErrorCode
+from coatcheck.validation import CreatePayment
+
+_REFERENCE = "#/components/schemas/{name}"
+_ANY = (ErrorCode.UNAUTHENTICATED, ErrorCode.CARD_NUMBER_REFUSED, ErrorCode.INTERNAL, ErrorCode.OVERLOADED)
+_LIST = (ErrorCode.INVALID_CURSOR, ErrorCode.INVALID_REQUEST)
+
+_EXAMPLE = {
+    "buyer": {"reference": "buyer-7", "country": "GB"},
+    "checkout_id": "checkout-7001",
+    "payment_method": {"token": "tok_approve"},
+    "payment_orders": [
+        {
+            "payment_order_id": "order-7001-a",
+            "seller_account": "seller-42",
+            "amount": "129.95",
+            "currency": "EUR",
+            "commission": "12.99",
+        },
+        {"payment_order_id": "order-7001-b", "seller_account": "seller-43", "amount": "9500", "currency": "JPY"},
+    ],
+    "metadata": {"cart": "summer"},
+}
+
+_PATH_PARAMETERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "payment_id": (
+        "The payment's id, as the gateway printed it.",
+        {"type": "string", "pattern": "^pay_[a-z2-7]{26}$", "examples": ["pay_dpgs5zdhcp7p3nlvvnjrb7o7cq"]},
+    ),
+    "payment_order_id": (
+        "The shop's own id of the payment order; percent-encoded, a slash as %2F.",
+        {"type": "string", "minLength": 1, "maxLength": 128, "pattern": NAME_PATTERN, "examples": ["order-7001-a"]},
+    ),
+    "seller_account": (
+        "The shop's own id of the seller; percent-encoded, a slash as %2F.",
+        {"type": "string", "minLength": 1, "maxLength": 128, "pattern": NAME_PATTERN, "examples": ["seller-42"]},
+    ),
+}
+
+_PREFERENCES: Sequence[Mapping[str, Any]] = (
+    {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": False,
+        "description": "A text of your own that names this request: the same whenever you send it again, new for a new "
+        "one. A quoted string (RFC 8941) or bare. Needed here or as `idempotency_key` in the body; remembered for 24 "
+        "hours.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": NAME_PATTERN},
+        "example": "7f3c9d0e-place-order",
+    },
+    {
+        "name": "Prefer",
+        "in": "header",
+        "required": False,
+        "description": "`wait=N` (RFC 7240): answer after N seconds with what is known then. Anything else is passed "
+        "over.",
+        "schema": {"type": "string"},
+        "example": "wait=10",
+    },
+)
+
+_REPLAYED = {
+    "Idempotent-Replayed": {
+        "description": "There, with the value true, when this is the answer to an earlier request.",
+        "schema": {"type": "string", "enum": ["true"]},
+    }
+}
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 0}}}
+_CHALLENGE = {"WWW-Authenticate": {"description": "How to authenticate.", "schema": {"type": "string"}}}
+_HEADERS_OF_PROBLEM: Mapping[int, Mapping[str, Any]] = {401: _CHALLENGE, 409: _RETRY_AFTER, 503: _RETRY_AFTER}
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """One way an operation succeeds."""
+
+    status: int
+    body: type[msgspec.Struct]
+    meaning: str
+    headers: Mapping[str, Any] = {}
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """One method of one address: what it takes, and every answer it can give."""
+
+    tag: str
+    method: str
+    path: str
+    handler: HTTPRouteHandler
+    answers: tuple[Answer, ...]
+    problems: tuple[ErrorCode, ...] = ()
+    parameters: type[Parameters] = Parameters
+    headers: Sequence[Mapping[str, Any]] = ()
+    body: type[msgspec.Struct] | None = None
+    example: Mapping[str, Any] | None = None
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        tag="Payments",
+        method="post",
+        path="/v1/payments",
+        handler=create_payment,
+        body=CreatePayment,
+        example=_EXAMPLE,
+        headers=_PREFERENCES,
+        answers=(
+            Answer(
+                status=201, body=PaymentBody, meaning="Every order is final; a decline is a result.", headers=_REPLAYED
+            ),
+            Answer(status=202, body=PaymentBody, meaning="What is known so far; the gateway goes on, ask with GET."),
+        ),
+        problems=(
+            ErrorCode.MALFORMED_BODY,
+            ErrorCode.IDEMPOTENCY_KEY_MISSING,
+            ErrorCode.IDEMPOTENCY_KEY_MISMATCH,
+            ErrorCode.IDEMPOTENCY_KEY_INVALID,
+            ErrorCode.BODY_TOO_SLOW,
+            ErrorCode.REQUEST_IN_PROGRESS,
+            ErrorCode.CHECKOUT_CONFLICT,
+            ErrorCode.PAYMENT_ORDER_CONFLICT,
+            ErrorCode.BODY_TOO_LARGE,
+            ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+            ErrorCode.INVALID_REQUEST,
+            ErrorCode.IDEMPOTENCY_KEY_REUSED,
+        ),
+    ),
+    Operation(
+        tag="Payments",
+        method="get",
+        path="/v1/payments",
+        handler=list_payments,
+        parameters=PaymentListParameters,
+        answers=(Answer(status=200, body=PaymentListBody, meaning="One page."),),
+        problems=_LIST,
+    ),
+    Operation(
+        tag="Payments",
+        method="get",
+        path="/v1/payments/{payment_id}",
+        handler=get_payment,
+        answers=(Answer(status=200, body=PaymentBody, meaning="The payment."),),
+        problems=(ErrorCode.NOT_FOUND,),
+    ),
+    Operation(
+        tag="Payments",
+        method="get",
+        path="/v1/payments/{payment_id}/events",
+        handler=list_payment_events,
+        parameters=PageParameters,
+        answers=(Answer(status=200, body=EventListBody, meaning="One page."),),
+        problems=(*_LIST, ErrorCode.NOT_FOUND),
+    ),
+    Operation(
+        tag="Payments",
+        method="get",
+        path="/v1/payment_orders/{payment_order_id}",
+        handler=get_payment_order,
+        answers=(Answer(status=200, body=PaymentOrderBody, meaning="The payment order."),),
+        problems=(ErrorCode.INVALID_REQUEST, ErrorCode.NOT_FOUND),
+    ),
+    Operation(
+        tag="Money",
+        method="get",
+        path="/v1/sellers/{seller_account}/wallet",
+        handler=get_wallet,
+        answers=(Answer(status=200, body=WalletBody, meaning="The wallet."),),
+        problems=(ErrorCode.INVALID_REQUEST, ErrorCode.NOT_FOUND),
+    ),
+    Operation(
+        tag="Money",
+        method="get",
+        path="/v1/ledger/trial_balance",
+        handler=get_trial_balance,
+        answers=(Answer(status=200, body=TrialBalanceBody, meaning="The trial balance."),),
+        problems=(ErrorCode.INVALID_REQUEST,),
+    ),
+)
+
+
+def make_document() -> dict[str, Any]:
+    """Write the document."""
+    bodies = {answer.body for operation in OPERATIONS for answer in operation.answers}
+    bodies |= {operation.body for operation in OPERATIONS if operation.body is not None}
+    _, schemas = msgspec.json.schema_components([*sorted(bodies, key=str), ProblemBody], ref_template=_REFERENCE)
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Coatcheck",
+            "version": __version__,
+            "summary": "A self-hosted payment gateway for marketplaces.",
+            "description": "A retry never charges twice, a crash never loses a payment, and the books always prove it. "
+            "Amounts are decimal text. Every refusal is a problem body (RFC 9457) with a stable `code`.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"api_key": []}],
+        "tags": [
+            {"name": "Payments", "description": "Checkouts in, and what became of them."},
+            {"name": "Money", "description": "Sellers' wallets and the books."},
+        ],
+        "paths": paths,
+        "components": {
+            "schemas": dict(sorted(schemas.items())),
+            "securitySchemes": {
+                "api_key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "An API key of a shop, as `coatcheck keys create --shop NAME` prints it. The key "
+                    "says which shop, and whether test or live.",
+                }
+            },
+        },
+    }
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    summary, _, rest = inspect.cleandoc(operation.handler.fn.__doc__ or "").partition("\n")
+    described: dict[str, Any] = {
+        "operationId": operation.handler.fn.__name__,
+        "tags": [operation.tag],
+        "summary": summary,
+        "parameters": [*_path_parameters(operation.path), *_query_parameters(operation.parameters), *operation.headers],
+        "responses": _responses(operation),
+    }
+    if rest.strip():
+        described["description"] = rest.strip()
+    if operation.body is not None:
+        content: dict[str, Any] = {"schema": _reference_to(operation.body)}
+        if operation.example is not None:
+            content["example"] = operation.example
+        described["requestBody"] = {"required": True, "content": {JSON: content}}
+    return described
+
+
+def _path_parameters(path: str) -> list[dict[str, Any]]:
+    names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+    return [
+        {"name": name, "in": "path", "required": True, "description": described[0], "schema": described[1]}
+        for name in names
+        for described in (_PATH_PARAMETERS[name],)
+    ]
+
+
+def _query_parameters(shape: type[Parameters]) -> list[dict[str, Any]]:
+    if not shape.__struct_fields__:
+        return []
+    return [
+        {"name": name, "in": "query", "required": False, "description": schema["description"], "schema": schema}
+        for name, schema in schema_of(shape).items()
+    ]
+
+
+def _responses(operation: Operation) -> dict[str, Any]:
+    responses: dict[str, Any] = {}
+    for answer in operation.answers:
+        response: dict[str, Any] = {
+            "description": answer.meaning,
+            "content": {JSON: {"schema": _reference_to(answer.body)}},
+        }
+        if answer.headers:
+            response["headers"] = answer.headers
+        if answer.body is PaymentBody and operation.method == "post":
+            response["links"] = _LINKS
+        responses[str(answer.status)] = response
+    for status in sorted({code.status for code in (*operation.problems, *_ANY)}):
+        codes = [code for code in (*operation.problems, *_ANY) if code.status == status]
+        responses[str(status)] = _problem_response(status, codes)
+    return responses
+
+
+def _problem_response(status: int, codes: Sequence[ErrorCode]) -> dict[str, Any]:
+    response: dict[str, Any] = {
+        "description": "; ".join(f"`{code.code}`: {code.title}" for code in codes) + ".",
+        "content": {
+            PROBLEM_JSON: {
+                "schema": _reference_to(ProblemBody),
+                "examples": {
+                    code.code: {"value": msgspec.json.decode(problem(code, "What to do about it."))} for code in codes
+                },
+            }
+        },
+    }
+    if status in _HEADERS_OF_PROBLEM:
+        response["headers"] = _HEADERS_OF_PROBLEM[status]
+    return response
+
+
+def _reference_to(body: type[msgspec.Struct]) -> dict[str, str]:
+    return {"$ref": _REFERENCE.format(name=body.__name__)}
+
+
+_LINKS = {
+    "payment": {
+        "operationId": "get_payment",
+        "parameters": {"payment_id": "$response.body#/payment_id"},
+        "description": "The payment as it stands later.",
+    },
+    "events": {
+        "operationId": "list_payment_events",
+        "parameters": {"payment_id": "$response.body#/payment_id"},
+        "description": "What happened to it.",
+    },
+    "first_order": {
+        "operationId": "get_payment_order",
+        "parameters": {"payment_order_id": "$response.body#/payment_orders/0/payment_order_id"},
+        "description": "One of its orders.",
+    },
+    "first_wallet": {
+        "operationId": "get_wallet",
+        "parameters": {"seller_account": "$response.body#/payment_orders/0/seller_account"},
+        "description": "What its seller has.",
+    },
+}

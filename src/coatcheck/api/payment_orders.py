@@ -1,0 +1,70 @@
+"""`GET /v1/payment_orders/{payment_order_id}`: one seller's part, by the shop's own id."""
+
+from datetime import datetime
+from typing import Any
+
+from litestar import Request, Response, get
+
+from coatcheck.api.payments import OrderBody
+from coatcheck.api.questions import Parameters, answer, caller_of, name_in_path, parameters_of
+from coatcheck.errors import CoatcheckError, ErrorCode
+from coatcheck.ids import PAYMENT, order_id_of, print_id
+from coatcheck.money import format_amount
+from coatcheck.reporting import OrderReport, find_order
+from coatcheck.shops import Caller
+from coatcheck.states import Mode
+
+_NAME_PLACE = 2  # /v1/payment_orders/{payment_order_id}
+
+
+class PaymentOrderBody(OrderBody, frozen=True, kw_only=True):
+    """A payment order with its payment."""
+
+    payment_id: str
+    checkout_id: str
+    mode: Mode
+    created_at: datetime
+    decided_at: datetime | None
+
+
+@get("/v1/payment_orders/{payment_order_id:str}")
+async def get_payment_order(request: Request[Any, Any, Any], payment_order_id: str) -> Response[bytes]:
+    """Show one payment order as it stands now, by the shop's own id."""
+    del payment_order_id  # decoded by the server; read from the raw path, where a slash is told from %2F
+    gateway, caller = await caller_of(request)
+    parameters_of(request, Parameters)
+    name = name_in_path(request, _NAME_PLACE)
+    order_id = None if name is None else order_id_of(caller.shop_id, caller.mode, name)
+    report = None if order_id is None else await find_order(gateway.store, order_id)
+    if report is None or not _is_meant(report, caller, name):
+        named = "of that name" if name is None else name
+        raise CoatcheckError(
+            ErrorCode.NOT_FOUND, f"No payment order {named} in shop {caller.shop_name}, {caller.mode} mode."
+        )
+    return answer(_body_of(report))
+
+
+def _is_meant(report: OrderReport, caller: Caller, name: str | None) -> bool:
+    """Compare what is stored with what was asked for: a hash is never trusted alone."""
+    asked = (caller.shop_id, caller.mode, name)
+    return (report.shop_id, report.mode, report.order.payment_order_id) == asked
+
+
+def _body_of(report: OrderReport) -> PaymentOrderBody:
+    order = report.order
+    return PaymentOrderBody(
+        payment_order_id=order.payment_order_id,
+        seller_account=order.seller_account,
+        amount=format_amount(order.amount_minor, order.currency),
+        currency=order.currency,
+        commission=format_amount(order.commission_minor, order.currency),
+        status=order.status,
+        decline_code=order.decline_code,
+        provider=order.provider,
+        provider_reference=order.provider_reference,
+        payment_id=print_id(PAYMENT, report.payment_id),
+        checkout_id=report.checkout_id,
+        mode=report.mode,
+        created_at=report.created_at,
+        decided_at=report.decided_at,
+    )

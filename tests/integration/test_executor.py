@@ -1,0 +1,392 @@
+"""What a PSP's answers, errors and silences do to our money. Each test carries the hazard it stands for."""
+
+import asyncio
+from datetime import timedelta
+
+import msgspec
+import pytest
+from outside import (
+    ScriptedProvider,
+    World,
+    approved,
+    checkout,
+    declined,
+    not_found,
+    not_sent,
+    pending,
+    server_error,
+    unknown,
+)
+
+from coatcheck.providers.outcome import Outcome, OutcomeKind
+from coatcheck.providers.protocol import Charge
+from coatcheck.states import OrderStatus
+from coatcheck.store import Store
+
+
+def replaced(outcome: Outcome, **fields: object) -> Outcome:
+    changed: Outcome = msgspec.structs.replace(outcome, **fields)
+    return changed
+
+
+async def statuses(world: World) -> list[tuple[str, str]]:
+    rows = await world.store.pool.fetch(
+        "SELECT p.status, o.status FROM payment_order p JOIN operation o USING (order_id) ORDER BY p.payment_order_id"
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+async def receivable_minor(world: World) -> int:
+    balance: int = await world.store.pool.fetchval(
+        "SELECT coalesce(sum(debits_posted_minor - credits_posted_minor), 0) FROM account WHERE kind = 'psp_receivable'"
+    )
+    return balance
+
+
+async def test_an_approval_is_booked_in_one_commit(store: Store) -> None:
+    world = World(store)
+    view = await world.pay(checkout("c1", "o1", "o2"))
+    assert view.status == "SUCCESS"
+    assert await world.count("transfer") == 4
+    assert await receivable_minor(world) == 2000
+    assert await world.count("lease") == 0
+    assert await world.violations() == {}
+
+
+async def test_a_decline_is_a_result_and_moves_no_money(store: Store) -> None:
+    world = World(store)
+    world.provider.charges = [declined, approved]
+    view = await world.pay(checkout("c1", "o1", "o2"))
+    assert view.status == "PARTIAL"
+    assert sorted(order.decline_code or "" for order in view.orders) == ["", "insufficient_funds"]
+    assert await world.count("transfer") == 2
+    assert await world.count("risk_failure") == 3
+    assert await world.violations() == {}
+
+
+async def test_A1_silence_is_not_failure_and_is_retried_with_the_same_key_and_body(store: Store) -> None:
+    world = World(store)
+    world.provider.charges = [unknown, unknown, approved]
+    assert (await world.pay(checkout())).status == "EXECUTING"
+    await world.recover()
+    await world.recover()
+    assert await statuses(world) == [("SUCCESS", "APPROVED")]
+    sent = [charge for call, charge in world.provider.calls if call == "charge"]
+    assert len({(charge.reference, charge.body) for charge in sent}) == 1  # hazard A16: the body is frozen
+    assert await receivable_minor(world) == 1000
+    assert await world.violations() == {}
+
+
+async def test_A2_a_crash_between_the_psp_and_our_commit_is_finished_by_another_process(store: Store) -> None:
+    dead, alive = World(store), World(store)
+    await dead.accept(checkout())  # ... and it is never heard of again
+    assert await alive.recover(timedelta(seconds=29)) == []  # the lease still holds
+    assert len(await alive.recover(timedelta(seconds=2))) == 1
+    assert await statuses(alive) == [("SUCCESS", "APPROVED")]
+    assert await alive.violations() == {}
+
+
+async def test_A3_no_resend_after_the_window(store: Store) -> None:
+    world = World(store)
+    world.provider.charges = [unknown]
+    await world.pay(checkout())
+    world.clock.advance(timedelta(hours=23, minutes=56))  # inside the window, but past its margin
+    for _ in range(5):
+        await world.recover(timedelta(hours=1))
+    assert world.provider.asked == ["charge"] + ["look_up"] * 5
+    assert await statuses(world) == [("EXECUTING", "OPEN")]
+
+
+async def test_A3_after_the_window_a_look_up_that_finds_the_charge_settles_it(store: Store) -> None:
+    world = World(store)
+    world.provider.charges = [unknown]
+    world.provider.look_ups = [not_found, approved]
+    await world.pay(checkout())
+    await world.recover(timedelta(days=2))
+    await world.recover(timedelta(hours=1))
+    assert await statuses(world) == [("SUCCESS", "APPROVED")]
+    assert await receivable_minor(world) == 1000
+
+
+async def test_A3_nothing_found_is_never_a_failure_by_age(store: Store) -> None:
+    world = World(store)
+    world.provider.charges = [unknown]
+    await world.pay(checkout())
+    for _ in range(20):
+        await world.recover(timedelta(days=2))
+    assert await statuses(world) == [("EXECUTING", "UNRESOLVED")]
+    assert world.provider.asked.count("charge") == 1
+    assert await world.count("event", "kind = 'operation.unresolved'") == 1
+    assert await world.violations() == {}
+
+
+async def test_A4_a_replayed_server_error_is_looked_up(store: Store) -> None:
+    world = World(store, ScriptedProvider(replays_errors=True))
+    world.provider.charges = [server_error]
+    world.provider.look_ups = [approved]
+    await world.pay(checkout())
+    await world.recover()
+    assert world.provider.asked == ["charge", "look_up"]
+    assert await statuses(world) == [("SUCCESS", "APPROVED")]
+
+
+async def test_A5_A14_a_provider_that_forgets_errors_is_asked_twice_before_a_resend(store: Store) -> None:
+    world = World(store, ScriptedProvider(look_up_before_resend=True))
+    world.provider.charges = [unknown, approved]
+    await world.pay(checkout())
+    await world.recover()
+    # A14: the first "not found" may be the PSP's search lagging behind, and its key may be forgotten.
+    assert world.provider.asked == ["charge", "look_up"]
+    assert await world.recover(timedelta(seconds=59)) == []
+    await world.recover(timedelta(seconds=1))
+    assert world.provider.asked == ["charge", "look_up", "look_up", "charge"]
+    assert await statuses(world) == [("SUCCESS", "APPROVED")]
+
+
+async def test_A14_a_lagging_search_does_not_lead_to_a_second_charge(store: Store) -> None:
+    world = World(store, ScriptedProvider(look_up_before_resend=True))
+    world.provider.charges = [server_error]
+    world.provider.look_ups = [not_found, approved]
+    await world.pay(checkout())
+    await world.recover()
+    await world.recover()
+    assert world.provider.asked == ["charge", "look_up", "look_up"]
+    assert await receivable_minor(world) == 1000
+
+
+async def test_A3_a_provider_without_keys_is_sent_to_again_only_by_its_own_word(store: Store) -> None:
+    world = World(
+        store, ScriptedProvider(idempotency_window=timedelta(0), registers_first=True, look_up_before_resend=True)
+    )
+    world.provider.charges = [unknown, approved]
+    world.provider.look_ups = [not_found, not_sent]
+    await world.pay(checkout())
+    await world.recover()
+    assert world.provider.asked == ["register", "charge", "look_up"]  # not found proves nothing here
+    await world.recover()
+    assert world.provider.asked == ["register", "charge", "look_up", "look_up", "charge"]
+    assert {charge.provider_reference for call, charge in world.provider.calls if call != "register"} == {"pi_1"}
+    assert await statuses(world) == [("SUCCESS", "APPROVED")]
+
+
+async def test_the_psps_id_is_stored_before_money_moves(store: Store) -> None:
+    world = World(store, ScriptedProvider(registers_first=True))
+    stored: list[str | None] = []
+
+    def look(charge: Charge) -> Outcome:
+        stored.append(charge.provider_reference)
+        return unknown(charge)
+
+    world.provider.charges = [look]
+    await world.pay(checkout())
+    assert stored == ["pi_1"]
+    assert await store.pool.fetchval("SELECT provider_reference FROM operation") == "pi_1"
+    assert await world.count("event", "kind = 'operation.registered'") == 1
+
+
+async def test_A12_not_sent_is_sent_again_and_its_window_has_not_begun(store: Store) -> None:
+    world = World(store)
+    world.provider.charges = [not_sent, approved]
+    await world.pay(checkout())
+    assert await world.count("operation", "first_sent_at IS NULL") == 1
+    await world.recover(timedelta(days=3))  # far beyond any window: nothing ever left
+    assert world.provider.asked == ["charge", "charge"]
+    assert await world.count("operation", "first_sent_at = decided_at") == 1
+
+
+async def test_A12_not_sent_after_an_unclear_sending_keeps_the_window_running(store: Store) -> None:
+    world = World(store)
+    world.provider.charges = [unknown, not_sent]
+    await world.pay(checkout())
+    await world.recover()
+    await world.recover(timedelta(days=3))
+    assert world.provider.asked == ["charge", "charge", "look_up"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("amount_minor", 999),
+        ("amount_minor", None),
+        ("currency", "USD"),
+        ("reference", "op_of_another"),
+        ("is_live", True),
+    ],
+)
+async def test_A15_an_answer_about_something_else_posts_nothing(store: Store, field: str, value: object) -> None:
+    world = World(store)
+    world.provider.charges = [lambda charge: replaced(approved(charge), **{field: value})]
+    await world.pay(checkout())
+    assert await statuses(world) == [("EXECUTING", "UNRESOLVED")]
+    assert await world.count("transfer") == 0
+    assert await world.count("event", "kind = 'operation.answer_refused'") == 1
+    assert await world.recover(timedelta(days=1)) == []  # it waits for a person
+    assert await world.violations() == {}
+
+
+async def test_A15_a_look_up_about_something_else_is_not_followed_by_a_resend(store: Store) -> None:
+    world = World(store, ScriptedProvider(look_up_before_resend=True))
+    world.provider.charges = [unknown]
+    world.provider.look_ups = [
+        lambda charge: Outcome(kind=OutcomeKind.NOT_SENT, reference="op_of_another", amount_minor=charge.amount_minor)
+    ]
+    await world.pay(checkout())
+    await world.recover()
+    assert world.provider.asked == ["charge", "look_up"]
+    assert await statuses(world) == [("EXECUTING", "UNRESOLVED")]
+
+
+async def test_A17_a_caller_that_goes_away_leaves_the_work_going_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(store)
+    answered = asyncio.Event()
+
+    async def slow_charge(charge: Charge) -> Outcome:
+        world.provider.calls.append(("charge", charge))
+        await answered.wait()
+        return approved(charge)
+
+    monkeypatch.setattr(world.provider, "charge", slow_charge)
+    accepted = await world.accept(checkout())
+    caller = asyncio.create_task(asyncio.wait_for(asyncio.shield(world.gateway.executor.start(accepted.operations)), 5))
+    await asyncio.sleep(0.05)
+    caller.cancel()
+    answered.set()
+    await world.gateway.executor.stop(timedelta(seconds=5))
+    assert await statuses(world) == [("SUCCESS", "APPROVED")]
+
+
+async def test_B8_an_unclear_outcome_is_no_final_answer(store: Store) -> None:
+    world = World(store)
+    world.provider.charges = [unknown, approved]
+    view = await world.pay(checkout())
+    assert (view.status, view.is_done) == ("EXECUTING", False)
+    await world.recover()
+    view = await world.read(view.payment_id)
+    assert (view.status, view.is_done) == ("SUCCESS", True)
+
+
+async def test_F1_a_holder_whose_lease_ran_out_books_nothing(store: Store) -> None:
+    slow, quick = World(store), World(store)
+    accepted = await slow.accept(checkout())
+    await quick.recover(timedelta(seconds=31))
+    assert await statuses(quick) == [("SUCCESS", "APPROVED")]
+    zombie = accepted.operations[0]
+    assert await slow.gateway.payments.apply(zombie, declined(zombie.charge)) is False
+    assert await slow.gateway.payments.apply(zombie, approved(zombie.charge)) is False
+    assert await statuses(quick) == [("SUCCESS", "APPROVED")]
+    assert await receivable_minor(quick) == 1000
+    assert await quick.violations() == {}
+
+
+async def test_F1_a_zombie_cannot_postpone_or_register_either(store: Store) -> None:
+    slow, quick = World(store), World(store)
+    accepted = await slow.accept(checkout())
+    quick.provider.charges = [unknown]
+    await quick.recover(timedelta(seconds=31))
+    assert await slow.gateway.operations.register(accepted.operations[0], "pi_zombie") is False
+    slow.provider.charges = [unknown]
+    await slow.gateway.executor.run(accepted.operations[0])
+    assert await store.pool.fetchval("SELECT attempt FROM lease") == 2
+    assert await quick.count("event", "kind = 'operation.rescheduled'") == 1
+
+
+async def test_G6_the_same_decision_booked_again_after_a_lost_commit_answer_counts_as_booked(store: Store) -> None:
+    world = World(store)
+    operation = (await world.accept(checkout())).operations[0]
+    assert await world.gateway.payments.apply(operation, approved(operation.charge)) is True
+    assert await world.gateway.payments.apply(operation, approved(operation.charge)) is True
+    assert await world.gateway.payments.apply(operation, declined(operation.charge)) is False
+    assert await world.count("transfer") == 2
+    assert await receivable_minor(world) == 1000
+
+
+async def test_F3_one_bad_neighbour_does_not_fail_a_batch(store: Store) -> None:
+    world = World(store)
+    operations = [(await world.accept(checkout(f"c{n}"), f"k{n}")).operations[0] for n in range(4)]
+    # An account that was never opened: the ledger refuses its transfers, and only its.
+    broken = msgspec.structs.replace(operations[2], seller_account="never-seen")
+    results = await asyncio.gather(
+        *[
+            world.gateway.payments.apply(operation, approved(operation.charge))
+            for operation in (*operations[:2], broken, operations[3])
+        ],
+        return_exceptions=True,
+    )
+    assert [result is True for result in results] == [True, True, False, True]
+    assert await world.count("payment_order", "status = 'SUCCESS'") == 3
+    assert await world.violations() == {}
+
+
+async def test_pending_waits_for_the_providers_word(store: Store) -> None:
+    world = World(store)
+    world.provider.charges = [pending]
+    world.provider.look_ups = [*[pending] * 30, approved]
+    view = await world.pay(checkout())
+    assert view.status == "PENDING"
+    for _ in range(31):
+        await world.recover(timedelta(days=1))
+    assert (await world.read(view.payment_id)).orders[0].status is OrderStatus.SUCCESS
+    assert world.provider.asked.count("charge") == 1
+
+
+async def test_the_retry_budget_ends_in_unresolved_not_in_failed(store: Store) -> None:
+    world = World(store)
+    world.provider.charges = [unknown] * 50
+    await world.pay(checkout())
+    for _ in range(20):
+        await world.recover()
+    assert world.provider.asked == ["charge"] * 12
+    assert await statuses(world) == [("EXECUTING", "UNRESOLVED")]
+
+
+async def test_retry_after_is_obeyed(store: Store) -> None:
+    world = World(store)
+    world.provider.charges = [
+        lambda _: Outcome(kind=OutcomeKind.NOT_SENT, cause="429", retry_after=timedelta(minutes=5))
+    ]
+    await world.pay(checkout())
+    assert await world.recover(timedelta(minutes=4, seconds=59)) == []
+    assert len(await world.recover(timedelta(seconds=1))) == 1
+
+
+async def test_F12_a_gateway_that_stops_finishes_what_is_in_flight(store: Store) -> None:
+    world = World(store)
+    accepted = await world.accept(checkout())
+    world.gateway.executor.start(accepted.operations)
+    await world.gateway.executor.stop(timedelta(seconds=5))
+    assert await statuses(world) == [("SUCCESS", "APPROVED")]
+
+
+async def test_an_error_of_our_own_is_unknown_and_asked_again(store: Store) -> None:
+    world = World(store)
+
+    def fault(_: Charge) -> Outcome:
+        raise RuntimeError("a bug in an adapter")
+
+    world.provider.charges = [fault, approved]
+    await world.pay(checkout())
+    assert await statuses(world) == [("EXECUTING", "OPEN")]
+    await world.recover()
+    assert await statuses(world) == [("SUCCESS", "APPROVED")]
+
+
+async def test_a_velocity_of_declines_blocks_the_next_attempt(store: Store) -> None:
+    world = World(store)
+    world.provider.charges = [declined] * 30
+    for number in range(10):
+        await world.pay(checkout(f"c{number}"), f"k{number}")
+    view = await world.pay(checkout("c-last"), "k-last")
+    assert view.orders[0].decline_code == "risk_blocked"
+    assert world.provider.asked == ["charge"] * 10
+
+
+async def test_unknown_is_asked_again_by_look_up_after_not_found_inside_the_window(store: Store) -> None:
+    world = World(store, ScriptedProvider(replays_errors=True))
+    world.provider.charges = [server_error, approved]
+    world.provider.look_ups = [not_found]
+    await world.pay(checkout())
+    await world.recover()
+    assert world.provider.asked == ["charge", "look_up", "charge"]
+    assert await statuses(world) == [("SUCCESS", "APPROVED")]
