@@ -234,6 +234,12 @@ class Settings:
         str | None, _WEB_ADDRESS, "Another address in place of api.stripe.com, for a test server."
     ] = None
 
+    stripe_window_s: Annotated[
+        int,
+        Whole(0, _MANY),
+        "How long Stripe remembers an idempotency key; 0 for a test server without keys, such as localstripe.",
+    ] = 86_400
+
     call_deadline_s: Annotated[int, Whole(1, 600), "How long one call to the PSP may take in all."] = 10
     connect_deadline_s: Annotated[int, Whole(1, 600), "How long connecting to the PSP may take."] = 3
     lease_s: Annotated[

@@ -7,7 +7,6 @@ class EventKind(StrEnum):
     """What can happen, in the past tense. Each kind is described in docs/events.md."""
 
     PAYMENT_ACCEPTED = "payment.accepted"
-    ORDER_BLOCKED = "order.blocked"
     ORDER_SUCCEEDED = "order.succeeded"
     ORDER_FAILED = "order.failed"
     ORDER_PENDING = "order.pending"

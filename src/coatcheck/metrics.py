@@ -115,7 +115,7 @@ class Metrics:
         self.batch_seconds: Bound[str, Histogram] = Bound(
             self._histogram("batch_seconds", "Time of one batch at the database.", _BATCH_SECONDS, "batch")
         )
-        self.deadlocks = self._counter("deadlocks", "Database transactions run again after a deadlock; 0 is the aim.")
+        self.deadlocks = self._gauge("deadlocks", "Deadlocks PostgreSQL has counted in our database; 0 is the aim.")
 
     def _count_http(self) -> None:
         self.http_requests: Bound[tuple[str, str], Counter] = Bound(

@@ -12,6 +12,7 @@ import msgspec
 from coatcheck.clock import Clock
 from coatcheck.events import EventKind
 from coatcheck.ids import time_ordered_ids
+from coatcheck.metrics import Metrics
 from coatcheck.providers.outcome import Outcome
 from coatcheck.providers.protocol import Charge
 from coatcheck.states import Mode, OperationStatus, OrderStatus
@@ -109,6 +110,13 @@ class Operations:
             )
             for row in rows
         ]
+
+    async def count(self, metrics: Metrics) -> None:
+        """Set the gauges of what is undecided, what waits for a person, and the database's deadlocks."""
+        (row,) = await self._store.pool.fetch(self._store.queries["operation_counts"])
+        metrics.open_operations.set(row["open_operations"])
+        metrics.unresolved_operations.set(row["unresolved_operations"])
+        metrics.deadlocks.set(row["deadlocks"])
 
     async def release(self) -> int:
         """Give back everything this process holds, so that another can go on at once. Returns how many."""

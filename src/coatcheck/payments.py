@@ -174,7 +174,10 @@ class Payments:
         False when another holder has taken the operation over: its answer counts, not this one.
         Locks: the lease, the operation, the order, then the accounts in id order.
         """
-        return await self._apply.submit(_Applied(operation, outcome))
+        applied = await self._apply.submit(_Applied(operation, outcome))
+        if applied:
+            self._metrics.orders[_ORDER_STATUS[outcome.kind].value, operation.charge.currency].inc()
+        return applied
 
     async def read(self, payment_id: UUID) -> PaymentView | None:
         """Show a payment as it stands; None when there is no such payment."""

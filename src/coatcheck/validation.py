@@ -190,8 +190,12 @@ class PaymentRequest(msgspec.Struct, frozen=True):
     idempotency_key: str | None = None
 
     def digest(self) -> bytes:
-        """Name the content: SHA-256, the same for the same checkout however it was written or keyed."""
-        content = (1, self.checkout_id, self.buyer, self.token, self.orders, self.metadata)
+        """Name the content: SHA-256, the same for the same checkout however it was written or keyed.
+
+        The IP address is left out: a buyer whose phone changed networks between two clicks is still the same buyer.
+        """
+        buyer = (self.buyer.reference, self.buyer.email, self.buyer.name, self.buyer.country)
+        content = (1, self.checkout_id, buyer, self.token, self.orders, self.metadata)
         return hashlib.sha256(_encode_in_order(content)).digest()
 
 

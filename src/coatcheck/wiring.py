@@ -45,7 +45,11 @@ def make_provider(settings: Settings) -> Provider:
         if settings.stripe_api_key is None:
             raise SettingsError(["COATCHECK_STRIPE_API_KEY: the provider is stripe, so its secret key is needed"])
         return StripeProvider(
-            settings.stripe_api_key, base_url=settings.stripe_base_url, call_deadline_s=settings.call_deadline_s
+            settings.stripe_api_key,
+            base_url=settings.stripe_base_url,
+            call_deadline_s=settings.call_deadline_s,
+            connect_deadline_s=settings.connect_deadline_s,
+            idempotency_window=timedelta(seconds=settings.stripe_window_s),
         )
     return SimulatedProvider(
         settings.simulator_url,
@@ -75,7 +79,14 @@ def make_gateway(
         clock,
         providers=providers,
         provider=provider.name,
-        assessor=Assessor(store, clock, risk_settings_of(settings), digest_secret_of(settings)),
+        assessor=Assessor(
+            store,
+            clock,
+            risk_settings_of(settings),
+            digest_secret_of(settings),
+            batch_size=settings.batch_size,
+            observe=metrics.batch_observer("risk"),
+        ),
         holder=holder,
         lease=lease,
         key_life=timedelta(seconds=settings.idempotency_key_life_s),

@@ -157,7 +157,10 @@ def checkout(name: str, *, token: str = "tok_approve", orders: int = 1, **more: 
 async def run_gateway(
     store: Store, simulator: str, *, clock: Clock | None = None, settings: dict[str, Any] | None = None
 ) -> AsyncIterator[RunningGateway]:
-    """Run a gateway on an open store; it listens on a free port and is stopped as SIGTERM would."""
+    """Run a gateway on an open store; it listens on a free port and is stopped as SIGTERM would.
+
+    The database is new and the simulator's books are not: they are emptied, for the same ids come again in each test.
+    """
     chosen = Settings(**{"simulator_url": simulator, "digest_secret": DIGEST_SECRET, **(settings or {})})
     clock = clock or SystemClock()
     provider = make_provider(chosen)
@@ -165,6 +168,8 @@ async def run_gateway(
     recovery = asyncio.create_task(gateway.executor.recover(timedelta(milliseconds=chosen.recovery_interval_ms)))
     try:
         async with listening(gateway) as url, aiohttp.ClientSession() as session:
+            async with session.post(f"{simulator}/admin/reset") as emptied:
+                assert emptied.status == 200
             yield RunningGateway(url, gateway, session, clock, simulator)
     finally:
         gateway.stopping.set()
@@ -184,9 +189,10 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def listening(gateway: Gateway) -> AsyncIterator[str]:
     """Serve a gateway's HTTP edge as `coatcheck serve` does, on a free port of this machine; yields its address."""
+    app = create_app(gateway)
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     config = uvicorn.Config(
-        create_app(gateway),
+        app,
         http="httptools",
         ws="none",
         lifespan="off",

@@ -83,6 +83,7 @@ async def test_A2_a_crash_between_the_psp_and_our_commit_is_finished_by_another_
     assert await alive.recover(timedelta(seconds=29)) == []  # the lease still holds
     assert len(await alive.recover(timedelta(seconds=2))) == 1
     assert await statuses(alive) == [("SUCCESS", "APPROVED")]
+    assert await alive.count("event", "kind = 'operation.claimed'") == 1
     assert await alive.violations() == {}
 
 

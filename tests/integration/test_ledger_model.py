@@ -177,7 +177,7 @@ def batches(draw: st.DrawFn, accounts: list[UUID], ids: list[UUID]) -> list[list
         return draw((wild if choice == "wild" else sensible)(accounts, ids))
 
     sizes = draw(st.lists(st.sampled_from((1, 1, 2, 5, 12)), min_size=2, max_size=8))
-    for _ in range(sum(sizes)):
+    while len(drawn) < sum(sizes):
         drawn.append(transfer())
     return [drawn[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
 

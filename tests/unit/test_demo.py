@@ -1,11 +1,13 @@
 import re
 from collections import Counter
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import msgspec
 import pytest
 
+from coatcheck.cli import DIAL
 from coatcheck.demo.evening import (
     DECIMALS,
     Checkout,
@@ -16,6 +18,7 @@ from coatcheck.demo.evening import (
     plan_evening,
 )
 from coatcheck.demo.judge import Evidence, PspCharge, Verdict, judge
+from coatcheck.demo.play import WEATHER
 from coatcheck.demo.processes import child_environ
 from coatcheck.demo.report import progress
 from coatcheck.demo.shoppers import Answer, Memory
@@ -378,3 +381,11 @@ def test_progress_that_is_not_for_a_terminal_is_ten_plain_lines(capsys: pytest.C
             tick()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [str(20 * tenth) for tenth in range(1, 11)]
+
+
+def test_the_weather_of_the_evening_is_the_one_promised() -> None:
+    known = {name.replace("_", "-") for name, _, _ in DIAL}
+    assert known >= WEATHER.keys()
+    assert WEATHER["drop-after-charge-share"] == "0.03"
+    assert Decimal(WEATHER["error-before-share"]) + Decimal(WEATHER["error-after-share"]) == Decimal("0.02")
+    assert (WEATHER["slow-share"], WEATHER["decline-share"]) == ("0.02", "0.05")

@@ -37,8 +37,10 @@ async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 @get("/metrics")
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Print the figures for Prometheus."""
-    return Response(gateway_of(request).metrics.render(), media_type=CONTENT_TYPE)
+    """Print the figures for Prometheus; what the database knows is read at each scrape."""
+    gateway = gateway_of(request)
+    await gateway.operations.count(gateway.metrics)
+    return Response(gateway.metrics.render(), media_type=CONTENT_TYPE)
 
 
 class CountRequests:

@@ -128,10 +128,11 @@ def _is_of(view: PaymentView, caller: Caller) -> bool:
 
 
 @get("/v1/payments/{payment_id:str}/events")
-async def list_payment_events(request: Request[Any, Any, Any], payment_id: str) -> Response[bytes]:
+async def list_payment_events(request: Request[Any, Any, Any]) -> Response[bytes]:
     """List what happened to a payment, oldest first, page by page."""
     gateway, caller = await caller_of(request)
     asked = parameters_of(request, PageParameters)
+    payment_id = request.path_params["payment_id"]
     subject_id = parse_id(PAYMENT, payment_id)
     view = None if subject_id is None else await gateway.payments.read(subject_id)
     if view is None or subject_id is None or not _is_of(view, caller):

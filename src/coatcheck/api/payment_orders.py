@@ -28,9 +28,8 @@ class PaymentOrderBody(OrderBody, frozen=True, kw_only=True):
 
 
 @get("/v1/payment_orders/{payment_order_id:str}")
-async def get_payment_order(request: Request[Any, Any, Any], payment_order_id: str) -> Response[bytes]:
+async def get_payment_order(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Show one payment order as it stands now, by the shop's own id."""
-    del payment_order_id  # decoded by the server; read from the raw path, where a slash is told from %2F
     gateway, caller = await caller_of(request)
     parameters_of(request, Parameters)
     name = name_in_path(request, _NAME_PLACE)

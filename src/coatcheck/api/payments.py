@@ -20,6 +20,7 @@ from coatcheck.api.edge import (
     wait_of,
 )
 from coatcheck.api.gateway import Gateway, gateway_of
+from coatcheck.api.questions import Parameters, answer, caller_of, parameters_of
 from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.ids import PAYMENT, parse_id, print_id
 from coatcheck.money import format_amount
@@ -218,15 +219,15 @@ def _answer(gateway: Gateway, view: PaymentView, *, is_replay: bool) -> Response
 
 
 @get("/v1/payments/{payment_id:str}")
-async def get_payment(request: Request[Any, Any, Any], payment_id: str) -> Response[bytes]:
+async def get_payment(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Show one payment as it stands now."""
-    gateway = gateway_of(request)
-    caller = await gateway.keys.authenticate(headers_of(request.scope, b"authorization")[0])
-    refuse_card_numbers(request.scope)
+    gateway, caller = await caller_of(request)
+    parameters_of(request, Parameters)
+    payment_id = request.path_params["payment_id"]
     wanted = parse_id(PAYMENT, payment_id)
     view = None if wanted is None else await gateway.payments.read(wanted)
     if view is None or (view.shop_id, view.mode) != (caller.shop_id, caller.mode):
         raise CoatcheckError(
             ErrorCode.NOT_FOUND, f"No payment {payment_id} in shop {caller.shop_name}, {caller.mode} mode."
         )
-    return Response(encode(payment_body(view)), media_type=JSON)
+    return answer(payment_body(view))

@@ -31,9 +31,8 @@ class WalletBody(msgspec.Struct, frozen=True):
 
 
 @get("/v1/sellers/{seller_account:str}/wallet")
-async def get_wallet(request: Request[Any, Any, Any], seller_account: str) -> Response[bytes]:
+async def get_wallet(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Show a seller's wallet, by the shop's own id of the seller."""
-    del seller_account  # decoded by the server; read from the raw path, where a slash is told from %2F
     gateway, caller = await caller_of(request)
     parameters_of(request, Parameters)
     name = name_in_path(request, _NAME_PLACE)

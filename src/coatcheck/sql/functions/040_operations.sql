@@ -79,6 +79,15 @@ BEGIN
 END;
 $$;
 
+-- An id for an append-only row made in SQL: UUIDv7, as ids.py makes them.
+CREATE OR REPLACE FUNCTION time_ordered_id(at timestamptz) RETURNS uuid
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+    SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '7'
+            || substr(replace(gen_random_uuid()::text, '-', ''), 14))::uuid;
+$$;
+
 -- Take over work whose time has come: a retry that is due, or an operation whose holder's lease ran out. The attempt
 -- number goes up, so whoever held it before can no longer book anything. SKIP LOCKED: claimers never wait.
 CREATE OR REPLACE FUNCTION claim_operations(at timestamptz, new_holder uuid, lease_until timestamptz, most integer)
@@ -94,7 +103,7 @@ AS $$
 BEGIN
     RETURN QUERY
     WITH due AS (
-        SELECT l.operation_id FROM lease AS l WHERE l.due_at <= at ORDER BY l.due_at LIMIT most FOR UPDATE SKIP LOCKED
+        SELECT l.operation_id FROM lease AS l WHERE l.due_at <= claim_operations.at ORDER BY l.due_at LIMIT most FOR UPDATE SKIP LOCKED
     ), taken AS (
         UPDATE lease AS l SET attempt = l.attempt + 1, holder = new_holder, due_at = lease_until
           FROM due WHERE l.operation_id = due.operation_id
@@ -103,6 +112,13 @@ BEGIN
         UPDATE operation AS o SET attempt = taken.attempt
           FROM taken WHERE o.operation_id = taken.operation_id
      RETURNING o.*
+    ), told AS (
+        INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
+        SELECT c.payment_id, time_ordered_id(claim_operations.at), 'operation.claimed', c.shop_id, c.mode,
+               claim_operations.at,
+               json_build_object('operation_id', c.operation_id, 'order_id', c.order_id, 'attempt', c.attempt,
+                                 'holder', new_holder)
+          FROM claimed AS c
     )
     SELECT c.operation_id, c.attempt, c.order_id, c.payment_id, c.shop_id, c.mode, c.provider, c.amount_minor,
            c.currency::text, c.body, c.first_sent_at, c.first_sent_at IS NOT NULL, c.provider_reference, c.cause,
