@@ -10,7 +10,7 @@ from enum import StrEnum
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -242,7 +242,7 @@ class Payments:
             ids.derive_id("key", shop_id.hex, mode.value, CREATE_ROUTE, key),
             key,
             request.digest(),
-            uuid4(),
+            ids.random_id(),
             payment_id,
             request.checkout_id,
             f"{{{','.join([order.order_id.hex for order in orders])}}}",

@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from functools import lru_cache
 from ipaddress import ip_address
 from itertools import islice
 from numbers import Number
@@ -325,6 +326,16 @@ def _check_id(text: str | None, pointer: str, problems: list[Problem]) -> None:
         problems.append(Problem(pointer, "Use printable ASCII characters without spaces."))
 
 
+@lru_cache(maxsize=4096)
+def _address_of(text: str) -> str | None:
+    """Write an IP address in its one usual form; None when it is none, or has a zone."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    return None if "%" in text else str(address)
+
+
 def _buyer_of(buyer: BuyerDetails, problems: list[Problem]) -> Buyer:
     _check_id(buyer.reference, "/buyer/reference", problems)
     ip = buyer.ip
@@ -333,13 +344,9 @@ def _buyer_of(buyer: BuyerDetails, problems: list[Problem]) -> Buyer:
     if buyer.country is not None and not _is_country(buyer.country):
         problems.append(Problem("/buyer/country", "Write two capital letters (ISO 3166-1 alpha-2), such as GB."))
     if ip is not None:
-        try:
-            address = ip_address(ip)
-        except ValueError:
-            address = None
-        if address is None or "%" in ip:
+        ip = _address_of(ip)
+        if ip is None:
             problems.append(Problem("/buyer/ip", "Write an IP address such as 203.0.113.7 or 2001:db8::7."))
-        ip = str(address)
     return Buyer(buyer.reference, buyer.email, buyer.name, buyer.country, ip)
 
 

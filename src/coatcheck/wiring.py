@@ -168,6 +168,7 @@ async def _serve(settings: Settings) -> None:
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,
             backlog=2048,
             timeout_graceful_shutdown=settings.shutdown_grace_s,
         )

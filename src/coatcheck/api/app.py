@@ -1,11 +1,13 @@
 """The HTTP application: routes, the problem bodies of every refusal, OpenAPI, health and metrics."""
 
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
-from litestar import Litestar, Request, Response, get
-from litestar.enums import ScopeType
+from litestar import Litestar, Request, Response, get, route
+from litestar.enums import HttpMethod, ScopeType
 from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from coatcheck.api.edge import JSON, answer_coatcheck_error, answer_http_error, answer_unexpected, encode
@@ -75,17 +77,28 @@ class CountRequests:
             self._metrics.http_seconds[route].observe(perf_counter() - started)
 
 
+_HANDLERS = (live, ready, metrics, openapi_json, schema_page, *[operation.handler for operation in OPERATIONS])
+
+
+def _methods_handler(handlers: Sequence[HTTPRouteHandler]) -> HTTPRouteHandler:
+    """Make the handler of OPTIONS for all addresses: the framework's own forgets an address's second handler."""
+    methods: dict[str, set[str]] = {}
+    for handler in handlers:
+        for path in handler.paths:
+            methods.setdefault(path, {"OPTIONS"}).update(handler.http_methods)
+    allowed = {path.replace(":str}", "}"): ", ".join(sorted(methods[path])) for path in methods}
+
+    @route(list(methods), http_method=HttpMethod.OPTIONS, status_code=204)
+    async def list_methods(request: Request[Any, Any, Any]) -> Response[None]:
+        return Response(None, status_code=204, headers={"Allow": allowed[request.scope["path_template"]]})
+
+    return list_methods
+
+
 def create_app(gateway: Gateway) -> ASGIApp:
     """Build the application around a running gateway."""
     litestar = Litestar(
-        route_handlers=[
-            live,
-            ready,
-            metrics,
-            openapi_json,
-            schema_page,
-            *[operation.handler for operation in OPERATIONS],
-        ],
+        route_handlers=[_methods_handler(_HANDLERS), *_HANDLERS],
         exception_handlers={
             CoatcheckError: answer_coatcheck_error,
             HTTPException: answer_http_error,

@@ -26,6 +26,7 @@ from coatcheck.api.payments import PaymentBody, create_payment, get_payment
 from coatcheck.api.questions import NAME_PATTERN, PageParameters, Parameters, schema_of
 from coatcheck.api.sellers import WalletBody, get_wallet
 from coatcheck.errors import ErrorCode
+from coatcheck.money import EXPONENTS
 from coatcheck.validation import CreatePayment
 
 _REFERENCE = "#/components/schemas/{name}"
@@ -209,6 +210,7 @@ def make_document() -> dict[str, Any]:
     bodies = {answer.body for operation in OPERATIONS for answer in operation.answers}
     bodies |= {operation.body for operation in OPERATIONS if operation.body is not None}
     _, schemas = msgspec.json.schema_components([*sorted(bodies, key=str), ProblemBody], ref_template=_REFERENCE)
+    schemas["CreatePaymentOrder"]["properties"]["currency"]["enum"] = sorted(EXPONENTS)
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method] = _operation(operation)

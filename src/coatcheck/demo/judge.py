@@ -210,7 +210,7 @@ def _judge_wallets(evidence: Evidence, charges: Mapping[_Sum, Sequence[PspCharge
             for part in ("pending", "available", "in_payout"):
                 shown[seller, currency] += minor_units(balance[part], currency)
     for seller, currency in sorted(expected.keys() | shown.keys()):
-        difference = shown[seller, currency] - expected[seller, currency]
+        difference = abs(shown[seller, currency] - expected[seller, currency])
         if difference:
             verdict.wallet_difference += difference
             verdict.find(f"the wallet of {seller} is off by {difference} minor units of {currency}")

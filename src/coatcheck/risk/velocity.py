@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from coatcheck.ids import digest_id
 from coatcheck.states import Mode
 from coatcheck.store import Store
 
@@ -55,7 +56,7 @@ async def count_failures(store: Store, subjects: Sequence[UUID], since: datetime
 
 
 def _digest(key: bytes, text: str) -> UUID:
-    return UUID(bytes=blake2b(text.encode(), key=key, digest_size=16).digest())
+    return digest_id(blake2b(text.encode(), key=key, digest_size=16).digest())
 
 
 def _network_of(ip: str) -> str:

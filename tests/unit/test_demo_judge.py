@@ -181,9 +181,10 @@ def test_a_success_that_names_another_order_s_charge_is_lost() -> None:
     assert_convicted(judge(evidence), "lost", 1)
 
 
-def test_money_taken_for_no_order_is_lost() -> None:
+@pytest.mark.parametrize("amount_minor", [1, 2])
+def test_money_taken_for_no_order_is_lost_whatever_the_amount(amount_minor: int) -> None:
     evidence = honest_evidence()
-    stranger = PspCharge("ch_stranger", "ref-stranger", "succeeded", 1, "USD")
+    stranger = PspCharge("ch_stranger", "ref-stranger", "succeeded", amount_minor, "USD")
     assert_convicted(judge(replace(evidence, charges=[*evidence.charges, stranger])), "lost", 1)
 
 
