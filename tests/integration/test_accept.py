@@ -95,8 +95,10 @@ async def test_one_batch_sorts_out_every_kind_of_repetition(store: Store) -> Non
     ]
     answers = await asyncio.gather(*[world.accept(request, key) for request, key in asked])
     verdicts = [answer.verdict.value for answer in answers]
-    assert verdicts[:2] in (["accepted", "same_key"], ["same_checkout", "same_checkout"], ["same_key", "same_key"])
-    assert sorted(verdicts[:4]).count("accepted") == 1
+    # Which of the four came first is the database's to say; the others must agree with it.
+    first, others = verdicts[:4].index("accepted"), {verdict for verdict in verdicts[:4] if verdict != "accepted"}
+    assert others <= ({"same_key", "same_checkout", "checkout_conflict"} if first < 3 else {"checkout_conflict"})
+    assert verdicts[:4].count("accepted") == 1
     assert verdicts[4:] == ["accepted", "order_conflict", "same_key", "accepted"]
     assert await world.count("payment") == 4
     assert await world.violations() == {}

@@ -1,6 +1,7 @@
 """The running API against its own OpenAPI document: Schemathesis sends what the document allows and what it forbids."""
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ __all__ = ["gateway_server", "simulator_url"]
 
 SEED = 20260501
 EXAMPLES_MOST = 25
+PAID_LEAST = 5
 
 # What the document cannot say: at least one of two places has the idempotency key (400), a cursor is one of ours (400),
 # amounts fit their currency, ids are distinct, nothing looks like a card number (422).
@@ -35,6 +37,7 @@ async def test_schemathesis_finds_no_5xx_and_no_violation_of_the_schema(
             *("--max-examples", str(EXAMPLES_MOST), "--seed", str(SEED), "--generation-deterministic"),
             *("--continue-on-failure", "--max-response-time", "10", "--no-color"),
             cwd=tmp_path,
+            env={**os.environ, "SCHEMATHESIS_HOOKS": "schemathesis_hooks", "PYTHONPATH": str(Path(__file__).parent)},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )

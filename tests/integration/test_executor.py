@@ -2,7 +2,9 @@
 
 import asyncio
 from datetime import timedelta
+from itertools import product
 
+import asyncpg
 import msgspec
 import pytest
 from outside import (
@@ -20,7 +22,7 @@ from outside import (
 
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Charge
-from coatcheck.states import OrderStatus
+from coatcheck.states import OPERATION_TRANSITIONS, ORDER_TRANSITIONS, OrderStatus
 from coatcheck.store import Store
 
 
@@ -371,6 +373,33 @@ async def test_an_error_of_our_own_is_unknown_and_asked_again(store: Store) -> N
     assert await statuses(world) == [("EXECUTING", "OPEN")]
     await world.recover()
     assert await statuses(world) == [("SUCCESS", "APPROVED")]
+
+
+@pytest.mark.parametrize(("before", "after"), list(product(OrderStatus, (OrderStatus.SUCCESS, OrderStatus.FAILED))))
+async def test_every_pair_of_order_statuses_in_the_database(
+    store: Store, owner: asyncpg.Connection, before: OrderStatus, after: OrderStatus
+) -> None:
+    world = World(store)
+    operation = (await world.accept(checkout())).operations[0]
+    await owner.execute("UPDATE payment_order SET status = $1", before.value)
+    decision = approved if after is OrderStatus.SUCCESS else declined
+    if after in ORDER_TRANSITIONS[before]:
+        assert await world.gateway.payments.apply(operation, decision(operation.charge))
+    else:
+        with pytest.raises(asyncpg.CheckViolationError, match="states do not allow"):
+            await world.gateway.payments.apply(operation, decision(operation.charge))
+        assert await world.count("transfer") == 0
+        assert await world.count("lease") == 1
+
+
+@pytest.mark.parametrize(
+    ("function", "table"), [("order_may_become", ORDER_TRANSITIONS), ("operation_may_become", OPERATION_TRANSITIONS)]
+)
+async def test_the_database_knows_the_same_ways_as_the_state_tables(
+    owner: asyncpg.Connection, function: str, table: dict[str, frozenset[str]]
+) -> None:
+    for before, after in product(table, table):
+        assert await owner.fetchval(f"SELECT {function}($1, $2)", before, after) is (after in table[before])
 
 
 async def test_a_velocity_of_declines_blocks_the_next_attempt(store: Store) -> None:

@@ -35,17 +35,17 @@ _LIST = (ErrorCode.INVALID_CURSOR, ErrorCode.INVALID_REQUEST)
 
 _EXAMPLE = {
     "buyer": {"reference": "buyer-7", "country": "GB"},
-    "checkout_id": "checkout-7001",
+    "checkout_id": "checkout-1001",
     "payment_method": {"token": "tok_approve"},
     "payment_orders": [
         {
-            "payment_order_id": "order-7001-a",
+            "payment_order_id": "order-1001-a",
             "seller_account": "seller-42",
             "amount": "129.95",
             "currency": "EUR",
             "commission": "12.99",
         },
-        {"payment_order_id": "order-7001-b", "seller_account": "seller-43", "amount": "9500", "currency": "JPY"},
+        {"payment_order_id": "order-1001-b", "seller_account": "seller-43", "amount": "9500", "currency": "JPY"},
     ],
     "metadata": {"cart": "summer"},
 }

@@ -17,6 +17,8 @@ AS $$
 DECLARE
     won integer[];          -- positions whose lease we took away, in array order
     every_one boolean;
+    moved_operations integer;
+    moved_orders integer;
     legs integer;
     refused text;
 BEGIN
@@ -34,14 +36,21 @@ BEGIN
            provider_reference = coalesce(g.provider_reference, o.provider_reference)
       FROM unnest(g_operation_id, g_status, g_provider_reference, g_decline_code)
            WITH ORDINALITY AS g (operation_id, status, provider_reference, decline_code, n)
-     WHERE o.operation_id = g.operation_id AND (every_one OR g.n = ANY (won));
+     WHERE o.operation_id = g.operation_id AND (every_one OR g.n = ANY (won))
+       AND operation_may_become(o.status, g.status);
+    GET DIAGNOSTICS moved_operations = ROW_COUNT;
 
     UPDATE payment_order AS o
        SET status = g.status, decided_at = apply_outcomes.decided_at, decline_code = g.decline_code,
            provider_reference = g.provider_reference
       FROM unnest(g_order_id, g_order_status, g_provider_reference, g_decline_code)
            WITH ORDINALITY AS g (order_id, status, provider_reference, decline_code, n)
-     WHERE o.order_id = g.order_id AND (every_one OR g.n = ANY (won));
+     WHERE o.order_id = g.order_id AND (every_one OR g.n = ANY (won)) AND order_may_become(o.status, g.status);
+    GET DIAGNOSTICS moved_orders = ROW_COUNT;
+    IF moved_operations <> cardinality(won) OR moved_orders <> cardinality(won) THEN
+        RAISE EXCEPTION 'a decision would take an order or operation a way that states do not allow'
+            USING ERRCODE = 'check_violation';
+    END IF;
 
     INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
     SELECT g.payment_id, g.event_id, g.kind, g.shop_id, g.mode, apply_outcomes.decided_at, g.body::json

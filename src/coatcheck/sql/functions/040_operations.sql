@@ -30,7 +30,7 @@ BEGIN
 
     UPDATE payment_order AS o SET status = g.status
       FROM unnest(g_order_id, g_order_status) WITH ORDINALITY AS g (order_id, status, n)
-     WHERE o.order_id = g.order_id AND o.status <> g.status AND g.n = ANY (won);
+     WHERE o.order_id = g.order_id AND g.n = ANY (won) AND order_may_become(o.status, g.status);
 
     INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
     SELECT g.payment_id, g.event_id, g.kind, g.shop_id, g.mode, reschedule_operations.at, g.body::json

@@ -1,0 +1,22 @@
+"""Real PostgreSQL for the simulation, and the seed to play again: `pytest tests/simulation --seed 7`."""
+
+import secrets
+
+import pytest
+
+from tests.integration.conftest import database_url, owner, server, store, template_made
+
+__all__ = ["database_url", "owner", "seed", "server", "store", "template_made"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=None, help="Play the simulation of this seed. [default: a new one]")
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """The seed of this run; printed here, it stands in the report of whatever fails."""
+    given: int | None = request.config.getoption("--seed", default=None)
+    chosen = secrets.randbelow(10**9) if given is None else given
+    print(f"play it again: .venv/bin/pytest {request.node.nodeid.split('[')[0]} --seed {chosen}")  # noqa: T201
+    return chosen
