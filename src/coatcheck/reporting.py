@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from coatcheck.payments import OrderView
+from coatcheck.payments import OrderView, order_view
 from coatcheck.states import Mode, OrderStatus, PaymentStatus, payment_status_of
 from coatcheck.store import Store
 
@@ -104,19 +104,8 @@ async def find_order(store: Store, order_id: UUID) -> OrderReport | None:
     row = await store.pool.fetchrow(store.queries["order_read"], order_id)
     if row is None:
         return None
-    order = OrderView(
-        row["payment_order_id"],
-        row["seller_account"],
-        row["amount_minor"],
-        row["commission_minor"],
-        row["currency"],
-        row["provider"],
-        OrderStatus(row["status"]),
-        row["decline_code"],
-        row["provider_reference"],
-    )
     return OrderReport(
-        order,
+        order_view(row),
         row["payment_id"],
         row["shop_id"],
         Mode(row["mode"]),

@@ -77,8 +77,7 @@ def make_gateway(
     payments = Payments(
         store,
         clock,
-        providers=providers,
-        provider=provider.name,
+        provider=provider,
         assessor=Assessor(
             store,
             clock,

@@ -6,11 +6,12 @@ from datetime import timedelta
 
 import msgspec
 import pytest
-from outside import CALLER, SETTINGS, World, checkout
+from tests.integration.outside import CALLER, SETTINGS, World, checkout
 
 from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.ids import derive_id
 from coatcheck.payments import Verdict
+from coatcheck.payments.intake import make_intake
 from coatcheck.providers.protocol import ChargeRequest, NotChargeableError
 from coatcheck.shops import Caller
 from coatcheck.states import Mode
@@ -121,7 +122,10 @@ async def test_G6_a_lost_commit_answer_is_settled_by_running_the_batch_again(sto
     decision = await payments._assessor.assess(CALLER.shop_id, CALLER.mode, checkout())
     for number in range(3):
         await payments._open_accounts(CALLER, checkout(f"c{number}"))
-    intakes = [payments._intake(CALLER, checkout(f"c{n}"), f"k{n}", decision) for n in range(3)]
+    intakes = [
+        make_intake(CALLER, checkout(f"c{n}"), f"k{n}", decision, world.provider, at=world.clock.now())
+        for n in range(3)
+    ]
     first = await payments._accept_batch(intakes[:2])
     again = await payments._accept_batch(intakes)
     assert [answer[0] for answer in first + again] == [Verdict.ACCEPTED] * 5

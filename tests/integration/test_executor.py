@@ -7,7 +7,7 @@ from itertools import product
 import asyncpg
 import msgspec
 import pytest
-from outside import (
+from tests.integration.outside import (
     ScriptedProvider,
     World,
     approved,

@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
 from tests.integration.running import gateway_server, run_gateway, simulator_url
 
 from coatcheck.store import Store
@@ -12,7 +13,7 @@ from coatcheck.store import Store
 __all__ = ["gateway_server", "simulator_url"]
 
 SEED = 20260501
-EXAMPLES_MOST = 25
+EXAMPLES_MOST = 15
 PAID_LEAST = 5
 
 # What the document cannot say: at least one of two places has the idempotency key (400), a cursor is one of ours (400),
@@ -23,12 +24,14 @@ positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "404", "409",
 """
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_schemathesis_finds_no_5xx_and_no_violation_of_the_schema(
     store: Store, simulator_url: str, tmp_path: Path
 ) -> None:
     configuration = tmp_path / "schemathesis.toml"
     configuration.write_text(CONFIGURATION)
-    async with run_gateway(store, simulator_url, settings={"response_wait_s": 3}) as server:
+    async with run_gateway(store, simulator_url, settings={"risk_enabled": False}) as server:
         key = await server.make_key()
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(configuration)),
@@ -42,12 +45,12 @@ async def test_schemathesis_finds_no_5xx_and_no_violation_of_the_schema(
             stderr=asyncio.subprocess.STDOUT,
         )
         told, _ = await process.communicate()
-        seen = {(route, status) for route, status in server.gateway.metrics.http_requests}
+        seen = set(server.gateway.metrics.http_requests)
     assert process.returncode == 0, told.decode()
     # It has been inside, not only at the door: paid, read what was paid, and been refused for every kind of reason.
-    assert (
-        await store.pool.fetchval("SELECT count(DISTINCT payment_id) FROM payment_order WHERE status = 'SUCCESS'") > 0
-    )
-    assert seen >= {("/v1/payments", status) for status in ("200", "201", "400", "401", "405", "415", "422")}
-    for route in ("/v1/payments/{payment_id}", "/v1/payments/{payment_id}/events"):
+    rows = await store.pool.fetch("SELECT status, count(*) AS orders FROM payment_order GROUP BY status")
+    orders = {row["status"]: row["orders"] for row in rows}
+    assert min(orders.get(status, 0) for status in ("SUCCESS", "FAILED")) >= PAID_LEAST, orders
+    assert seen >= {("/v1/payments", status) for status in ("200", "201", "400", "401", "415", "422")}
+    for route in ("/v1/payments/{payment_id}", "/v1/payment_orders/{payment_order_id}"):
         assert seen >= {(route, status) for status in ("200", "401", "404")}, route

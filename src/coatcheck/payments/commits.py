@@ -1,0 +1,180 @@
+"""The two commits of a payment. No PSP is called here.
+
+`accept` is the first: payment, orders and operations leased to this process. `apply` is the second: outcome, status,
+transfers, balances and events, all or nothing.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from coatcheck import ids
+from coatcheck.clock import Clock
+from coatcheck.ledger import AccountBook, charge_accounts
+from coatcheck.metrics import Metrics
+from coatcheck.operations import Operation
+from coatcheck.payments.booking import ORDER_STATUS, Booking, booking_rows
+from coatcheck.payments.intake import Intake, make_intake
+from coatcheck.payments.views import OrderView, PaymentView, read_payments
+from coatcheck.providers.outcome import Outcome
+from coatcheck.providers.protocol import Provider
+from coatcheck.risk import Assessor
+from coatcheck.shops import Caller
+from coatcheck.states import OrderStatus
+from coatcheck.store import Batcher, Store
+from coatcheck.validation import PaymentRequest
+
+
+class Verdict(StrEnum):
+    """What the primary keys said of a request: its rows are its own, or whose they are. See accept_payments.sql."""
+
+    ACCEPTED = "accepted"
+    SAME_KEY = "same_key"
+    KEY_REUSED = "key_reused"
+    SAME_CHECKOUT = "same_checkout"
+    CHECKOUT_CONFLICT = "checkout_conflict"
+    ORDER_CONFLICT = "order_conflict"
+
+
+class Acceptance(msgspec.Struct, frozen=True):
+    """The answer to a checkout that came in. `operations` are leased to this process and still to be run."""
+
+    verdict: Verdict
+    payment_id: UUID
+    accepted_at: datetime
+    operations: tuple[Operation, ...] = ()
+    detail: str | None = None
+
+
+_Answer = tuple[Verdict, UUID, datetime, str | None]
+
+
+class Payments:
+    """Accepts checkouts and books what became of their orders."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        provider: Provider,
+        assessor: Assessor,
+        holder: UUID,
+        lease: timedelta,
+        key_life: timedelta,
+        batch_size: int,
+        metrics: Metrics,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._provider = provider
+        self._assessor = assessor
+        self._holder = holder
+        self._lease = lease
+        self._key_life = key_life
+        self._book = AccountBook(store, clock)
+        lanes = 1 if batch_size > 1 else 8
+        self._metrics = metrics
+        self._accept = Batcher(
+            self._accept_batch, size=batch_size, lanes=lanes, observe=metrics.batch_observer("accept")
+        )
+        self._apply = Batcher(self._apply_batch, size=batch_size, lanes=lanes, observe=metrics.batch_observer("apply"))
+        self._read = Batcher(self._read_batch, size=max(batch_size, 1), lanes=2)
+
+    async def accept(self, caller: Caller, request: PaymentRequest, key: str) -> Acceptance:
+        """Commit the intent of a checkout. Posts nothing; calls nobody.
+
+        Idempotent on the key (24 hours), the checkout_id and every payment_order_id (for ever), decided by the primary
+        keys. Raises CoatcheckError INVALID_REQUEST when the provider cannot take an amount, currency or token.
+        """
+        decision = await self._assessor.assess(caller.shop_id, caller.mode, request)
+        await self._open_accounts(caller, request)
+        self._metrics.risk_decisions[decision.decision.value].inc()
+        intake = make_intake(caller, request, key, decision, self._provider, at=self._clock.now())
+        verdict, payment_id, accepted_at, detail = await self._accept.submit(intake)
+        operations = intake.operations if verdict is Verdict.ACCEPTED else ()
+        return Acceptance(verdict, payment_id, accepted_at, operations, detail)
+
+    async def apply(self, operation: Operation, outcome: Outcome) -> bool:
+        """Book a PSP's decision. Posts the charge's transfers; idempotent on the operation and its attempt.
+
+        False when another holder has taken the operation over: its answer counts, not this one.
+        Locks: the lease, the operation, the order, then the accounts in id order.
+        """
+        applied = await self._apply.submit(Booking(operation, outcome))
+        if applied:
+            self._metrics.orders[ORDER_STATUS[outcome.kind].value, operation.charge.currency].inc()
+        return applied
+
+    async def read(self, payment_id: UUID) -> PaymentView | None:
+        """Show a payment as it stands; None when there is no such payment."""
+        return await self._read.submit(payment_id)
+
+    def view_of(
+        self, caller: Caller, request: PaymentRequest, acceptance: Acceptance, outcomes: Sequence[Outcome | None]
+    ) -> PaymentView:
+        """Show a payment this process has just run, from what it committed: the same view a read would give."""
+        return PaymentView(
+            acceptance.payment_id,
+            caller.shop_id,
+            caller.mode,
+            request.checkout_id,
+            request.buyer.reference,
+            request.metadata,
+            acceptance.accepted_at,
+            tuple(
+                [
+                    OrderView(
+                        order.payment_order_id,
+                        order.seller_account,
+                        order.amount_minor,
+                        order.commission_minor,
+                        order.currency,
+                        self._provider.name,
+                        OrderStatus.EXECUTING if outcome is None else ORDER_STATUS[outcome.kind],
+                        None if outcome is None else outcome.decline_code,
+                        None if outcome is None else outcome.provider_reference,
+                    )
+                    for order, outcome in zip(request.orders, outcomes, strict=True)
+                ]
+            ),
+        )
+
+    async def _read_batch(self, payment_ids: Sequence[UUID]) -> list[PaymentView | None]:
+        return await read_payments(self._store, payment_ids)
+
+    async def _open_accounts(self, caller: Caller, request: PaymentRequest) -> None:
+        wanted = [
+            (name, order.currency)
+            for order in request.orders
+            for name in charge_accounts(self._provider.name, order.seller_account)
+        ]
+        await self._book.ensure(caller.shop_id, caller.mode, wanted)
+
+    async def _accept_batch(self, items: Sequence[Intake]) -> list[_Answer]:
+        at = self._clock.now()
+        event_ids = ids.time_ordered_ids(at, len(items))
+        payments = _columns_of([item.payment for item in items])
+        orders = _columns_of([(place, *row) for place, item in enumerate(items, 1) for row in item.orders])
+        # The event ids stand before the event bodies, the last column.
+        arguments = (at, at - self._key_life, self._holder, at + self._lease, *payments[:-1], event_ids, payments[-1])
+        rows = await self._store.pool.fetch(self._store.queries["payment_accept"], *arguments, *orders)
+        answers = {place: (Verdict(verdict), payment_id, at, detail) for place, verdict, payment_id, detail in rows}
+        return [answers[place] for place in range(1, len(items) + 1)]
+
+    async def _apply_batch(self, items: Sequence[Booking]) -> list[bool]:
+        at = self._clock.now()
+        outcomes, transfers = booking_rows(items, at)
+        arguments = (*_columns_of(outcomes), *_columns_of(transfers, width=8))
+        rows = await self._store.pool.fetch(self._store.queries["payment_apply_outcomes"], at, *arguments)
+        applied = {place for place, outcome in rows if outcome == "applied"}
+        return [place in applied for place in range(1, len(items) + 1)]
+
+
+def _columns_of(rows: Sequence[tuple[Any, ...]], width: int = 0) -> list[list[Any]]:
+    """Turn rows into the arrays a set-based statement takes; `width` empty ones when there are no rows."""
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
