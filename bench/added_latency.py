@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python bench/added_latency.py`
+
 from bench.end_to_end import Counts, disagreements, parse_load, read_counts
 from bench.end_to_end import Plan as LoadPlan
 from bench.load import Load

@@ -19,6 +19,9 @@ from pathlib import Path
 
 import asyncpg
 import msgspec
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python bench/end_to_end.py`
+
 from bench.load import Load, new_tag
 from bench.machine import OTHERS, BenchError, Machine, Rig, describe, open_machine, shares_of, sum_of, take_two_cores
 
@@ -254,12 +257,12 @@ def tell(title: str, measured: Measured) -> None:
     )
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser, orders_option: str = "--orders") -> None:
     """Add what every load has."""
     parser.add_argument("--clients", type=int, default=256, help="concurrent clients")
     parser.add_argument("--seconds", type=float, default=15.0, help="how long is measured")
     parser.add_argument("--warm-up", type=float, default=5.0, help="seconds of load before that")
-    parser.add_argument("--orders", type=int, default=1, help="payment orders in each payment")
+    parser.add_argument(orders_option, dest="orders_each", type=int, default=1, help="payment orders in each payment")
     parser.add_argument("--generator", choices=("auto", "wrk", "own"), default="auto", help="what makes the load")
     parser.add_argument("--data-dir", type=Path, help="where PostgreSQL's temporary directory is made")
     parser.add_argument("--quick", action="store_true", help="a smoke run: two seconds each, the figures mean little")
@@ -271,7 +274,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
         clients=options.clients,
         seconds=2.0 if options.quick else options.seconds,
         warm_up=1.0 if options.quick else options.warm_up,
-        orders=options.orders,
+        orders=options.orders_each,
         generator=choose_generator(options.generator),
     )
 

@@ -1,6 +1,6 @@
 """Whether a gateway slows down as its tables fill: the end-to-end load on empty tables, and on tables with a history.
 
-`python -m bench.growth [--history 5000000] [--rounds 1] [--seconds 15]`
+`python -m bench.growth [--orders 5000000] [--rounds 1] [--seconds 15]`
 
 The history is made by set-based statements as the owner of the schema: whole payments of one order, each with its
 operation, its two transfers, its two events and its idempotency key, under ids as scattered as real ones, and account
@@ -10,13 +10,18 @@ Both measurements begin with a CHECKPOINT, so both pay for the full pages that f
 
 import argparse
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from statistics import fmean
 from uuid import UUID
 
 import asyncpg
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python bench/growth.py`
+
 from bench.end_to_end import Measured, Plan, add_options, measure, plan_of, tell
 from bench.load import BUYERS, SELLERS
 from bench.machine import BenchError, Machine, describe, open_machine, take_two_cores
@@ -236,7 +241,7 @@ async def compare(machine: Machine, plan: Plan, history: int, rounds: int) -> fl
 async def run(options: argparse.Namespace) -> None:
     """Measure and print."""
     plan = plan_of(options)
-    history = 50_000 if options.quick else options.history
+    history = 50_000 if options.quick else options.orders
     cores = take_two_cores()
     async with open_machine(options.data_dir) as machine:
         print(await describe(machine, cores))
@@ -251,8 +256,8 @@ async def run(options: argparse.Namespace) -> None:
 def main() -> None:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(description="throughput with a history in the tables, against empty ones")
-    add_options(parser)
-    parser.add_argument("--history", type=int, default=5_000_000, help="payment orders put in before")
+    add_options(parser, "--orders-per-payment")
+    parser.add_argument("--orders", type=int, default=5_000_000, help="payment orders put in before")
     parser.add_argument("--rounds", type=int, default=1, help="how often both are measured, by turns")
     try:
         asyncio.run(run(parser.parse_args()))

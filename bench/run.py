@@ -59,7 +59,7 @@ def parts_of(*, is_quick: bool) -> list[list[str]]:
         ["-m", "bench.ledger", "--seconds", "5"],
         ["-m", "bench.end_to_end"],
         ["-m", "bench.added_latency"],
-        ["-m", "bench.growth", "--history", "300000", "--warm-up", "4", "--seconds", "12"],
+        ["-m", "bench.growth", "--orders", "300000", "--warm-up", "4", "--seconds", "12"],
     ]
 
 

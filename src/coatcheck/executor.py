@@ -136,6 +136,11 @@ class Executor:
         self._running: set[asyncio.Task[list[Outcome | None]]] = set()
         self._stopping = asyncio.Event()
 
+    @property
+    def in_flight(self) -> int:
+        """How many requests' worth of operations this process is running now."""
+        return len(self._running)
+
     def start(self, operations: Sequence[Operation]) -> "asyncio.Task[list[Outcome | None]]":
         """Run operations in a task of their own: whoever asked may go away, the work goes on (hazard A17)."""
         task = asyncio.create_task(self._run_all(operations))
@@ -276,12 +281,16 @@ class Executor:
             except TimeoutError:
                 continue
 
+    def stop_claiming(self) -> None:
+        """Take over no more work; what is running goes on."""
+        self._stopping.set()
+
     async def stop(self, grace: timedelta) -> None:
         """Stop claiming, let what is in flight finish, give the rest back (hazard F12).
 
         What is still at a PSP after the grace keeps its lease: nobody may take it over before the lease runs out.
         """
-        self._stopping.set()
+        self.stop_claiming()
         if self._running:
             await asyncio.wait(set(self._running), timeout=grace.total_seconds())
         if not self._running:

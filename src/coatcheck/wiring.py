@@ -6,7 +6,7 @@ import gc
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from uuid import uuid4
@@ -39,18 +39,24 @@ def open_store(settings: Settings) -> AbstractAsyncContextManager[Store]:
     return open_database(settings.database_url, settings.data_dir, pool_size=settings.database_pool_size)
 
 
-def make_provider(settings: Settings) -> Provider:
-    """Construct the adapter of the provider that new payments go to."""
-    if settings.provider == "stripe":
-        if settings.stripe_api_key is None:
-            raise SettingsError(["COATCHECK_STRIPE_API_KEY: the provider is stripe, so its secret key is needed"])
-        return StripeProvider(
+def make_providers(settings: Settings) -> dict[str, Provider]:
+    """Construct the adapter of every provider that has its settings.
+
+    New payments go to `settings.provider`; the others are still asked about the operations they were given.
+    """
+    providers: dict[str, Provider] = {"simulator": _make_simulated(settings)}
+    if settings.stripe_api_key is not None:
+        providers["stripe"] = StripeProvider(
             settings.stripe_api_key,
             base_url=settings.stripe_base_url,
             call_deadline_s=settings.call_deadline_s,
             connect_deadline_s=settings.connect_deadline_s,
             idempotency_window=timedelta(seconds=settings.stripe_window_s),
         )
+    return providers
+
+
+def _make_simulated(settings: Settings) -> Provider:
     return SimulatedProvider(
         settings.simulator_url,
         settings.simulator_api_key,
@@ -63,21 +69,23 @@ def make_provider(settings: Settings) -> Provider:
 def make_gateway(
     settings: Settings,
     store: Store,
-    provider: Provider,
+    providers: Mapping[str, Provider],
     *,
     clock: Clock | None = None,
     dice: random.Random | None = None,
 ) -> Gateway:
-    """Put a gateway together on an open store. `holder` names this process in the leases it takes."""
+    """Put a gateway together on an open store; new payments go to the provider the settings name.
+
+    `holder` names this process in the leases it takes.
+    """
     clock = clock or SystemClock()
     holder = uuid4()
     lease = timedelta(seconds=settings.lease_s)
     metrics = Metrics()
-    providers = {provider.name: provider}
     payments = Payments(
         store,
         clock,
-        provider=provider,
+        provider=providers[settings.provider],
         assessor=Assessor(
             store,
             clock,
@@ -123,8 +131,8 @@ def make_gateway(
 async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
     """Open everything a gateway needs and start its recovery; on the way out finish what is in flight."""
     async with open_store(settings) as store:
-        provider = make_provider(settings)
-        gateway = make_gateway(settings, store, provider)
+        providers = make_providers(settings)
+        gateway = make_gateway(settings, store, providers)
         recovery = asyncio.create_task(gateway.executor.recover(timedelta(milliseconds=settings.recovery_interval_ms)))
         try:
             yield gateway
@@ -132,7 +140,8 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
             gateway.stopping.set()
             await gateway.executor.stop(timedelta(seconds=settings.shutdown_grace_s))
             await recovery
-            await provider.close()
+            for provider in providers.values():
+                await provider.close()
 
 
 class _Server(uvicorn.Server):
@@ -145,14 +154,10 @@ class _Server(uvicorn.Server):
 
 def serve(settings: Settings) -> int:
     """Run the gateway until SIGTERM or SIGINT. Returns the exit status."""
-    with uvloop_runner() as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings))
+    log.info("stopped")
     return 0
-
-
-def uvloop_runner() -> asyncio.Runner:
-    """Make a runner for the event loop the gateway runs on."""
-    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
 
 
 async def _serve(settings: Settings) -> None:
@@ -174,7 +179,9 @@ async def _serve(settings: Settings) -> None:
         server = _Server(config)
 
         def stop() -> None:
+            log.info("stopping", in_flight=gateway.executor.in_flight, grace_s=settings.shutdown_grace_s)
             gateway.stopping.set()
+            gateway.executor.stop_claiming()
             server.should_exit = True
 
         loop = asyncio.get_running_loop()

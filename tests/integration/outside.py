@@ -68,7 +68,7 @@ def pending(charge: Charge) -> Outcome:
 class ScriptedProvider:
     """A PSP whose next answers are set by the test; it keeps what it was asked, in order."""
 
-    name = "scripted"
+    name = "simulator"  # it takes the place that the settings name
 
     def __init__(self, **capabilities: object) -> None:
         defaults: dict[str, object] = {
@@ -117,7 +117,9 @@ class World:
         self.store = store
         self.provider = provider or ScriptedProvider()
         self.clock = clock or ManualClock(START)
-        self.gateway: Gateway = make_gateway(settings, store, self.provider, clock=self.clock, dice=NO_JITTER)
+        self.gateway: Gateway = make_gateway(
+            settings, store, {settings.provider: self.provider}, clock=self.clock, dice=NO_JITTER
+        )
 
     async def accept(self, request: PaymentRequest, key: str = "k1", caller: Caller = CALLER) -> Acceptance:
         return await self.gateway.payments.accept(caller, request, key)

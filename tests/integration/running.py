@@ -27,7 +27,7 @@ from coatcheck.ids import OPERATION, operation_id_of, order_id_of, print_id
 from coatcheck.shops import create_key, shop_id_of
 from coatcheck.states import Mode, OperationKind
 from coatcheck.store import Store
-from coatcheck.wiring import make_gateway, make_provider
+from coatcheck.wiring import make_gateway, make_providers
 
 DIGEST_SECRET = "a secret for tests, 32 characters"
 
@@ -163,8 +163,8 @@ async def run_gateway(
     """
     chosen = Settings(**{"simulator_url": simulator, "digest_secret": DIGEST_SECRET, **(settings or {})})
     clock = clock or SystemClock()
-    provider = make_provider(chosen)
-    gateway = make_gateway(chosen, store, provider, clock=clock)
+    providers = make_providers(chosen)
+    gateway = make_gateway(chosen, store, providers, clock=clock)
     recovery = asyncio.create_task(gateway.executor.recover(timedelta(milliseconds=chosen.recovery_interval_ms)))
     try:
         async with listening(gateway) as url, aiohttp.ClientSession() as session:
@@ -175,7 +175,8 @@ async def run_gateway(
         gateway.stopping.set()
         await gateway.executor.stop(timedelta(seconds=10))
         await recovery
-        await provider.close()
+        for provider in providers.values():
+            await provider.close()
 
 
 class _Server(uvicorn.Server):

@@ -259,6 +259,11 @@ async def test_B1_B2_the_same_request_gets_the_same_bytes_however_its_key_is_wri
         await gateway_server.pay(key, checkout("c0", orders=2), Idempotency_Key='"k-1"'),
         await gateway_server.pay(key, checkout("c0", orders=2, idempotency_key="k-1")),
         await gateway_server.pay(key, dict(reversed(checkout("c0", orders=2).items())), Idempotency_Key="k-1"),
+        await gateway_server.ask(
+            *("POST", "/v1/payments", key),
+            data=encode_json(checkout("c0", orders=2)).replace(b'"1.00"', b'"1"'),
+            headers={"Idempotency-Key": "k-1"},
+        ),
     ]
     for answer in again:
         assert (answer.status, answer.raw) == (201, first.raw)

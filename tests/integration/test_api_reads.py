@@ -22,7 +22,7 @@ from coatcheck.clock import SystemClock
 from coatcheck.config import Settings
 from coatcheck.states import Mode
 from coatcheck.store import Store
-from coatcheck.wiring import make_gateway, make_provider
+from coatcheck.wiring import make_gateway, make_providers
 
 __all__ = ["gateway_server", "simulator_url"]
 
@@ -338,8 +338,8 @@ async def test_the_list_reads_its_index_and_nothing_more(gateway_server: Running
 
 async def test_a_lost_database_is_a_503_that_says_when_to_come_again(store: Store, simulator_url: str) -> None:
     settings = Settings(simulator_url=simulator_url, digest_secret=DIGEST_SECRET)
-    clock, provider = SystemClock(), make_provider(settings)
-    gateway = make_gateway(settings, store, provider, clock=clock)
+    clock, providers = SystemClock(), make_providers(settings)
+    gateway = make_gateway(settings, store, providers, clock=clock)
     async with listening(gateway) as url, aiohttp.ClientSession() as session:
         server = RunningGateway(url, gateway, session, clock, simulator_url)
         key = await server.make_key()
@@ -354,4 +354,4 @@ async def test_a_lost_database_is_a_503_that_says_when_to_come_again(store: Stor
             assert answer.body["instance"].startswith("urn:uuid:")
         assert (await server.ask("GET", "/health/ready")).status == 503
         assert (await server.ask("GET", "/health/live")).status == 200
-    await provider.close()
+    await providers["simulator"].close()
