@@ -189,6 +189,8 @@ def test_a_request_that_gets_no_answer_is_counted() -> None:
 
 def test_witnesses_that_agree_leave_nothing_to_say() -> None:
     assert disagreements(some_counts(), Plan(clients=4)) == []
+    left_early = some_counts(answers_by_status={"201": 102, "400": 4})
+    assert disagreements(left_early, Plan(clients=4)) == []
 
 
 @pytest.mark.parametrize(
@@ -199,6 +201,7 @@ def test_witnesses_that_agree_leave_nothing_to_say() -> None:
         ({"charged": 104}, "the simulator charged 104"),
         ({"charged_twice": 1}, "1 orders were charged twice"),
         ({"answers_by_status": {"201": 102, "202": 1}}, "otherwise than 201"),
+        ({"answers_by_status": {"201": 102, "400": 5}}, "otherwise than 201"),
         ({"answers_by_status": {"201": 90}, "load": a_load(answered=90)}, "103 payments, but 90 answers"),
         ({"answers_by_status": {"201": 104}}, "103 payments, but 104 answers"),
         ({"load": a_load(answered=50)}, "the load generator saw 50"),

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -15,7 +16,6 @@ OLDEST_SERVER = 16
 # What a payment's durability rests on; a server without them may lose an acknowledged payment.
 _MUST_BE_ON = ("fsync", "full_page_writes", "synchronous_commit")
 _SESSION = {
-    "role": APPLICATION_ROLE,
     "application_name": "coatcheck",
     "jit": "off",
     "timezone": "UTC",
@@ -50,18 +50,25 @@ async def open_store(database_url: str | None, data_dir: Path, *, pool_size: int
     server = await start_embedded(data_dir)
     try:
         await _create_database(server.url("postgres"))
-        async with _open(server.url(), pool_size) as store:
+        async with _open(server.url(), pool_size, server.url(user=APPLICATION_ROLE)) as store:
             yield store
     finally:
         await server.stop()
 
 
 @asynccontextmanager
-async def _open(url: str, pool_size: int) -> AsyncIterator[Store]:
-    owner = await _connect(url)
+async def _open(owner_url: str, pool_size: int, application_url: str | None = None) -> AsyncIterator[Store]:
+    """Migrate as the owner, then work as the application role.
+
+    With an address of its own the role logs in itself and can never become the owner; without, the owner's login
+    steps down to it for each session.
+    """
+    owner = await _connect(owner_url)
     try:
         await _check_server(owner)
         await migrate(owner)
+        if application_url is not None:
+            await owner.execute(f"ALTER ROLE {APPLICATION_ROLE} LOGIN")
     except MigrationError as error:
         raise StoreError(str(error)) from error
     except asyncpg.InsufficientPrivilegeError as error:
@@ -71,11 +78,21 @@ async def _open(url: str, pool_size: int) -> AsyncIterator[Store]:
         ) from error
     finally:
         await owner.close()
-    pool = await asyncpg.create_pool(url, min_size=min(2, pool_size), max_size=pool_size, server_settings=_SESSION)
+    pool = await asyncpg.create_pool(
+        application_url or owner_url,
+        min_size=min(2, pool_size),
+        max_size=pool_size,
+        server_settings=_SESSION if application_url is not None else {**_SESSION, "role": APPLICATION_ROLE},
+        reset=_leave_as_it_is,
+    )
     try:
         yield Store(pool, sql_files("queries"), sql_files("invariants"))
     finally:
         await pool.close()
+
+
+async def _leave_as_it_is(_: Any) -> None:
+    """Skip the statement that would reset a returned connection: nothing here changes a session outside SET LOCAL."""
 
 
 async def _connect(url: str) -> asyncpg.Connection:

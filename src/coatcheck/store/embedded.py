@@ -36,9 +36,9 @@ class EmbeddedServer:
 
     server: PostgresServer
 
-    def url(self, database: str = DATABASE_NAME) -> str:
-        """Address one database of this server as its superuser."""
-        return str(self.server.get_uri(database=database))
+    def url(self, database: str = DATABASE_NAME, *, user: str = "postgres") -> str:
+        """Address one database of this server, as its superuser or as somebody else."""
+        return self.server.get_postmaster_info().get_uri(user=user, database=database)
 
     async def stop(self) -> None:
         """Let go of the server; it stops when the last process lets go."""

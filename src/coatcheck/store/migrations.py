@@ -4,6 +4,7 @@ Functions are replaced at each start when their text changed; they hold no data.
 """
 
 import hashlib
+import re
 
 import asyncpg
 
@@ -46,6 +47,7 @@ async def migrate(owner: asyncpg.Connection) -> None:
         text = "\n".join(sql_files("functions").values())
         digest = hashlib.sha256(text.encode()).hexdigest()
         if row is None or row["functions_digest"] != digest:
+            await _drop_functions(owner, text)
             await owner.execute(text)
         await owner.execute(
             """INSERT INTO schema_version (version, functions_digest) VALUES ($1, $2)
@@ -54,6 +56,18 @@ async def migrate(owner: asyncpg.Connection) -> None:
             digest,
         )
         await owner.execute(f"GRANT {APPLICATION_ROLE} TO CURRENT_USER")
+
+
+async def _drop_functions(owner: asyncpg.Connection, text: str) -> None:
+    """Drop every earlier form of the functions about to be made: with other arguments it would stay beside the new."""
+    names = re.findall(r"^CREATE OR REPLACE FUNCTION (\w+)", text, re.MULTILINE)
+    rows = await owner.fetch(
+        "SELECT oid::regprocedure::text AS signature FROM pg_proc "
+        "WHERE pronamespace = 'public'::regnamespace AND proname = ANY($1)",
+        names,
+    )
+    for row in rows:
+        await owner.execute(f"DROP FUNCTION {row['signature']}")
 
 
 def _migration_files() -> dict[int, str]:

@@ -10,7 +10,7 @@ CREATE OR REPLACE AGGREGATE ledger_sum(bigint) (SFUNC = int8pl, STYPE = bigint, 
 -- Locks the accounts of a batch in id order, so that two batches can never wait for each other (G4), and returns those
 -- that exist, in that order. A statement of its own: what is read after it sees what the lock waited for (G2).
 -- Large batches are sure to have accounts in common: the later one waits once, at the gate, before it looks at any
--- row, instead of finding each row changed under its eyes (bench/ledger.py: twice the transfers and more at 8,000).
+-- row, instead of finding each row changed under its eyes and judging it anew.
 -- On a cluster, only this function differs.
 CREATE OR REPLACE FUNCTION ledger_lock_accounts(wanted_ids uuid[]) RETURNS uuid[] LANGUAGE plpgsql AS $$
 BEGIN
