@@ -29,16 +29,17 @@ MAX_ORDERS = 100
 _MOST_PROBLEMS = 200  # of a hostile body with thousands, the first are enough
 
 _ID_PATTERN = "^[!-~]+$"
+_NO_COLON = "^[!-9;-~]+$"
 _AMOUNT_PATTERN = r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,4})?$"
 
 
-def _id_of(description: str, example: str) -> Meta:
+def _id_of(description: str, example: str, pattern: str = _ID_PATTERN) -> Meta:
     return Meta(
         min_length=1,
         max_length=128,
         description=f"{description} 1 to 128 printable ASCII characters without spaces.",
         examples=[example],
-        extra_json_schema={"pattern": _ID_PATTERN},
+        extra_json_schema={"pattern": pattern},
     )
 
 
@@ -81,14 +82,14 @@ class BuyerDetails(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
 class PaymentMethodToken(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How the buyer pays: a token that the provider gave for the card. Card numbers are refused."""
 
-    token: Annotated[str, _id_of("The provider's token.", "tok_visa")]
+    token: Annotated[str, _id_of("The provider's token.", "tok_approve")]
 
 
 class CreatePaymentOrder(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One seller's part of a payment, charged on its own."""
 
     payment_order_id: Annotated[str, _id_of("The shop's own id of this part, unique for ever.", "order-7001-a")]
-    seller_account: Annotated[str, _id_of("The shop's own id of the seller; no colon in it.", "seller-42")]
+    seller_account: Annotated[str, _id_of("The shop's own id of the seller; no colon in it.", "seller-42", _NO_COLON)]
     amount: Annotated[
         str,
         Meta(

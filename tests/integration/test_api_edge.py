@@ -427,6 +427,16 @@ async def test_prefer_wait_0_answers_at_once_and_the_work_goes_on(gateway_server
     assert await gateway_server.charges("c0-0") == 1
 
 
+async def test_a_pending_payment_is_answered_at_once_and_again_without_a_conflict(
+    gateway_server: RunningGateway, key: str
+) -> None:
+    body = checkout("c0", token="tok_pending")
+    async with asyncio.timeout(10):  # well below response_wait_s: nobody waits for a provider that decides later
+        answers = [await gateway_server.pay(key, body, Idempotency_Key="k") for _ in range(2)]
+    assert [answer.status for answer in answers] == [202, 202]
+    assert {answer.body["status"] for answer in answers} == {"PENDING"}
+
+
 async def test_A17_a_client_that_goes_away_leaves_its_payment_finishing(
     gateway_server: RunningGateway, key: str, store: Store
 ) -> None:

@@ -172,7 +172,7 @@ async def _run(
 async def _wait_for_first(gateway: Gateway, payment_id: UUID, wait_s: int | None) -> PaymentView:
     """Answer a repeated request from the first one's payment. Raises REQUEST_IN_PROGRESS while that one runs."""
     view = await _read(gateway, payment_id)
-    if view.is_done:
+    if view.status is not PaymentStatus.EXECUTING:
         return view
     if wait_s is not None:
         try:
@@ -191,12 +191,15 @@ async def _wait_for_first(gateway: Gateway, payment_id: UUID, wait_s: int | None
 
 
 async def _poll(gateway: Gateway, payment_id: UUID) -> PaymentView:
-    """Read until the payment is done: another process may finish it, so the row is the truth."""
+    """Read until nobody here works on the payment: it is done, or its provider decides later (PENDING).
+
+    Another process may finish it, so the row is the truth.
+    """
     pause_s = _POLL_FIRST_S
     while True:
         await asyncio.sleep(pause_s)
         view = await _read(gateway, payment_id)
-        if view.is_done or gateway.stopping.is_set():
+        if view.status is not PaymentStatus.EXECUTING or gateway.stopping.is_set():
             return view
         pause_s = min(pause_s * 2, _POLL_CAP_S)
 
