@@ -208,7 +208,8 @@ def create(*, shop: str, live: bool, config: Path | None) -> int:
     click.echo(printed)
     click.echo(
         f"A {mode} key of the shop {key.shop_name}, id {key.printed_id}. It cannot be shown again: keep it now.\n"
-        f"Try: curl -H 'Authorization: Bearer {key.prefix}...' http://{settings.host}:{settings.port}/v1/payments",
+        "With the key in $KEY, try: "
+        f'curl -H "Authorization: Bearer $KEY" http://{settings.host}:{settings.port}/v1/payments',
         err=True,
     )
     return 0

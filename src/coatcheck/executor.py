@@ -87,6 +87,18 @@ def may_send_after(operation: Operation, found: Outcome, capabilities: Capabilit
     return not capabilities.look_up_before_resend or operation.cause == NOT_FOUND
 
 
+def _not_found_by(attempt: int) -> str:
+    return f"{NOT_FOUND} (attempt {attempt})"
+
+
+def _without_stale_cause(operation: Operation) -> Operation:
+    """Believe a "not found" only of the attempt just before: one that died in between may have sent (hazard A14)."""
+    if not (operation.cause or "").startswith(NOT_FOUND):
+        return operation
+    is_fresh = operation.cause == _not_found_by(operation.attempt - 1)
+    return msgspec.structs.replace(operation, cause=NOT_FOUND if is_fresh else None)
+
+
 def mismatch_of(charge: Charge, outcome: Outcome) -> str | None:
     """Say how an answer differs from what was asked (hazard A15); None when it is about our charge.
 
@@ -135,6 +147,7 @@ class Executor:
         self._dice = dice or random.SystemRandom()
         self._running: set[asyncio.Task[list[Outcome | None]]] = set()
         self._stopping = asyncio.Event()
+        self._silent: set[str] = set()
 
     @property
     def in_flight(self) -> int:
@@ -190,8 +203,10 @@ class Executor:
         if mismatch_of(operation.charge, found) is not None:
             return operation, found, True
         if found.kind is OutcomeKind.NOT_FOUND:
-            found = msgspec.structs.replace(found, cause=NOT_FOUND, retry_after=provider.capabilities.look_up_lag)
-        may_send = may_send_after(operation, found, provider.capabilities, self._clock.now())
+            found = msgspec.structs.replace(
+                found, cause=_not_found_by(operation.attempt), retry_after=provider.capabilities.look_up_lag
+            )
+        may_send = may_send_after(_without_stale_cause(operation), found, provider.capabilities, self._clock.now())
         return await self._send(provider, operation) if may_send else (operation, found, True)
 
     async def _register_and_send(self, provider: Provider, operation: Operation) -> tuple[Operation, Outcome, bool]:
@@ -215,9 +230,20 @@ class Executor:
     async def _timed(self, provider: Provider, call: str, charge: Charge) -> Outcome:
         started = perf_counter()
         outcome: Outcome = await getattr(provider, call)(charge)
+        self._tell_of_reach(provider.name, outcome)
         self._metrics.provider_seconds[provider.name, call].observe(perf_counter() - started)
         self._metrics.operation_outcomes[provider.name, call, outcome.kind.value].inc()
         return outcome
+
+    def _tell_of_reach(self, provider: str, outcome: Outcome) -> None:
+        """Log once when a provider stops answering, and once when it is back."""
+        is_silent = outcome.kind in (OutcomeKind.NOT_SENT, OutcomeKind.UNKNOWN) and outcome.provider_reference is None
+        if is_silent and provider not in self._silent:
+            self._silent.add(provider)
+            log.warning("provider_gives_no_answer", provider=provider, cause=outcome.cause)
+        elif not is_silent and provider in self._silent:
+            self._silent.discard(provider)
+            log.info("provider_answers_again", provider=provider)
 
     async def _postpone(self, operation: Operation, outcome: Outcome, *, was_sent: bool) -> None:
         """Put an undecided operation back: with a time for its next step, or for a person when the budget is spent."""

@@ -207,7 +207,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise SettingsError(
-            [f"COATCHECK_PORT: cannot listen on {host}:{port} ({error.strerror}); stop what uses it or choose another"]
+            [f"cannot listen on {host}:{port} ({error.strerror}): stop what uses it, or choose another with --port"]
         ) from error
     listening.listen(2048)
     return listening

@@ -164,6 +164,36 @@ async def test_what_the_provider_cannot_take_is_refused_before_anything_is_writt
     assert await world.count("payment") == 0
 
 
+async def test_a_token_at_fault_is_said_once_whatever_the_number_of_orders(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(store)
+
+    def refuse(_: ChargeRequest) -> bytes:
+        raise NotChargeableError("write a token of ours", is_about_token=True)
+
+    monkeypatch.setattr(world.provider, "prepare", refuse)
+    with pytest.raises(CoatcheckError) as refused:
+        await world.accept(checkout("c1", "o1", "o2"))
+    assert [problem.pointer for problem in refused.value.problems] == ["/payment_method/token"]
+
+
+async def test_B1_a_repetition_is_answered_even_when_the_provider_would_refuse_it_today(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(store)
+    first = await world.accept(checkout())
+
+    def refuse(_: ChargeRequest) -> bytes:
+        raise NotChargeableError("tokens of another provider")
+
+    monkeypatch.setattr(world.provider, "prepare", refuse)
+    again = await world.accept(checkout())
+    assert (again.verdict, again.payment_id) == (Verdict.SAME_CHECKOUT, first.payment_id)
+    with pytest.raises(CoatcheckError):
+        await world.accept(checkout(amount_minor=999), "k2")
+
+
 async def test_a_blocked_payment_fails_and_nobody_is_asked(store: Store) -> None:
     world = World(store, settings=replace(SETTINGS, risk_blocked_countries=("GB",)))
     view = await world.pay(checkout("c1", "o1", "o2"))

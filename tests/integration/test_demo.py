@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,9 +112,7 @@ def test_a_gateway_that_dies_in_the_evening_is_said_and_no_proof_is_given(data_d
             break
     [gateway] = [child for child in psutil.Process(demo.pid).children() if "serve" in child.cmdline()]
     gateway.kill()
-    started = time.monotonic()
     output, _ = demo.communicate(timeout=60)
     assert demo.returncode == 2, output
     assert "coatcheck: the gateway ended in the middle of the evening" in output
     assert "PROOF" not in output
-    assert time.monotonic() - started < 30

@@ -7,6 +7,7 @@ from itertools import product
 import asyncpg
 import msgspec
 import pytest
+import structlog
 from tests.integration.outside import (
     ScriptedProvider,
     World,
@@ -352,6 +353,16 @@ async def test_retry_after_is_obeyed(store: Store) -> None:
     await world.pay(checkout())
     assert await world.recover(timedelta(minutes=4, seconds=59)) == []
     assert len(await world.recover(timedelta(seconds=1))) == 1
+
+
+async def test_a_provider_that_gives_no_answer_is_told_of_once_and_once_when_it_is_back(store: Store) -> None:
+    world = World(store)
+    world.provider.charges = [not_sent, unknown, declined, not_sent]
+    with structlog.testing.capture_logs() as lines:
+        for number in range(4):
+            await world.pay(checkout(f"c{number}"), f"k{number}")
+    told = [line["event"] for line in lines if line["event"].startswith("provider_")]
+    assert told == ["provider_gives_no_answer", "provider_answers_again", "provider_gives_no_answer"]
 
 
 async def test_F12_a_gateway_that_stops_finishes_what_is_in_flight(store: Store) -> None:

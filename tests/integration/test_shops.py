@@ -1,12 +1,10 @@
 import asyncio
-import gc
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
-from time import perf_counter
 from typing import Any
 
 import asyncpg
@@ -277,18 +275,12 @@ async def test_the_application_cannot_change_a_key_s_owner_or_take_a_key_away(st
             await store.pool.execute(statement)
 
 
-async def test_a_known_key_costs_the_hot_path_little(store: Store, clock: ManualClock) -> None:
+async def test_a_known_key_asks_the_database_once(store: Store, clock: ManualClock) -> None:
     printed, _ = await create_key(store, clock, "Hats", Mode.TEST)
-    ring, header, rounds = KeyRing(store, clock), f"Bearer {printed}".encode(), 5_000
-    await ring.authenticate(header)
-    gc.collect()
-    best = 1.0
-    for _ in range(5):
-        started = perf_counter()
-        for _ in range(rounds):
-            await ring.authenticate(header)
-        best = min(best, (perf_counter() - started) / rounds)
-    assert best < 10e-6, f"{best * 1e6:.2f} us"  # about 2 us on the machine it was written on
+    ring, header = KeyRing(store, clock), f"Bearer {printed}".encode()
+    first = await ring.authenticate(header)
+    await store.pool.close()  # whoever asks again would fail
+    assert [await ring.authenticate(header) for _ in range(3)] == [first] * 3
 
 
 def test_keys_are_random_and_check_themselves() -> None:

@@ -55,7 +55,7 @@ def connection(app: App, wire: Wire) -> Connection:
     return made
 
 
-def charge(key: str, token: str = "tok_approve", extra: bytes = b"") -> bytes:  # noqa: S107
+def charge(key: str, token: str = "tok_approve", extra: bytes = b"") -> bytes:
     body = f'{{"amount":1,"currency":"EUR","token":"{token}","reference":"{key}"}}'.encode()
     head = b"POST /v1/charges HTTP/1.1\r\n%bIdempotency-Key: %b\r\nContent-Length: %d\r\n%b\r\n"
     return head % (HEAD, key.encode(), len(body), extra) + body

@@ -12,8 +12,9 @@ from uuid import UUID
 
 import msgspec
 
-from coatcheck import ids
 from coatcheck.clock import Clock
+from coatcheck.errors import CoatcheckError
+from coatcheck.ids import payment_id_of, time_ordered_ids
 from coatcheck.ledger import AccountBook, charge_accounts
 from coatcheck.metrics import Metrics
 from coatcheck.operations import Operation
@@ -94,7 +95,13 @@ class Payments:
         decision = await self._assessor.assess(caller.shop_id, caller.mode, request)
         await self._open_accounts(caller, request)
         self._metrics.risk_decisions[decision.decision.value].inc()
-        intake = make_intake(caller, request, key, decision, self._provider, at=self._clock.now())
+        try:
+            intake = make_intake(caller, request, key, decision, self._provider, at=self._clock.now())
+        except CoatcheckError:
+            known = await self._same_checkout(caller, request)
+            if known is None:
+                raise
+            return known  # it was taken once, by another provider or under other rules: the same ticket, the same coat
         verdict, payment_id, accepted_at, detail = await self._accept.submit(intake)
         operations = intake.operations if verdict is Verdict.ACCEPTED else ()
         return Acceptance(verdict, payment_id, accepted_at, operations, detail)
@@ -147,6 +154,13 @@ class Payments:
     async def _read_batch(self, payment_ids: Sequence[UUID]) -> list[PaymentView | None]:
         return await read_payments(self._store, payment_ids)
 
+    async def _same_checkout(self, caller: Caller, request: PaymentRequest) -> Acceptance | None:
+        payment_id = payment_id_of(caller.shop_id, caller.mode, request.checkout_id)
+        digest = await self._store.pool.fetchval(self._store.queries["payment_digest"], payment_id)
+        if digest != request.digest():
+            return None
+        return Acceptance(Verdict.SAME_CHECKOUT, payment_id, self._clock.now())
+
     async def _open_accounts(self, caller: Caller, request: PaymentRequest) -> None:
         wanted = [
             (name, order.currency)
@@ -157,7 +171,7 @@ class Payments:
 
     async def _accept_batch(self, items: Sequence[Intake]) -> list[_Answer]:
         at = self._clock.now()
-        event_ids = ids.time_ordered_ids(at, len(items))
+        event_ids = time_ordered_ids(at, len(items))
         payments = _columns_of([item.payment for item in items])
         orders = _columns_of([(place, *row) for place, item in enumerate(items, 1) for row in item.orders])
         # The event ids stand before the event bodies, the last column.

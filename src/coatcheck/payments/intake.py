@@ -115,10 +115,12 @@ def _orders_of(caller: Caller, request: PaymentRequest, provider: Provider) -> l
         try:
             orders.append(Order(order, order_id, operation_id, provider.prepare(asked)))
         except NotChargeableError as error:
-            problems.append(Problem(f"/payment_orders/{place}", f"{provider.name}: {error}"))
+            pointer = "/payment_method/token" if error.is_about_token else f"/payment_orders/{place}"
+            problems.append(Problem(pointer, f"{provider.name}: {error}"))
     if problems:
+        different = list(dict.fromkeys(problems))  # one token's fault is every order's
         raise CoatcheckError(
-            ErrorCode.INVALID_REQUEST, f"The provider {provider.name} cannot charge this; see problems.", problems
+            ErrorCode.INVALID_REQUEST, f"The provider {provider.name} cannot charge this; see problems.", different
         )
     return orders
 

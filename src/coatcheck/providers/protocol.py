@@ -65,7 +65,14 @@ class ChargeRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NotChargeableError(Exception):
-    """The provider cannot take this amount, currency or token; the text tells the shop what to change."""
+    """The provider cannot take this amount, currency or token; the text tells the shop what to change.
+
+    `is_about_token`: the whole payment's token is at fault, not this order.
+    """
+
+    def __init__(self, what_to_change: str, *, is_about_token: bool = False) -> None:
+        super().__init__(what_to_change)
+        self.is_about_token = is_about_token
 
 
 class Provider(Protocol):

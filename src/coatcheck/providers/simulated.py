@@ -164,7 +164,7 @@ class SimulatedProvider:
         if not 0 < request.amount_minor <= MAX_AMOUNT_MINOR:
             raise NotChargeableError(f"the amount must be from 1 to {MAX_AMOUNT_MINOR} minor units")
         if _TOKEN.fullmatch(request.token) is None:
-            raise NotChargeableError("payment_method must be one of the simulator's tokens, such as tok_approve")
+            raise NotChargeableError("write one of the simulator's tokens, such as tok_approve", is_about_token=True)
         return _encode_body(
             _ChargeBody(
                 amount=request.amount_minor,

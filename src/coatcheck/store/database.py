@@ -73,8 +73,8 @@ async def _open(owner_url: str, pool_size: int, application_url: str | None = No
         raise StoreError(str(error)) from error
     except asyncpg.InsufficientPrivilegeError as error:
         raise StoreError(
-            f"the database user may not prepare the schema ({error}): give it CREATE on the database and CREATEROLE, "
-            f"or create the role {APPLICATION_ROLE} and grant it to the user"
+            f"the database user may not prepare the schema ({error}). It must own the database and either have "
+            f"CREATEROLE or be granted our role: CREATE ROLE {APPLICATION_ROLE}; GRANT {APPLICATION_ROLE} TO the_user"
         ) from error
     finally:
         await owner.close()

@@ -22,10 +22,15 @@ CREATE TABLE IF NOT EXISTS schema_version (
     CONSTRAINT schema_version_has_one_row CHECK (only_row)
 )
 """
-# Roles belong to the whole server: another database, or another process right now, may have made it already.
+# Roles belong to the whole server: an administrator, another database, or another process right now may have made it.
 _MAKE_ROLE = f"""
 DO $$ BEGIN
-    CREATE ROLE {APPLICATION_ROLE} NOLOGIN;
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{APPLICATION_ROLE}') THEN
+        CREATE ROLE {APPLICATION_ROLE} NOLOGIN;
+    END IF;
+    IF NOT pg_has_role(CURRENT_USER, '{APPLICATION_ROLE}', 'SET') THEN
+        GRANT {APPLICATION_ROLE} TO CURRENT_USER;
+    END IF;
 EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
 END $$
 """
@@ -55,7 +60,6 @@ async def migrate(owner: asyncpg.Connection) -> None:
             version,
             digest,
         )
-        await owner.execute(f"GRANT {APPLICATION_ROLE} TO CURRENT_USER")
 
 
 async def _drop_functions(owner: asyncpg.Connection, text: str) -> None:
