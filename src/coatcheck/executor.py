@@ -221,7 +221,8 @@ class Executor:
         return await self._send(provider, msgspec.structs.replace(operation, charge=charge))
 
     async def _send(self, provider: Provider, operation: Operation) -> tuple[Operation, Outcome, bool]:
-        if operation.charge.first_sent_at is None and not await self._operations.mark_first_sent(operation):
+        is_marked = operation.charge.first_sent_at is not None and operation.cause is None
+        if not is_marked and not await self._operations.mark_sending(operation):
             fenced = Outcome(kind=OutcomeKind.NOT_SENT, cause="another process took the operation over")
             return operation, fenced, operation.sent_before
         outcome = await self._timed(provider, "charge", operation.charge)

@@ -70,10 +70,14 @@ class Operations:
         """Store the PSP's id of a two-step object before money moves. False when the lease is no longer ours."""
         return await self._register.submit((operation, provider_reference))
 
-    async def mark_first_sent(self, operation: Operation) -> bool:
-        """Begin the idempotency window of an operation that nothing has left for yet; commit before sending."""
+    async def mark_sending(self, operation: Operation) -> bool:
+        """Commit that a claimed operation is about to be sent; False when the lease is no longer ours.
+
+        Begins the idempotency window if nothing has left yet, and forgets what look-ups found before this sending: a
+        "not found" from before it proves nothing after it, also when this process dies on the way (hazard A14).
+        """
         marked: bool = await self._store.pool.fetchval(
-            "SELECT mark_first_sent($1, $2, $3)",
+            "SELECT mark_sending($1, $2, $3)",
             self._clock.now(),
             operation.charge.operation_id,
             operation.attempt,

@@ -127,15 +127,16 @@ BEGIN
 END;
 $$;
 
--- An operation that nothing had left for so far is about to be sent: its idempotency window begins. Fenced.
-CREATE OR REPLACE FUNCTION mark_first_sent(at timestamptz, which uuid, held_attempt integer) RETURNS boolean
+-- A claimed operation is about to be sent: its idempotency window begins if nothing had left before, and what earlier
+-- look-ups found says nothing about this sending. Committed before the call, so a death in it cannot undo that. Fenced.
+CREATE OR REPLACE FUNCTION mark_sending(at timestamptz, which uuid, held_attempt integer) RETURNS boolean
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
 AS $$
     WITH held AS (
         SELECT l.operation_id FROM lease AS l WHERE l.operation_id = which AND l.attempt = held_attempt FOR UPDATE
     ), marked AS (
-        UPDATE operation AS o SET first_sent_at = coalesce(o.first_sent_at, at)
+        UPDATE operation AS o SET first_sent_at = coalesce(o.first_sent_at, at), cause = NULL
           FROM held WHERE o.operation_id = held.operation_id
      RETURNING o.operation_id
     )
@@ -153,7 +154,7 @@ AS $$
     SELECT count(*)::integer FROM released;
 $$;
 
-REVOKE ALL ON FUNCTION reschedule_operations, register_operations, claim_operations, mark_first_sent,
+REVOKE ALL ON FUNCTION reschedule_operations, register_operations, claim_operations, mark_sending,
     release_operations FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION reschedule_operations, register_operations, claim_operations, mark_first_sent,
+GRANT EXECUTE ON FUNCTION reschedule_operations, register_operations, claim_operations, mark_sending,
     release_operations TO coatcheck_app;
