@@ -67,6 +67,8 @@ def next_step(operation: Operation, capabilities: Capabilities, at: datetime) ->
         return Step.REGISTER
     if not operation.sent_before:
         return Step.SEND
+    if operation.order_status is OrderStatus.PENDING:
+        return Step.LOOK_UP  # the PSP has it: the same key would only say so again
     if not window_is_open(operation.charge, capabilities, at) or capabilities.look_up_before_resend:
         return Step.LOOK_UP
     was_server_error = (operation.cause or "").startswith(SERVER_ERROR)
@@ -85,18 +87,6 @@ def may_send_after(operation: Operation, found: Outcome, capabilities: Capabilit
     if found.kind is not OutcomeKind.NOT_FOUND or not window_is_open(operation.charge, capabilities, at):
         return False
     return not capabilities.look_up_before_resend or operation.cause == NOT_FOUND
-
-
-def _not_found_by(attempt: int) -> str:
-    return f"{NOT_FOUND} (attempt {attempt})"
-
-
-def _without_stale_cause(operation: Operation) -> Operation:
-    """Believe a "not found" only of the attempt just before: one that died in between may have sent (hazard A14)."""
-    if not (operation.cause or "").startswith(NOT_FOUND):
-        return operation
-    is_fresh = operation.cause == _not_found_by(operation.attempt - 1)
-    return msgspec.structs.replace(operation, cause=NOT_FOUND if is_fresh else None)
 
 
 def mismatch_of(charge: Charge, outcome: Outcome) -> str | None:
@@ -203,10 +193,8 @@ class Executor:
         if mismatch_of(operation.charge, found) is not None:
             return operation, found, True
         if found.kind is OutcomeKind.NOT_FOUND:
-            found = msgspec.structs.replace(
-                found, cause=_not_found_by(operation.attempt), retry_after=provider.capabilities.look_up_lag
-            )
-        may_send = may_send_after(_without_stale_cause(operation), found, provider.capabilities, self._clock.now())
+            found = msgspec.structs.replace(found, cause=NOT_FOUND, retry_after=provider.capabilities.look_up_lag)
+        may_send = may_send_after(operation, found, provider.capabilities, self._clock.now())
         return await self._send(provider, operation) if may_send else (operation, found, True)
 
     async def _register_and_send(self, provider: Provider, operation: Operation) -> tuple[Operation, Outcome, bool]:
@@ -249,7 +237,9 @@ class Executor:
     async def _postpone(self, operation: Operation, outcome: Outcome, *, was_sent: bool) -> None:
         """Put an undecided operation back: with a time for its next step, or for a person when the budget is spent."""
         is_pending = outcome.kind is OutcomeKind.PENDING
-        is_spent = operation.attempt >= self._policy.budget_attempts and not is_pending
+        # What the PSP has accepted and decides later is no silence: one lost answer in between does not end the asking.
+        waits_for_psp = is_pending or operation.order_status is OrderStatus.PENDING
+        is_spent = operation.attempt >= self._policy.budget_attempts and not waits_for_psp
         pause = max(self._policy.pause(operation.attempt, self._dice.random()), outcome.retry_after or timedelta(0))
         if outcome.is_server_error:
             outcome = msgspec.structs.replace(outcome, cause=f"{SERVER_ERROR}{outcome.cause}")

@@ -9,7 +9,10 @@ import os
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
-from uuid import UUID, SafeUUID
+from uuid import UUID
+
+# A uuid.UUID made and compared in C: a tenth of the time, with some fifteen made for each payment. It does no I/O.
+from asyncpg.pgproto.pgproto import UUID as FastUUID  # noqa: N811 - a subclass of UUID, shown as one
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"  # RFC 4648 base32, lower case
 _PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
@@ -19,22 +22,14 @@ _TICKET_LENGTH = 26  # 128 bits in 5-bit letters
 PAYMENT, ORDER, OPERATION, EVENT, TRANSFER, BUYER, SHOP, KEY = "pay", "po", "op", "evt", "tr", "buy", "shop", "key"
 
 
-def _uuid_of(number: int) -> UUID:
-    """Make a UUID of 128 bits that are known to be right: its constructor's checks are a tenth of a payment's CPU."""
-    made = object.__new__(UUID)
-    object.__setattr__(made, "int", number)
-    object.__setattr__(made, "is_safe", SafeUUID.unknown)
-    return made
-
-
 def random_id() -> UUID:
     """Make an id that nobody can guess or repeat."""
-    return _uuid_of(int.from_bytes(os.urandom(16), "big"))
+    return FastUUID(os.urandom(16))
 
 
 def digest_id(digest: bytes) -> UUID:
     """Make an id of the first 128 bits of a digest."""
-    return _uuid_of(int.from_bytes(digest[:16], "big"))
+    return FastUUID(digest[:16])
 
 
 def derive_id(kind: str, *parts: str) -> UUID:
@@ -91,15 +86,19 @@ def parse_id(prefix: str, text: str) -> UUID | None:
         if value is None:
             return None
         number = number << 5 | value
-    return None if number & 3 else UUID(int=number >> 2)
+    return None if number & 3 else FastUUID((number >> 2).to_bytes(16, "big"))
 
 
 def time_ordered_ids(at: datetime, count: int) -> Sequence[UUID]:
     """Make ids for append-only rows: UUIDv7, ascending within the list and nearly so across processes."""
-    milliseconds = int(at.timestamp() * 1000)
-    head = (milliseconds << 16 | 0x7000) << 64 | 0x8 << 60
+    head = int(at.timestamp() * 1000).to_bytes(6, "big")
     noise = os.urandom(8 * count)
     return [
-        _uuid_of(head | (index & 0xFFF) << 64 | int.from_bytes(noise[8 * index : 8 * index + 8], "big") >> 4)
+        FastUUID(
+            head
+            + (0x7000 | index & 0xFFF).to_bytes(2, "big")
+            + bytes((0x80 | noise[8 * index] & 0x3F,))
+            + noise[8 * index + 1 : 8 * index + 8]
+        )
         for index in range(count)
     ]

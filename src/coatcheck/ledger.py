@@ -335,13 +335,15 @@ class AccountBook:
         self._open.update(missing)
 
 
-def _columns(transfers: Sequence[Transfer]) -> tuple[list[object], ...]:
+def _columns(transfers: Sequence[Transfer]) -> tuple[list[object] | None, ...]:
+    # The usual batch neither makes nor ends a hold; two columns less to send are felt.
+    is_plain = all(transfer.phase is Phase.POSTED and transfer.hold_id is None for transfer in transfers)
     # An amount no bigint can carry is sent as NULL: the database calls both an invalid amount.
     return (
         [transfer.transfer_id for transfer in transfers],
         [transfer.kind for transfer in transfers],
-        [transfer.phase for transfer in transfers],
-        [transfer.hold_id for transfer in transfers],
+        None if is_plain else [transfer.phase for transfer in transfers],
+        None if is_plain else [transfer.hold_id for transfer in transfers],
         [transfer.debit_account_id for transfer in transfers],
         [transfer.credit_account_id for transfer in transfers],
         [

@@ -1,9 +1,11 @@
 """Real PostgreSQL for the simulation, and the seed to play again: `pytest tests/simulation --seed 7`."""
 
+import logging
 import secrets
+from collections.abc import Iterator
 
 import pytest
-
+import structlog
 from tests.integration.conftest import database_url, owner, server, store, template_made
 
 __all__ = ["database_url", "owner", "seed", "server", "store", "template_made"]
@@ -11,6 +13,14 @@ __all__ = ["database_url", "owner", "seed", "server", "store", "template_made"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=None, help="Play the simulation of this seed. [default: a new one]")
+
+
+@pytest.fixture(autouse=True)
+def _quiet_log() -> Iterator[None]:
+    """What a gateway logs of thousands of faults would cost more time than the faults."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ the answer; and nothing it still tries afterwards reaches anybody.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import asyncpg
 
@@ -17,8 +17,19 @@ from coatcheck.store import Store
 Answer = TypeVar("Answer")
 
 
-class GatewayDied(BaseException):  # noqa: N818 - as SystemExit: nothing may catch it and go on
+class GatewayDied(BaseException):
     """The process that this task belonged to is gone."""
+
+
+# What a client hears of when its gateway or the database goes away. (The last is how asyncpg sometimes reports a
+# statement that was cancelled; the connection is given up.)
+CONNECTION_TROUBLE: Final = (
+    GatewayDied,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
 
 
 class Life:
@@ -45,7 +56,7 @@ class Life:
         doing.add_done_callback(self._finished)
         try:
             answer = await doing
-        except asyncio.CancelledError:
+        except BaseException:
             self._live()
             raise
         if number == self._dies_at:

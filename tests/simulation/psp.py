@@ -1,4 +1,4 @@
-"""The PSP of the simulation: the simulator's own bank, chaos and HTTP application, without sockets, on the world's clock.
+"""The PSP of the simulation: the simulator's own bank, chaos and HTTP application, on the world's clock, no sockets.
 
 What it does wrong depends on the seed, the charge and which sending of it this is, never on who comes first. It keeps a
 diary of what it was asked and what it answered, which the judge reads.
@@ -8,11 +8,12 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import aiohttp
 import msgspec
+from tests.simulation.life import Life
 
 from coatcheck.providers.outcome import Outcome
 from coatcheck.providers.protocol import Charge
@@ -21,7 +22,6 @@ from coatcheck.providers.transport import outcome_of_exception
 from coatcheck.simulator.app import App, Reply
 from coatcheck.simulator.bank import PENDING, Bank
 from coatcheck.simulator.chaos import Chaos, Dial
-from tests.simulation.life import Life
 
 WINDOW: Final = timedelta(hours=24)
 CALL_DEADLINE_S: Final = 10
@@ -54,7 +54,7 @@ STORMY = Weather(
         max_faults_per_key=4,
     ),
     refused=0.03,
-    hang=0.02,
+    hang=0.03,
 )
 
 
@@ -62,11 +62,13 @@ STORMY = Weather(
 class Entry:
     """What the PSP knows of one reference. `told`: the decisions it truthfully answered with."""
 
+    first_at: float = 0.0
     sendings: int = 0
     look_ups: int = 0
     lies: int = 0
     told: set[str] = field(default_factory=set)
     last_look_up_at: float | None = None
+    log: list[str] = field(default_factory=list)
 
 
 class Psp:
@@ -88,14 +90,16 @@ class Psp:
 
     def entry(self, reference: str) -> Entry:
         """Open the diary at a reference."""
-        return self.diary.setdefault(reference, Entry())
+        return self.diary.setdefault(reference, Entry(first_at=self._clock()))
 
     def release(self, share: float = 1.0) -> None:
         """Let calls go on that hung; whoever made them has long lost its lease."""
         dice = random.Random(f"release {self._seed} {self.hung}")
-        for waiting in list(self.hanging.values()):
-            if dice.random() < share and not waiting.done():
-                waiting.set_result(None)
+        for caller, waiting in list(self.hanging.items()):
+            if dice.random() < share:
+                del self.hanging[caller]  # from now on it is busy, not hanging
+                if not waiting.done():
+                    waiting.set_result(None)
 
     def settle_pending(self, share: float) -> int:
         """Decide charges that were left pending; returns how many are still pending."""
@@ -111,7 +115,7 @@ class Psp:
                     self.bank.settle(charge.id, "declined", "authentication_required")
         return left
 
-    async def charge(self, charge: Charge) -> Outcome:
+    async def charge(self, charge: Charge, caller: asyncio.Task[Any] | None) -> Outcome:
         """Take a charge over the wire, with what the weather makes of it."""
         entry = self.entry(charge.reference)
         entry.sendings += 1
@@ -119,16 +123,20 @@ class Psp:
         draw = dice.random() if entry.sendings <= _FAULTS_AT_MOST else 1.0
         if draw < self._weather.refused:
             self.refused += 1
+            self._log(entry, "refused the connection")
             return outcome_of_exception(ConnectionRefusedError())
         hangs = self._weather.refused <= draw < self._weather.refused + self._weather.hang
         # A request that arrives late is harmless only where the key is sure to be known.
-        hangs_before = hangs and self.remembers_errors and dice.random() < 0.5
+        is_young = self._clock() - entry.first_at < WINDOW.total_seconds() / 2
+        hangs_before = hangs and is_young and self.remembers_errors and dice.random() < 0.5
         if hangs_before:
-            await self._hang()
+            self._log(entry, "hangs before the charge")
+            await self._hang(caller)
         headers = {**_HEADERS, b"idempotency-key": charge.reference.encode()}
         reply = self._app.handle(b"POST", b"/v1/charges", headers, charge.body)
+        self._log(entry, f"charge: HTTP {reply.status}, after {reply.delay_s} s, dropped={reply.is_dropped}")
         if hangs and not hangs_before:
-            await self._hang()
+            await self._hang(caller)
         outcome = self._broken(reply) or _charge_outcome(_raw(reply))
         self._note(entry, charge, outcome)
         return outcome
@@ -140,6 +148,7 @@ class Psp:
         by_id = charge.provider_reference
         target = f"/v1/charges/{by_id}" if by_id else f"/v1/charges?reference={charge.reference}"
         reply = self._app.handle(b"GET", target.encode(), _HEADERS, b"")
+        self._log(entry, f"look-up: HTTP {reply.status} {reply.body.decode()}")
         broken = self._broken(reply)
         if broken is not None:
             return _unanswered(broken)
@@ -158,8 +167,10 @@ class Psp:
     def _note(self, entry: Entry, charge: Charge, outcome: Outcome) -> None:
         if not outcome.kind.is_definite:
             return
-        truth = {(made.status, made.amount, made.currency, made.reference, made.livemode)
-                 for made in self.bank.search(self.bank.merchant("coatcheck", is_live=False), charge.reference)}
+        truth = {
+            (made.status, made.amount, made.currency, made.reference, made.livemode)
+            for made in self.bank.search(self.bank.merchant("coatcheck", is_live=False), charge.reference)
+        }
         status = "succeeded" if outcome.kind == "APPROVED" else "declined"
         said = (status, outcome.amount_minor, outcome.currency, outcome.reference, outcome.is_live)
         if said in truth or outcome.amount_minor is None:  # a refusal names no amount
@@ -167,30 +178,31 @@ class Psp:
         else:
             entry.lies += 1
 
-    async def _hang(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _log(self, entry: Entry, what: str) -> None:
+        entry.log.append(f"{datetime.fromtimestamp(self._clock(), UTC)} {what}")
+
+    async def _hang(self, caller: asyncio.Task[Any] | None) -> None:
+        assert caller is not None
         self.hung += 1
-        self.hanging[task] = asyncio.get_running_loop().create_future()
+        waiting = self.hanging[caller] = asyncio.get_running_loop().create_future()
         try:
-            await self.hanging[task]
+            await waiting
         finally:
-            del self.hanging[task]
+            self.hanging.pop(caller, None)
 
 
 class PspLine(SimulatedProvider):
     """One gateway's line to the PSP: the simulator's adapter with its transport replaced by a call."""
 
     def __init__(self, psp: Psp, life: Life) -> None:
-        super().__init__(
-            "http://psp.invalid", API_KEY, idempotency_window=WINDOW, replays_errors=psp.remembers_errors
-        )
+        super().__init__("http://psp.invalid", API_KEY, idempotency_window=WINDOW, replays_errors=psp.remembers_errors)
         self._psp = psp
         self._life = life
 
     async def charge(self, charge: Charge) -> Outcome:
         """Ask for the money."""
-        return await self._life.outside(lambda: self._psp.charge(charge))
+        caller = asyncio.current_task()
+        return await self._life.outside(lambda: self._psp.charge(charge, caller))
 
     async def look_up(self, charge: Charge) -> Outcome:
         """Ask what became of a charge."""

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from coatcheck.executor import (
@@ -18,7 +19,7 @@ from coatcheck.executor import (
 from coatcheck.operations import Operation
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Capabilities, Charge
-from coatcheck.states import Mode
+from coatcheck.states import Mode, OrderStatus
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 WINDOW, MARGIN = timedelta(hours=24), timedelta(minutes=5)
@@ -106,6 +107,11 @@ def test_A3_A4_A5_after_a_first_sending(age: timedelta, asks_first: bool, replay
 def test_what_never_left_is_sent_at_any_age() -> None:
     waiting = operation(age=timedelta(days=9), sent_before=False)
     assert next_step(waiting, capabilities(window=timedelta(0), look_up_before_resend=True), NOW) is Step.SEND
+
+
+def test_what_the_psp_has_accepted_is_looked_up_and_not_sent_again() -> None:
+    waiting = msgspec.structs.replace(operation(age=timedelta(hours=1)), order_status=OrderStatus.PENDING)
+    assert next_step(waiting, capabilities(), NOW) is Step.LOOK_UP
 
 
 def test_a_two_step_provider_is_registered_with_first() -> None:

@@ -23,30 +23,18 @@ BEGIN
 END
 $$;
 
--- What each row is by itself, against its two accounts, and whether the batch `needs_care`: some account has not got
--- room for the sum of the whole batch.
+-- What each row is by itself, against its two accounts. Nothing of an account that is looked at here ever changes, so no
+-- lock is needed, and other batches need not wait meanwhile.
 CREATE OR REPLACE FUNCTION ledger_judge(
-    account_ids uuid[], debit_account_ids uuid[], credit_account_ids uuid[], amounts_minor bigint[], currencies text[],
-    OUT outcomes text[], OUT needs_care boolean
+    debit_account_ids uuid[], credit_account_ids uuid[], amounts_minor bigint[], currencies text[],
+    OUT outcomes text[]
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
-DECLARE
-    whole_minor CONSTANT bigint := (
-        SELECT least(sum(amount_minor), 9223372036854775807)
-        FROM unnest(amounts_minor) AS amount_minor WHERE amount_minor BETWEEN 1 AND 9007199254740991
-    );
 BEGIN
     WITH book AS MATERIALIZED (
-        SELECT account_id, shop_id, mode, currency,
-               9223372036854775807 - whole_minor <= greatest(
-                   debits_posted_minor, credits_posted_minor, debits_pending_minor, credits_pending_minor
-               )
-               OR NOT may_overdraw AND whole_minor > CASE normal_side
-                   WHEN 'credit' THEN credits_posted_minor - debits_posted_minor - debits_pending_minor
-                   ELSE debits_posted_minor - credits_posted_minor - credits_pending_minor
-               END AS is_tight
-        FROM account JOIN account_kind USING (kind)
-        WHERE account_id = ANY (account_ids)
+        SELECT account_id, shop_id, mode, currency
+        FROM account
+        WHERE account_id = ANY (debit_account_ids || credit_account_ids)
     )
     SELECT array_agg(CASE
                WHEN (amount_minor BETWEEN 1 AND 9007199254740991) IS NOT TRUE THEN 'invalid_amount'
@@ -56,9 +44,8 @@ BEGIN
                THEN 'currency_mismatch'
                WHEN debit.shop_id <> credit.shop_id OR debit.mode <> credit.mode THEN 'world_mismatch'
                ELSE 'posted'
-           END ORDER BY item.position),
-           (SELECT coalesce(bool_or(is_tight), false) FROM book)
-    INTO outcomes, needs_care
+           END ORDER BY item.position)
+    INTO outcomes
     FROM (
         SELECT unnest(debit_account_ids) AS debit_account_id, unnest(credit_account_ids) AS credit_account_id,
                unnest(amounts_minor) AS amount_minor, unnest(currencies) AS currency,
@@ -66,6 +53,31 @@ BEGIN
     ) AS item
     LEFT JOIN book AS debit ON debit.account_id = debit_account_id
     LEFT JOIN book AS credit ON credit.account_id = credit_account_id;
+END
+$$;
+
+-- Whether some locked account has not got room for the sum of the whole batch, so that its rows must be looked at one
+-- by one.
+CREATE OR REPLACE FUNCTION ledger_needs_care(account_ids uuid[], amounts_minor bigint[]) RETURNS boolean
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    whole_minor CONSTANT bigint := (
+        SELECT least(sum(amount_minor), 9223372036854775807)
+        FROM unnest(amounts_minor) AS amount_minor WHERE amount_minor BETWEEN 1 AND 9007199254740991
+    );
+BEGIN
+    RETURN EXISTS (
+        SELECT FROM account JOIN account_kind USING (kind)
+        WHERE account_id = ANY (account_ids)
+          AND (9223372036854775807 - whole_minor <= greatest(
+                   debits_posted_minor, credits_posted_minor, debits_pending_minor, credits_pending_minor
+               )
+               OR NOT may_overdraw AND whole_minor > CASE normal_side
+                   WHEN 'credit' THEN credits_posted_minor - debits_posted_minor - debits_pending_minor
+                   ELSE debits_posted_minor - credits_posted_minor - credits_pending_minor
+               END)
+    );
 END
 $$;
 
@@ -203,18 +215,18 @@ BEGIN
 END
 $$;
 
--- Writes what was judged 'posted': the transfers, the holds, and each account's counters once per batch.
-CREATE OR REPLACE FUNCTION ledger_write(
+-- Writes the transfers that were judged 'posted'.
+CREATE OR REPLACE FUNCTION ledger_write_transfers(
     transfer_ids uuid[], kinds text[], phases text[], hold_ids uuid[], debit_account_ids uuid[],
     credit_account_ids uuid[], amounts_minor bigint[], currencies text[], subject_ids uuid[], at timestamptz,
-    account_ids uuid[], outcomes text[]
+    outcomes text[]
 ) RETURNS void LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
     INSERT INTO transfer (transfer_id, kind, phase, hold_id, debit_account_id, credit_account_id, amount_minor,
                           currency, subject_id, at)
     SELECT transfer_id, kind, phase, hold_id, debit_account_id, credit_account_id, amount_minor, currency, subject_id,
-           ledger_write.at
+           ledger_write_transfers.at
     FROM (
         SELECT unnest(transfer_ids) AS transfer_id, unnest(kinds) AS kind, unnest(phases) AS phase,
                unnest(hold_ids) AS hold_id, unnest(debit_account_ids) AS debit_account_id,
@@ -222,7 +234,16 @@ BEGIN
                unnest(currencies) AS currency, unnest(subject_ids) AS subject_id, unnest(outcomes) AS outcome
     ) AS item
     WHERE outcome = 'posted';
+END
+$$;
 
+-- Moves each locked account's counters once per batch, however many of its transfers touch it.
+CREATE OR REPLACE FUNCTION ledger_write_counters(
+    phases text[], debit_account_ids uuid[], credit_account_ids uuid[], amounts_minor bigint[], account_ids uuid[],
+    outcomes text[]
+) RETURNS void LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
     WITH item AS MATERIALIZED (
         SELECT debit_account_id, credit_account_id,
                CASE WHEN phase IN ('posted', 'captured') THEN amount_minor ELSE 0 END AS posted,
@@ -285,6 +306,7 @@ $$;
 
 -- Posts a batch of transfers and says of each what became of it; docs/ledger.md explains every outcome. One bad row
 -- never fails its neighbours. Idempotent on transfer_id. Locks the batch's accounts in id order until the commit.
+-- phases NULL: all are 'posted'; hold_ids NULL: none ends a hold.
 CREATE OR REPLACE FUNCTION ledger_post(
     transfer_ids uuid[], kinds text[], phases text[], hold_ids uuid[], debit_account_ids uuid[],
     credit_account_ids uuid[], amounts_minor bigint[], currencies text[], subject_ids uuid[], at timestamptz
@@ -296,33 +318,44 @@ SET enable_hashjoin = on SET enable_seqscan = off SET enable_nestloop = off SET 
 AS $$
 #variable_conflict use_column
 DECLARE
-    is_plain CONSTANT boolean := 'posted' = ALL (phases) AND array_remove(hold_ids, NULL) = '{}'
+    is_plain CONSTANT boolean := (phases IS NULL OR 'posted' = ALL (phases))
+        AND (hold_ids IS NULL OR array_remove(hold_ids, NULL) = '{}')
         AND array_position(transfer_ids, NULL) IS NULL AND array_position(kinds, NULL) IS NULL
         AND array_position(subject_ids, NULL) IS NULL
         AND cardinality(transfer_ids) = (SELECT count(DISTINCT id) FROM unnest(transfer_ids) AS id);
     account_ids uuid[];
     outcomes text[];
-    needs_care boolean;
+    is_simple boolean;
 BEGIN
+    phases := coalesce(phases, array_fill('posted'::text, ARRAY[cardinality(transfer_ids)]));
+    hold_ids := coalesce(hold_ids, array_fill(NULL::uuid, ARRAY[cardinality(transfer_ids)]));
     IF (cardinality(transfer_ids) = ALL (ARRAY[
         cardinality(kinds), cardinality(phases), cardinality(hold_ids), cardinality(debit_account_ids),
         cardinality(credit_account_ids), cardinality(amounts_minor), cardinality(currencies), cardinality(subject_ids)
     ])) IS NOT TRUE THEN
         RAISE EXCEPTION 'ledger_post needs arrays of one length' USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    outcomes := ledger_judge(debit_account_ids, credit_account_ids, amounts_minor, currencies);
+    is_simple := is_plain IS TRUE AND NOT EXISTS (SELECT FROM transfer WHERE transfer_id = ANY (transfer_ids));
+    IF is_simple THEN
+        -- Before the locks, for it is the longer half of the work; nobody sees it before the commit.
+        PERFORM ledger_write_transfers(transfer_ids, kinds, phases, hold_ids, debit_account_ids, credit_account_ids,
+                                       amounts_minor, currencies, subject_ids, at, outcomes);
+    END IF;
     account_ids := ledger_lock_accounts(debit_account_ids || credit_account_ids);
-    SELECT * INTO outcomes, needs_care
-    FROM ledger_judge(account_ids, debit_account_ids, credit_account_ids, amounts_minor, currencies);
-    IF is_plain IS NOT TRUE OR needs_care OR EXISTS (SELECT FROM transfer WHERE transfer_id = ANY (transfer_ids)) THEN
+    IF is_simple AND ledger_needs_care(account_ids, amounts_minor) THEN
+        DELETE FROM transfer WHERE transfer_id = ANY (transfer_ids);
+        is_simple := false;
+    END IF;
+    IF NOT is_simple THEN
         outcomes := ledger_judge_closely(transfer_ids, kinds, phases, hold_ids, debit_account_ids, credit_account_ids,
                                          amounts_minor, currencies, subject_ids, outcomes);
-    END IF;
-    PERFORM ledger_write(transfer_ids, kinds, phases, hold_ids, debit_account_ids, credit_account_ids, amounts_minor,
-                         currencies, subject_ids, at, account_ids, outcomes);
-    IF is_plain IS NOT TRUE THEN
+        PERFORM ledger_write_transfers(transfer_ids, kinds, phases, hold_ids, debit_account_ids, credit_account_ids,
+                                       amounts_minor, currencies, subject_ids, at, outcomes);
         PERFORM ledger_write_holds(transfer_ids, phases, hold_ids, debit_account_ids, credit_account_ids,
                                    amounts_minor, currencies, outcomes);
     END IF;
+    PERFORM ledger_write_counters(phases, debit_account_ids, credit_account_ids, amounts_minor, account_ids, outcomes);
     RETURN QUERY SELECT generate_series(1, cardinality(outcomes)), unnest(outcomes);
 END
 $$;
@@ -357,6 +390,7 @@ END
 $$;
 
 REVOKE ALL ON FUNCTION ledger_lock_accounts, ledger_judge, ledger_judge_by_the_past, ledger_judge_by_room,
-    ledger_judge_closely, ledger_write, ledger_write_holds, ledger_post, ledger_open_accounts FROM PUBLIC;
+    ledger_judge_closely, ledger_needs_care, ledger_write_transfers, ledger_write_counters, ledger_write_holds,
+    ledger_post, ledger_open_accounts FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ledger_post, ledger_open_accounts TO coatcheck_app;
 GRANT SELECT ON account, account_kind, transfer, hold TO coatcheck_app;

@@ -19,7 +19,6 @@ DECLARE
     every_one boolean;
     moved_operations integer;
     moved_orders integer;
-    legs integer;
     refused text;
 BEGIN
     WITH taken AS (
@@ -76,11 +75,9 @@ BEGIN
                WITH ORDINALITY AS t (position, transfer_id, kind, debit, credit, amount_minor, currency, subject_id, n)
          WHERE t.position = ANY (won);
     END IF;
-    legs := coalesce(cardinality(t_transfer_id), 0);
-    IF legs > 0 THEN
+    IF cardinality(t_transfer_id) > 0 THEN
         SELECT string_agg(DISTINCT posted.outcome, ', ') INTO refused
-          FROM ledger_post(t_transfer_id, t_kind, array_fill('posted'::text, ARRAY[legs]),
-                           array_fill(NULL::uuid, ARRAY[legs]), t_debit, t_credit, t_amount_minor, t_currency,
+          FROM ledger_post(t_transfer_id, t_kind, NULL, NULL, t_debit, t_credit, t_amount_minor, t_currency,
                            t_subject_id, apply_outcomes.decided_at) AS posted
          WHERE posted.outcome NOT IN ('posted', 'exists');
     END IF;
