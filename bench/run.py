@@ -39,6 +39,7 @@ GOALS = (
     Goal("end_to_end", "rss_mib", 400, False, "MiB of memory of the gateway"),
     Goal("added_latency", "p50_ms", 12, False, "ms added at 200 payments/s, p50"),
     Goal("added_latency", "p99_ms", 40, False, "ms added at 200 payments/s, p99"),
+    Goal("risk", "cost_percent", 10, False, "% more processor time per payment for the risk rules"),
     Goal("ledger", "transfers_per_s", 60_000, True, "transfers/s in batches of 1,000", ("batch", "1000")),
     Goal("ledger", "transfers_per_s", 90_000, True, "transfers/s in batches of 8,000", ("batch", "8000")),
     Goal("ledger_hot", "ratio_to_uniform", 0.8, True, "of that with one account in every transfer"),
@@ -59,6 +60,7 @@ def parts_of(*, is_quick: bool) -> list[list[str]]:
         ["-m", "bench.ledger", "--seconds", "5"],
         ["-m", "bench.end_to_end"],
         ["-m", "bench.added_latency"],
+        ["-m", "bench.risk_cost", "--warm-up", "3", "--seconds", "6"],
         ["-m", "bench.growth", "--orders", "300000", "--warm-up", "4", "--seconds", "12"],
     ]
 

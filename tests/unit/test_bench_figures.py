@@ -28,6 +28,7 @@ from bench.load import (
     percentile,
 )
 from bench.machine import BenchError, Usage, quiet_environment, read_metrics, shares_of, sum_of
+from bench.risk_cost import cost_percent
 from bench.run import GOALS, parse_line, verdicts
 
 from coatcheck.simulator.bank import ChargeBody
@@ -282,3 +283,8 @@ def test_each_figure_is_set_beside_its_own_goal() -> None:
         ["MISSED", "89,999"],
     ]
     assert len({(goal.part, goal.figure, goal.where) for goal in GOALS}) == len(GOALS)
+
+
+def test_the_cost_of_the_risk_rules_is_the_median_of_neighbouring_rounds() -> None:
+    rounds = {"on": [110.0, 420.0, 105.0], "off": [100.0, 400.0, 100.0]}
+    assert cost_percent(rounds) == pytest.approx(5.0)
