@@ -183,6 +183,9 @@ async def _serve(settings: Settings) -> None:
             gateway.stopping.set()
             gateway.executor.stop_claiming()
             server.should_exit = True
+            # A second SIGTERM changes nothing, also in the moment when the loop has let go of its handlers.
+            loop.remove_signal_handler(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

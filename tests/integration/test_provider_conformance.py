@@ -51,9 +51,8 @@ def simulator_process(*arguments: str) -> Iterator[Address]:
         yield address
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
-        if process.stdout is not None:
-            process.stdout.close()
+        with process:  # closes its output, whatever it ends with
+            assert process.wait(10) == 0
 
 
 @pytest.fixture(scope="module")
@@ -376,6 +375,13 @@ async def test_the_books_and_the_keys_survive_a_restart(tmp_path: Path) -> None:
         async with outside_of(url) as outside:
             assert await outside.ask("GET", "/admin/books") == before
             assert before["statuses"] == {"succeeded": 1, "pending": 0, "declined": 1}
+
+
+async def test_F12_sigterm_sent_again_and_again_ends_as_one_does() -> None:
+    with simulator_process() as url:
+        for _ in range(40):
+            url.process.send_signal(signal.SIGTERM)
+            await asyncio.sleep(0.005)
 
 
 async def test_F12_sigterm_lets_a_slow_answer_out() -> None:

@@ -69,6 +69,9 @@ async def _serve(settings: SimulatorSettings) -> None:
     sys.stdout.write(f"simulator ready on http://{f'[{host}]' if ':' in host else host}:{port}\n")
     sys.stdout.flush()
     await stop.wait()
+    # A second SIGTERM changes nothing, also in the moment when the loop has let go of its handlers.
+    loop.remove_signal_handler(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     server.close()
     await _finish(connections)
     if journal is not None:
