@@ -284,6 +284,28 @@ async def test_F1_a_holder_whose_lease_ran_out_books_nothing(store: Store) -> No
     assert await quick.violations() == {}
 
 
+async def test_F1_only_what_is_due_is_taken_over(store: Store) -> None:
+    world = World(store)
+    left_behind = (await world.accept(checkout("c1"), "k1")).operations[0]
+    world.clock.advance(timedelta(seconds=20))
+    in_good_hands = (await world.accept(checkout("c2"), "k2")).operations[0]
+    world.clock.advance(timedelta(seconds=11))
+    claimed = await world.gateway.operations.claim(100)
+    assert [operation.charge.operation_id for operation in claimed] == [left_behind.charge.operation_id]
+    assert await world.gateway.payments.apply(in_good_hands, approved(in_good_hands.charge)) is True
+
+
+async def test_F1_an_answer_of_an_earlier_attempt_books_nothing_while_another_holder_works(store: Store) -> None:
+    slow, quick = World(store), World(store)
+    zombie = (await slow.accept(checkout())).operations[0]
+    quick.clock.advance(timedelta(seconds=31))
+    (current,) = await quick.gateway.operations.claim(1)
+    assert await slow.gateway.payments.apply(zombie, declined(zombie.charge)) is False
+    assert await statuses(quick) == [("EXECUTING", "OPEN")]
+    await quick.gateway.executor.run(current)
+    assert await statuses(quick) == [("SUCCESS", "APPROVED")]
+
+
 async def test_F1_a_zombie_cannot_postpone_or_register_either(store: Store) -> None:
     slow, quick = World(store), World(store)
     accepted = await slow.accept(checkout())
