@@ -54,6 +54,10 @@ def test_a_charge_is_answered_and_found_again(app: App) -> None:
         "decline_code": None,
         "livemode": False,
         "created": 1_000_000,
+        "amount_captured": 1234,
+        "amount_refunded": 0,
+        "expires_at": None,
+        "disputed": False,
     }
     found = ask(app, "GET", f"/v1/charges/{content(reply)['id']}")
     assert (found.status, content(found)) == (200, content(reply))

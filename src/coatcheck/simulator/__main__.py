@@ -5,8 +5,10 @@ from pathlib import Path
 
 import msgspec
 
+from coatcheck.simulator.bank import AUTHORIZATION_LIFE_S, SESSION_LIFE_S
 from coatcheck.simulator.chaos import Dial
-from coatcheck.simulator.server import DAY_S, SimulatorSettings, run
+from coatcheck.simulator.server import DAY_S, SimulatorSettings, is_address, run
+from coatcheck.simulator.webhooks import DEFAULT_SECRET
 
 
 def _settings(arguments: list[str] | None = None) -> SimulatorSettings:
@@ -17,6 +19,10 @@ def _settings(arguments: list[str] | None = None) -> SimulatorSettings:
     parser.add_argument("--slow-s", type=float, default=3, help="how long tok_slow takes")
     parser.add_argument("--no-cache-errors", action="store_true", help="store only 2xx answers under a key")
     parser.add_argument("--books", type=Path, help="journal file, so that the books survive a restart")
+    parser.add_argument("--authorization-life-s", type=float, default=AUTHORIZATION_LIFE_S, help="until it expires")
+    parser.add_argument("--session-life-s", type=float, default=SESSION_LIFE_S, help="how long a hosted page is open")
+    parser.add_argument("--webhook-url", help="where events are sent; without it none are")
+    parser.add_argument("--webhook-secret", default=DEFAULT_SECRET, help="what signs them")
     fields = msgspec.structs.fields(Dial)
     for field in fields:
         kind = float if field.name.endswith("_share") else int
@@ -26,6 +32,8 @@ def _settings(arguments: list[str] | None = None) -> SimulatorSettings:
         dial = msgspec.convert({field.name: given[field.name] for field in fields}, Dial)
     except msgspec.ValidationError as error:
         parser.error(str(error))
+    if given["webhook_url"] is not None and not is_address(given["webhook_url"]):
+        parser.error("--webhook-url takes an http or https address")
     return SimulatorSettings(
         host=given["host"],
         port=given["port"],
@@ -33,6 +41,10 @@ def _settings(arguments: list[str] | None = None) -> SimulatorSettings:
         cache_errors=not given["no_cache_errors"],
         slow_s=given["slow_s"],
         books=given["books"],
+        authorization_life_s=given["authorization_life_s"],
+        session_life_s=given["session_life_s"],
+        webhook_url=given["webhook_url"],
+        webhook_secret=given["webhook_secret"],
         dial=dial,
     )
 

@@ -7,71 +7,50 @@ charge costs here is missing there.
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from typing import Literal, TypeVar
+from functools import partial
+from typing import Final
 from urllib.parse import parse_qs, unquote
 
 import msgspec
 
-from coatcheck.simulator.bank import (
+from coatcheck.simulator.actions import Decision, decide_capture, decide_refund, decide_void
+from coatcheck.simulator.admin import MAX_PAGE, Admin
+from coatcheck.simulator.bank import Bank
+from coatcheck.simulator.bodies import (
+    MAX_AMOUNT,
+    read_capture,
+    read_charge,
+    read_expire,
+    read_refund,
+    read_session,
+    read_void,
+)
+from coatcheck.simulator.chaos import Chaos, Fault, Weather
+from coatcheck.simulator.page import Pages
+from coatcheck.simulator.records import (
     DECLINED,
     PENDING,
     SUCCEEDED,
-    Bank,
+    Answer,
     Charge,
-    ChargeBody,
     Merchant,
     Refusal,
     RememberedKey,
+    Sending,
 )
-from coatcheck.simulator.chaos import Chaos, Dial, Fault, Weather
-from coatcheck.simulator.currencies import CURRENCIES
-from coatcheck.simulator.tokens import Behaviour, Manner, behaviour_of
+from coatcheck.simulator.replies import JSON, REPLAYED, Reply, encode, problem, refused, server_error
+from coatcheck.simulator.tokens import Behaviour, Manner
+from coatcheck.simulator.webhooks import Courier
 
-MAX_AMOUNT = 10**15 - 1  # minor units; far below 2^53, so that any JSON reader gets it exactly
-MAX_PAGE = 1_000
-
-JSON = b"content-type: application/json\r\n"
-REPLAYED = JSON + b"idempotent-replayed: true\r\n"
+__all__ = ["JSON", "MAX_AMOUNT", "MAX_PAGE", "REPLAYED", "App", "Reply"]
 
 _API_KEY = re.compile(rb"Bearer sk_sim_(test|live)_([A-Za-z0-9]{1,64})")
 _IDEMPOTENCY_KEY = re.compile(rb"[\x21-\x7e]{1,255}")
-_REFERENCE = re.compile(r"[\x21-\x7e]{1,64}")
-_MAX_DESCRIPTION = 500
+_HOST = re.compile(rb"[A-Za-z0-9.:\[\]_-]{1,255}")
 
-
-class Reply(msgspec.Struct, gc=False):
-    """An answer, ready to be written: after `delay_s`, or never where `is_dropped` (the connection is closed)."""
-
-    status: int
-    body: bytes
-    headers: bytes = JSON
-    delay_s: float = 0.0
-    is_dropped: bool = False
-
-
-class Settlement(msgspec.Struct, forbid_unknown_fields=True):
-    """How an admin decides a pending charge."""
-
-    status: Literal["succeeded", "declined"]
-    decline_code: str | None = None
-
-
-_encode = msgspec.json.Encoder().encode
-_decode_charge = msgspec.json.Decoder(ChargeBody).decode
-_decode_dial = msgspec.json.Decoder(Dial).decode
-_decode_settlement = msgspec.json.Decoder(Settlement).decode
-
-_Query = Mapping[str, list[str]]
-_T = TypeVar("_T")
-
-
-def _problem(status: int, code: str, message: str, headers: bytes = JSON) -> Reply:
-    return Reply(status, _encode({"code": code, "message": message}), headers)
-
-
-def _server_error(headers: bytes = JSON) -> Reply:
-    return _problem(500, "internal_error", "Something went wrong on our side.", headers)
-
+_Headers = Mapping[bytes, bytes]
+_Act = Callable[[Merchant, bytes, Sending], Answer]  # does what a body asks of one address
+_Execute = Callable[[Weather, Merchant, str, str, bytes], Reply]
 
 # What some tokens answer instead of the truth. The books keep the truth.
 _LIES: dict[Manner, Callable[[Charge], Charge]] = {
@@ -88,54 +67,74 @@ class App:
     """Answers requests.
 
     `cache_errors`: a 500 after charging is stored under the key and replayed, as Stripe v1 does. `slow_s`: how long
-    tok_slow takes.
+    tok_slow takes. Without a `courier` the app makes one, which is off until an admin gives it an address.
     """
 
-    def __init__(self, bank: Bank, chaos: Chaos, *, cache_errors: bool, slow_s: float) -> None:
+    def __init__(
+        self, bank: Bank, chaos: Chaos, *, cache_errors: bool, slow_s: float, courier: Courier | None = None
+    ) -> None:
         self.bank = bank
         self.chaos = chaos
+        self.courier: Final = courier or Courier(bank, chaos)
         self._cache_errors = cache_errors
         self._slow_s = slow_s
         self._accounts: dict[bytes, tuple[str, bool]] = {}
         self._erred: set[tuple[str, str]] = set()  # keys whose token has had its one error
-        self._routes: dict[tuple[bytes, str], Callable[[_Query, bytes], Reply]] = {
-            (b"GET", "/health"): lambda _query, _body: Reply(200, b'{"status":"ok"}'),
-            (b"GET", "/admin/chaos"): lambda _query, _body: Reply(200, _encode(self.chaos.dial)),
-            (b"PUT", "/admin/chaos"): self._turn_dial,
-            (b"GET", "/admin/books"): lambda _query, _body: Reply(200, _encode(self.bank.books())),
-            (b"GET", "/admin/charges"): self._page_charges,
-            (b"GET", "/admin/references"): self._list_references,
-            (b"POST", "/admin/forget-keys"): self._forget_keys,
-            (b"POST", "/admin/reset"): self._reset,
-        }
+        self._admin = Admin(bank, chaos, self.courier, self._erred.clear)
+        self._pages = Pages(bank)
 
-    def handle(self, method: bytes, target: bytes, headers: Mapping[bytes, bytes], body: bytes) -> Reply:
+    def handle(self, method: bytes, target: bytes, headers: _Headers, body: bytes) -> Reply:
         """Answer one request."""
         try:
             if target == b"/v1/charges" and method == b"POST":
-                return self._charge(headers, body)
+                return self._send(headers, body, body, self._charge)
             return self._route(method, target, headers, body)
         except Refusal as refusal:
-            return _problem(refusal.status, refusal.code, refusal.message)
+            return refused(refusal)
 
-    def _route(self, method: bytes, target: bytes, headers: Mapping[bytes, bytes], body: bytes) -> Reply:
+    def _route(self, method: bytes, target: bytes, headers: _Headers, body: bytes) -> Reply:
         raw_path, _, raw_query = target.partition(b"?")
         path = unquote(raw_path.decode("latin-1"))
         query = parse_qs(raw_query.decode("latin-1"), keep_blank_values=True)
-        answer = self._routes.get((method, path))
-        if answer is not None:
-            return answer(query, body)
-        if path == "/v1/charges" and method == b"GET":
-            return self._look_up(self._authenticate(headers), query.get("reference"), None)
-        if path.startswith("/v1/charges/") and method == b"GET":
-            return self._look_up(self._authenticate(headers), None, path.removeprefix("/v1/charges/"))
-        if path.startswith("/admin/settle/") and method == b"POST":
-            return self._settle(path.removeprefix("/admin/settle/"), body)
-        if path.startswith(("/v1/charges", "/admin/settle/")) or any(path == known for _, known in self._routes):
+        if path.startswith("/v1/"):
+            return self._route_v1(method, path, query.get("reference"), headers, body)
+        if path.startswith("/admin/"):
+            return self._admin.handle(method, path, query, body)
+        if path.startswith("/page/"):
+            return self._pages.handle(method, path.removeprefix("/page/"), body)
+        if path != "/health":
+            raise Refusal(404, "not_found", "There is nothing at this address.")
+        if method != b"GET":
             raise Refusal(405, "method_not_allowed", "This address does not take that method.")
-        raise Refusal(404, "not_found", "There is nothing at this address.")
+        return Reply(200, b'{"status":"ok"}')
 
-    def _authenticate(self, headers: Mapping[bytes, bytes]) -> Merchant:
+    def _route_v1(
+        self, method: bytes, path: str, references: list[str] | None, headers: _Headers, body: bytes
+    ) -> Reply:
+        act: _Act
+        match method, path.split("/")[2:]:
+            case b"GET", ["charges" | "actions" | "sessions" as shelf]:
+                return self._look_up(self._authenticate(headers), shelf, references, None)
+            case b"GET", ["charges" | "actions" | "sessions" as shelf, *names]:
+                return self._look_up(self._authenticate(headers), shelf, None, "/".join(names))
+            case b"POST", ["charges", charge_id, "capture"]:
+                act = partial(self._capture, charge_id)
+            case b"POST", ["charges", charge_id, "void"]:
+                act = partial(self._void, charge_id)
+            case b"POST", ["charges", charge_id, "refund"]:
+                act = partial(self._refund, charge_id)
+            case b"POST", ["sessions"]:
+                act = partial(self._open_session, headers.get(b"host", b"127.0.0.1"))
+            case b"POST", ["sessions", session_id, "expire"]:
+                act = partial(self._expire_session, session_id)
+            case _, ["charges" | "actions" | "sessions", *_]:
+                raise Refusal(405, "method_not_allowed", "This address does not take that method.")
+            case _:
+                raise Refusal(404, "not_found", "There is nothing at this address.")
+        # The address belongs to what a key stands for: the same body elsewhere is another request.
+        return self._send(headers, body, path.encode() + b"\n" + body, partial(self._execute, act=act))
+
+    def _authenticate(self, headers: _Headers) -> Merchant:
         credentials = headers.get(b"authorization", b"")
         account = self._accounts.get(credentials)
         if account is None:
@@ -146,58 +145,63 @@ class App:
             account = self._accounts[credentials] = (found[2].decode(), found[1] == b"live")
         return self.bank.merchant(account[0], is_live=account[1])
 
-    def _charge(self, headers: Mapping[bytes, bytes], body: bytes) -> Reply:
+    # what moves money, under a key
+
+    def _send(self, headers: _Headers, body: bytes, identity: bytes, execute: _Execute) -> Reply:
+        """Do what a request asks for once; `identity` is what must be the same when its key comes again."""
         merchant = self._authenticate(headers)
         raw_key = headers.get(b"idempotency-key")
         if raw_key is None:
-            raise Refusal(400, "idempotency_key_missing", "A charge needs an Idempotency-Key header.")
+            raise Refusal(400, "idempotency_key_missing", "What moves money needs an Idempotency-Key header.")
         if _IDEMPOTENCY_KEY.fullmatch(raw_key) is None:
             raise Refusal(400, "idempotency_key_invalid", "The key must be 1 to 255 visible ASCII characters.")
         key = raw_key.decode("ascii")
         weather = self.chaos.of_sending(key)
         try:
-            reply = self._charge_in(weather, merchant, key, body)
+            reply = self._send_in(weather, merchant, key, body=body, identity=identity, execute=execute)
         except Refusal as refusal:
-            reply = _problem(refusal.status, refusal.code, refusal.message)
+            reply = refused(refusal)
         reply.delay_s += weather.delay_s
         return reply
 
-    def _charge_in(self, weather: Weather, merchant: Merchant, key: str, body: bytes) -> Reply:
-        """Charge under what the chaos dial has in store for this sending."""
+    def _send_in(
+        self, weather: Weather, merchant: Merchant, key: str, *, body: bytes, identity: bytes, execute: _Execute
+    ) -> Reply:
+        """Execute or replay under what the chaos dial has in store for this sending."""
         fault = weather.fault
         if weather.is_slow:
             self.bank.faults["slow"] += 1
         if fault is Fault.RATE_LIMIT:
             self.bank.faults[fault] += 1
             headers = JSON + b"retry-after: %d\r\n" % self.chaos.dial.retry_after_s
-            return _problem(429, "rate_limited", "Too many requests; nothing was done.", headers)
+            return problem(429, "rate_limited", "Too many requests; nothing was done.", headers)
         if fault is Fault.ERROR_BEFORE:
             self.bank.faults[fault] += 1
-            return _server_error()
-        digest = hashlib.blake2b(body, digest_size=16).hexdigest()
+            return server_error()
+        digest = hashlib.blake2b(identity, digest_size=16).hexdigest()
         remembered = self.bank.recall(merchant, key, digest)
         if remembered is not None:
             reply = self._replay(remembered)
             if fault is Fault.ERROR_AFTER:
                 self.bank.faults["error_on_replay"] += 1
-                reply = _server_error()
+                reply = server_error()
         else:
-            reply = self._execute(weather, merchant, key, digest, body)
+            reply = execute(weather, merchant, key, digest, body)
         if fault is Fault.DROP:
             self.bank.faults[fault] += 1
             reply.is_dropped = True
         return reply
 
     def _replay(self, remembered: RememberedKey) -> Reply:
-        return _server_error(REPLAYED) if remembered.is_error else Reply(201, _encode(remembered.answer), REPLAYED)
+        return server_error(REPLAYED) if remembered.is_error else Reply(201, encode(remembered.answer), REPLAYED)
 
-    def _execute(self, weather: Weather, merchant: Merchant, key: str, digest: str, raw_body: bytes) -> Reply:
+    def _charge(self, weather: Weather, merchant: Merchant, key: str, digest: str, raw_body: bytes) -> Reply:
         """Charge the card: the key is new, or was forgotten."""
-        body, behaviour = _read_charge(raw_body)
+        body, behaviour = read_charge(raw_body)
         manner = behaviour.manner
         if manner is Manner.ERROR_BEFORE and self._errs_once(merchant, key):
             self.bank.faults[Fault.ERROR_BEFORE] += 1
-            return _server_error()
+            return server_error()
         is_error = weather.fault is Fault.ERROR_AFTER or (
             manner is Manner.ERROR_AFTER and self._errs_once(merchant, key)
         )
@@ -213,15 +217,16 @@ class App:
             is_error=is_error,
             busy_s=delay_s + weather.delay_s,
             answer_as=_LIES.get(manner),
+            manner=manner.value if behaviour.is_later else None,
         )
         if is_error:
             self.bank.faults[Fault.ERROR_AFTER] += 1
-            return _server_error()
+            return server_error()
         if manner is Manner.HTML:
             return Reply(200, b"<html><body>Please wait</body></html>", b"content-type: text/html\r\n")
         if manner is Manner.DROP:
             self.bank.faults[Fault.DROP] += 1
-        return Reply(201, _encode(answer), JSON, delay_s, manner is Manner.DROP)
+        return Reply(201, encode(answer), JSON, delay_s, manner is Manner.DROP)
 
     def _errs_once(self, merchant: Merchant, key: str) -> bool:
         """Whether this is the first time that a key meets the error its token asks for."""
@@ -231,55 +236,80 @@ class App:
         self._erred.add(name)
         return True
 
-    def _look_up(self, merchant: Merchant, references: list[str] | None, charge_id: str | None) -> Reply:
+    def _execute(
+        self, weather: Weather, merchant: Merchant, key: str, digest: str, raw_body: bytes, *, act: _Act
+    ) -> Reply:
+        """Do anything but a charge: the key is new, or was forgotten."""
+        is_error = weather.fault is Fault.ERROR_AFTER
+        kept_key = None if is_error and not self._cache_errors else key
+        answer = act(merchant, raw_body, Sending(kept_key, digest, is_error, weather.delay_s))
+        if is_error:
+            self.bank.faults[Fault.ERROR_AFTER] += 1
+            return server_error()
+        return Reply(201, encode(answer))
+
+    def _capture(self, charge_id: str, merchant: Merchant, raw_body: bytes, sending: Sending) -> Answer:
+        body = read_capture(raw_body)
+        decide: Callable[[Charge, str | None], Decision]
+        decide = partial(decide_capture, amount=body.amount, is_final=body.final)
+        return self.bank.act(merchant, charge_id, decide, body.reference, sending)
+
+    def _void(self, charge_id: str, merchant: Merchant, raw_body: bytes, sending: Sending) -> Answer:
+        return self.bank.act(merchant, charge_id, decide_void, read_void(raw_body).reference, sending)
+
+    def _refund(self, charge_id: str, merchant: Merchant, raw_body: bytes, sending: Sending) -> Answer:
+        body, dial = read_refund(raw_body), self.chaos.dial
+        settle_s, fail_s = dial.refund_settle_ms / 1000, dial.refund_fails_later_ms / 1000
+        decide = partial(decide_refund, amount=body.amount, settle_s=settle_s, fail_s=fail_s)
+        return self.bank.act(merchant, charge_id, decide, body.reference, sending)
+
+    def _open_session(self, host: bytes, merchant: Merchant, raw_body: bytes, sending: Sending) -> Answer:
+        body, items = read_session(raw_body)
+        if _HOST.fullmatch(host) is None:
+            raise Refusal(400, "invalid_request", "The Host header is not a name or an address.")
+        origin = f"http://{host.decode('ascii')}"
+        return self.bank.sessions.open(merchant, body.reference, items, body.return_url, origin=origin, sending=sending)
+
+    def _expire_session(self, session_id: str, merchant: Merchant, raw_body: bytes, sending: Sending) -> Answer:
+        read_expire(raw_body)
+        if self.bank.sessions.find(merchant, session_id) is None:
+            raise Refusal(404, "not_found", f"There is no session {session_id}.")
+        return self.bank.sessions.view(self.bank.sessions.expire(session_id, sending))
+
+    # what only asks
+
+    def _look_up(self, merchant: Merchant, shelf: str, references: list[str] | None, name: str | None) -> Reply:
         fails, delay_s = self.chaos.of_look_up()
         if fails:
             self.bank.faults["look_up_error"] += 1
-            reply = _server_error()
-        elif charge_id is not None:
-            charge = self.bank.find(merchant, charge_id)
-            if charge is None:
-                reply = _problem(404, "not_found", f"There is no charge {charge_id}.")
-            else:
-                reply = Reply(200, _encode(charge))
+            reply = server_error()
+        elif name is not None:
+            found = self._find(merchant, shelf, name)
+            what = shelf.removesuffix("s")
+            reply = problem(404, "not_found", f"There is no {what} {name}.") if found is None else _found(found)
         elif references is None:
-            reply = _problem(400, "reference_missing", "Ask with ?reference= or for /v1/charges/{id}.")
+            reply = problem(400, "reference_missing", f"Ask with ?reference= or for /v1/{shelf}/{{id}}.")
         else:
-            charges = self.bank.search(merchant, references[0], self.chaos.dial.search_lag_ms / 1000)
-            reply = Reply(200, _encode({"data": charges}))
+            reply = _found({"data": self._search(merchant, shelf, references[0])})
         reply.delay_s += delay_s
         return reply
 
-    def _turn_dial(self, _query: _Query, body: bytes) -> Reply:
-        self.chaos.set(_read(_decode_dial, body))
-        return Reply(200, _encode(self.chaos.dial))
+    def _find(self, merchant: Merchant, shelf: str, name: str) -> Answer | None:
+        if shelf == "charges":
+            return self.bank.find(merchant, name)
+        return self.bank.find_action(merchant, name) if shelf == "actions" else self.bank.sessions.find(merchant, name)
 
-    def _page_charges(self, query: _Query, _body: bytes) -> Reply:
-        start, limit = _whole_number(query, "cursor", 0), _whole_number(query, "limit", 100)
-        charges = self.bank.page(start, min(max(limit, 1), MAX_PAGE))
-        end = start + len(charges)
-        cursor = str(end) if end < self.bank.charge_count else None
-        return Reply(200, _encode({"data": charges, "next_cursor": cursor}))
+    def _search(self, merchant: Merchant, shelf: str, reference: str) -> object:
+        lag_s = self.chaos.dial.search_lag_ms / 1000
+        if shelf == "charges":
+            return self.bank.search(merchant, reference, lag_s)
+        if shelf == "actions":
+            return self.bank.search_actions(merchant, reference, lag_s)
+        return self.bank.sessions.search(merchant, reference, lag_s)
 
-    def _list_references(self, query: _Query, _body: bytes) -> Reply:
-        status = query.get("status", [None])[0]
-        if status not in (None, SUCCEEDED, DECLINED, PENDING):
-            raise Refusal(400, "invalid_request", "status is succeeded, declined or pending.")
-        return Reply(200, _encode(self.bank.references(status)))
 
-    def _forget_keys(self, _query: _Query, _body: bytes) -> Reply:
-        return Reply(200, _encode({"forgotten": self.bank.forget_keys()}))
-
-    def _settle(self, charge_id: str, body: bytes) -> Reply:
-        settlement = _read(_decode_settlement, body)
-        code = (settlement.decline_code or "card_declined") if settlement.status == DECLINED else None
-        return Reply(200, _encode(self.bank.settle(charge_id, settlement.status, code)))
-
-    def _reset(self, _query: _Query, _body: bytes) -> Reply:
-        self.bank.reset()
-        self.chaos.set(self.chaos.dial)
-        self._erred.clear()
-        return Reply(200, b'{"status":"ok"}')
+def _found(thing: object) -> Reply:
+    return Reply(200, encode(thing))
 
 
 def _decide(behaviour: Behaviour, weather: Weather) -> tuple[str, str | None]:
@@ -288,37 +318,3 @@ def _decide(behaviour: Behaviour, weather: Weather) -> tuple[str, str | None]:
     if weather.declines:
         return DECLINED, "card_declined"
     return (PENDING if behaviour.manner is Manner.PENDING else SUCCEEDED), None
-
-
-def _read(decode: Callable[[bytes], _T], body: bytes) -> _T:
-    try:
-        return decode(body)
-    except msgspec.ValidationError as error:
-        raise Refusal(400, "invalid_request", str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refusal(400, "malformed_json", f"The body is not JSON that can be read: {error}") from None
-
-
-def _read_charge(raw_body: bytes) -> tuple[ChargeBody, Behaviour]:
-    body = _read(_decode_charge, raw_body)
-    if not 0 < body.amount <= MAX_AMOUNT:
-        raise Refusal(400, "invalid_amount", f"amount is a whole number of minor units from 1 to {MAX_AMOUNT}.")
-    if body.currency not in CURRENCIES:
-        raise Refusal(400, "invalid_currency", "currency is an ISO 4217 code in capitals.")
-    if _REFERENCE.fullmatch(body.reference) is None:
-        raise Refusal(400, "invalid_reference", "reference is 1 to 64 visible ASCII characters.")
-    if body.description is not None and len(body.description) > _MAX_DESCRIPTION:
-        raise Refusal(400, "invalid_request", f"description has at most {_MAX_DESCRIPTION} characters.")
-    behaviour = behaviour_of(body.token)
-    if behaviour is None:
-        raise Refusal(400, "invalid_token", "This payment token is not known.")
-    return body, behaviour
-
-
-def _whole_number(query: _Query, name: str, default: int) -> int:
-    text = query.get(name, [""])[0]
-    if not text:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 19):  # noqa: PLR2004 - fits 64 bits
-        raise Refusal(400, "invalid_request", f"{name} is a whole number.")
-    return int(text)

@@ -1,106 +1,81 @@
-"""What the simulated PSP keeps: charges, idempotency keys and the books. In memory, no I/O, time injected.
+"""What the simulated PSP keeps: charges, actions on them, idempotency keys and the books. In memory, time injected.
 
 Idempotency keys belong to a merchant account and live for `key_window_s`. After that a key is really forgotten: the
-same key charges again, as at real PSPs.
+same key charges again, as at real PSPs. What runs out by itself (authorizations, sessions, pending refunds) does so at
+the next look after its time.
 """
 
+import heapq
+import math
 from collections import Counter
 from collections.abc import Callable
 
 import msgspec
 
-SUCCEEDED, DECLINED, PENDING = "succeeded", "declined", "pending"
+from coatcheck.simulator.actions import ID_PREFIXES, Decision, after_action, after_expiry, after_failure
+from coatcheck.simulator.records import (
+    AUTHORIZED,
+    DECLINED,
+    FAILED,
+    PENDING,
+    REFUND,
+    SUCCEEDED,
+    VOID,
+    Acted,
+    Action,
+    ActionDecided,
+    Answer,
+    Booked,
+    Charge,
+    ChargeBody,
+    ChargeExpired,
+    Disputed,
+    Entry,
+    Happening,
+    Keyed,
+    KeysForgotten,
+    Merchant,
+    Refusal,
+    RememberedKey,
+    Reset,
+    Sending,
+    SessionEnded,
+    SessionOpened,
+    SessionTried,
+    Settled,
+    add_position,
+    newest_first,
+)
+from coatcheck.simulator.sessions import Sessions
+from coatcheck.simulator.tally import Tally
+from coatcheck.simulator.tokens import Manner
 
+__all__ = [
+    "DECLINED",
+    "PENDING",
+    "SUCCEEDED",
+    "Bank",
+    "Charge",
+    "ChargeBody",
+    "Entry",
+    "KeysForgotten",
+    "Merchant",
+    "Refusal",
+    "RememberedKey",
+    "Reset",
+    "Settled",
+]
 
-class Refusal(Exception):  # noqa: N818 - a refusal is an answer of the PSP, not a fault of it
-    """A request the PSP turns down: HTTP status, stable code, and what to change."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-
-
-class ChargeBody(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """The body of a charge; `amount` in minor units of `currency`."""
-
-    amount: int
-    currency: str
-    token: str
-    reference: str
-    description: str | None = None
-
-
-class Charge(msgspec.Struct, frozen=True, gc=False):
-    """One charge, as it is answered; `created` in Unix seconds."""
-
-    id: str
-    status: str
-    amount: int
-    currency: str
-    reference: str
-    decline_code: str | None
-    livemode: bool
-    created: int
-
-
-class Booked(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="entry", tag="charge"):
-    """A charge was made. `key` is None where the PSP did not remember it; `answer` is what the key replays."""
-
-    account: str
-    at: float
-    charge: Charge
-    key: str | None
-    digest: str
-    answer: Charge
-    is_error: bool
-    busy_s: float
-
-
-class Settled(msgspec.Struct, frozen=True, tag_field="entry", tag="settle"):
-    """A pending charge was decided."""
-
-    id: str
-    status: str
-    decline_code: str | None
-
-
-class KeysForgotten(msgspec.Struct, frozen=True, tag_field="entry", tag="forget_keys"):
-    """All idempotency keys were forgotten."""
-
-
-class Reset(msgspec.Struct, frozen=True, tag_field="entry", tag="reset"):
-    """Everything was forgotten."""
-
-
-Entry = Booked | Settled | KeysForgotten | Reset
-
-
-class RememberedKey(msgspec.Struct, frozen=True, gc=False):
-    """What an idempotency key replays; until `busy_until` its first request counts as still running."""
-
-    digest: str
-    created_at: float
-    busy_until: float
-    answer: Charge
-    is_error: bool
-
-
-class Merchant:
-    """One merchant account in one mode, as its API key names it."""
-
-    __slots__ = ("account", "by_reference", "is_live", "keys")
-
-    def __init__(self, account: str, *, is_live: bool) -> None:
-        self.account = account
-        self.is_live = is_live
-        self.keys: dict[str, RememberedKey] = {}
-        self.by_reference: dict[str, tuple[int, ...]] = {}
+AUTHORIZATION_LIFE_S = 7 * 86_400
+SESSION_LIFE_S = 1_800
+_SHORT_LIFE_S = 1  # of tok_authorization_expires
 
 
 class Bank:
-    """Charges cards, remembers keys and keeps the books. Every change is an Entry, so a journal can rebuild it."""
+    """Charges cards, remembers keys and keeps the books. Every change is an Entry, so a journal can rebuild it.
+
+    `tell`, when set, hears what the PSP tells its merchants, after it has taken effect.
+    """
 
     def __init__(
         self,
@@ -109,12 +84,17 @@ class Bank:
         key_window_s: float,
         series: str = "",
         record: Callable[[Entry], None] | None = None,
+        authorization_life_s: float = AUTHORIZATION_LIFE_S,
+        session_life_s: float = SESSION_LIFE_S,
     ) -> None:
         self.key_window_s = key_window_s
         self.record = record
+        self.tell: Callable[[Happening], None] | None = None
         self._clock = clock
         self._series = series
         self._serial = 0
+        self._authorization_life_s = authorization_life_s
+        self._session_life_s = session_life_s
         self._clear()
 
     def _clear(self) -> None:
@@ -122,11 +102,58 @@ class Bank:
         self._merchants: dict[tuple[str, bool], Merchant] = {}
         self._charges: list[Charge] = []
         self._booked_at: list[float] = []
+        self._owners: list[Merchant] = []
         self._position_of: dict[str, int] = {}
-        self._statuses: Counter[str] = Counter()
-        self._totals: dict[str, tuple[int, int]] = {}
-        self._succeeded: dict[str, int] = {}
-        self._charged_twice: dict[str, None] = {}
+        self._manners: dict[str, str] = {}  # of the charges whose token decides what happens later
+        self._authorize_only: set[str] = set()
+        self._actions: list[Action] = []
+        self._acted_at: list[float] = []
+        self._action_position_of: dict[str, int] = {}
+        self._dues: list[tuple[float, str, str]] = []  # when, whose status, and the status it must still have
+        self._tally = Tally()
+        self.sessions = Sessions(self, life_s=self._session_life_s)
+
+    # time and names
+
+    def now(self) -> float:
+        """Tell the time, after letting run out what has run out by then."""
+        now = self._clock()
+        while self._dues and self._dues[0][0] <= now:
+            at, name, status = heapq.heappop(self._dues)
+            if name.startswith("cs_"):
+                self.sessions.run_out(name, at)
+            elif name in self._action_position_of:
+                self._run_out_action(name, status, at)
+            elif name in self._position_of and self._charges[self._position_of[name]].status == status:
+                self.enter(ChargeExpired(name, at))
+        return now
+
+    def _run_out_action(self, name: str, status: str, at: float) -> None:
+        if self._actions[self._action_position_of[name]].status != status:
+            return
+        if status == PENDING:
+            self.enter(ActionDecided(name, SUCCEEDED, None, at))
+        else:
+            self.enter(ActionDecided(name, FAILED, "bank_returned", at))
+
+    def set_due(self, at: float, name: str, status: str) -> None:
+        """Let something run out at a time, if it then still has this status."""
+        heapq.heappush(self._dues, (at, name, status))
+
+    def new_id(self, prefix: str, ahead: int = 1) -> str:
+        """Name the next thing, or the one so many after it. An id is never given twice."""
+        return f"{prefix}_{self._series}{self._serial + ahead:08d}"
+
+    def number(self) -> None:
+        """Count one more thing that got an id."""
+        self._serial += 1
+
+    def announce(self, kind: str, account: str, at: float, thing: Answer) -> None:
+        """Tell the merchant."""
+        if self.tell is not None:
+            self.tell(Happening(kind, account, at, thing, self._serial))
+
+    # merchants and keys
 
     def merchant(self, account: str, *, is_live: bool) -> Merchant:
         """Find a merchant account, opening it on first use."""
@@ -145,10 +172,29 @@ class Bank:
             del merchant.keys[key]
             return None
         if remembered.digest != digest:
-            raise Refusal(422, "idempotency_key_reused", "This key was used for a request with another body.")
+            raise Refusal(422, "idempotency_key_reused", "This key was used for another request.")
         if now < remembered.busy_until:
             raise Refusal(409, "idempotency_key_in_use", "The first request with this key is still running.")
         return remembered
+
+    def remember(self, merchant: Merchant, entry: Keyed, answer: Answer) -> None:
+        """Keep what an entry's key replays, if the entry has one."""
+        if entry.key is not None:
+            merchant.keys[entry.key] = RememberedKey(
+                entry.digest, entry.at, entry.at + entry.busy_s, answer, entry.is_error
+            )
+
+    def forget_keys(self) -> int:
+        """Forget all idempotency keys at once; returns how many there were."""
+        count = sum(len(merchant.keys) for merchant in self._merchants.values())
+        self.enter(KeysForgotten())
+        return count
+
+    def reset(self) -> None:
+        """Forget everything: charges, keys and books."""
+        self.enter(Reset())
+
+    # charges
 
     def charge(
         self,
@@ -162,26 +208,18 @@ class Bank:
         is_error: bool,
         busy_s: float,
         answer_as: Callable[[Charge], Charge] | None = None,
+        manner: str | None = None,
     ) -> Charge:
-        """Charge a card now and return what is answered: the charge, or what `answer_as` makes of it.
+        """Charge or authorize a card now and return what is answered: the charge, or what `answer_as` makes of it.
 
-        The key, unless None, replays that answer; `is_error` makes it replay a server error instead.
+        The key, unless None, replays that answer; `is_error` makes it replay a server error instead. `manner` names
+        the token when it decides what happens to the charge later.
         """
-        now = self._clock()
-        self._serial += 1
-        charge = Charge(
-            f"ch_{self._series}{self._serial:08d}",
-            status,
-            body.amount,
-            body.currency,
-            body.reference,
-            decline_code,
-            merchant.is_live,
-            int(now),
-        )
+        now = self.now() if self._dues else self._clock()
+        charge = self.draft(merchant, body, status=status, decline_code=decline_code, now=now, manner=manner)
         answer = answer_as(charge) if answer_as else charge
-        self._enter(
-            Booked(
+        if self.record is not None:
+            entry = Booked(
                 account=merchant.account,
                 at=now,
                 charge=charge,
@@ -190,46 +228,109 @@ class Bank:
                 answer=answer,
                 is_error=is_error,
                 busy_s=busy_s,
+                capture=body.capture,
+                manner=manner,
             )
-        )
+            self.record(entry)
+        # What apply_charge does, without an Entry that nobody keeps.
+        if key is not None:
+            merchant.keys[key] = RememberedKey(digest, now, now + busy_s, answer, is_error)
+        if manner is not None or not body.capture:
+            self._note_later(charge, manner, capture=body.capture)
+        self._book(merchant, charge, now)
         return answer
+
+    def draft(
+        self,
+        merchant: Merchant,
+        body: ChargeBody,
+        *,
+        status: str,
+        decline_code: str | None,
+        now: float,
+        manner: str | None,
+        ahead: int = 1,
+    ) -> Charge:
+        """Make out a charge that is not yet booked; `status` succeeded means authorized where nothing is captured."""
+        captured, expires_at = 0, None
+        if status == SUCCEEDED:
+            if body.capture:
+                captured = body.amount
+            else:
+                status, expires_at = AUTHORIZED, self._expiry(now, manner)
+        return Charge(
+            f"ch_{self._series}{self._serial + ahead:08d}",
+            status,
+            body.amount,
+            body.currency,
+            body.reference,
+            decline_code,
+            merchant.is_live,
+            int(now),
+            captured,
+            0,
+            expires_at,
+        )
+
+    def _expiry(self, now: float, manner: str | None) -> int:
+        life_s = _SHORT_LIFE_S if manner == Manner.AUTHORIZATION_EXPIRES else self._authorization_life_s
+        return math.ceil(now + life_s)
 
     def settle(self, charge_id: str, status: str, decline_code: str | None = None) -> Charge:
         """Decide a pending charge. Raises Refusal when it is unknown or already decided."""
+        now = self.now()
+        charge = self.charge_of(charge_id)
+        if charge.status != PENDING:
+            raise Refusal(409, "not_pending", f"The charge is already {charge.status}.")
+        expires_at = None
+        if status == SUCCEEDED and charge_id in self._authorize_only:
+            status, expires_at = AUTHORIZED, self._expiry(now, self._manners.get(charge_id))
+        self.enter(Settled(charge_id, status, decline_code, now, expires_at))
+        return self.charge_of(charge_id)
+
+    def expire(self, charge_id: str) -> Charge:
+        """Let an authorization run out now. Raises Refusal."""
+        now = self.now()
+        charge = self.charge_of(charge_id)
+        if charge.status != AUTHORIZED:
+            raise Refusal(409, "charge_not_authorized", f"The charge is {charge.status}.")
+        self.enter(ChargeExpired(charge_id, now))
+        return self.charge_of(charge_id)
+
+    def dispute(self, charge_id: str) -> Charge:
+        """Let the cardholder dispute a charge. Raises Refusal when nothing was captured, or it is disputed already."""
+        now = self.now()
+        charge = self.charge_of(charge_id)
+        if charge.disputed or not charge.amount_captured:
+            why = "disputed already" if charge.disputed else f"{charge.status}: nothing was captured"
+            raise Refusal(409, "charge_not_disputable", f"The charge is {why}.")
+        self.enter(Disputed(charge_id, now))
+        return self.charge_of(charge_id)
+
+    def charge_of(self, charge_id: str) -> Charge:
+        """Find any merchant's charge by its id. Raises Refusal."""
         position = self._position_of.get(charge_id)
         if position is None:
             raise Refusal(404, "not_found", f"There is no charge {charge_id}.")
-        if self._charges[position].status != PENDING:
-            raise Refusal(409, "not_pending", f"The charge is already {self._charges[position].status}.")
-        self._enter(Settled(charge_id, status, decline_code))
         return self._charges[position]
-
-    def forget_keys(self) -> int:
-        """Forget all idempotency keys at once; returns how many there were."""
-        count = sum(len(merchant.keys) for merchant in self._merchants.values())
-        self._enter(KeysForgotten())
-        return count
-
-    def reset(self) -> None:
-        """Forget everything: charges, keys and books."""
-        self._enter(Reset())
 
     def find(self, merchant: Merchant, charge_id: str) -> Charge | None:
         """Find a merchant's charge by its id; it is visible at once."""
+        self.now()
         position = self._position_of.get(charge_id)
-        if position is None:
+        if position is None or self._owners[position] is not merchant:
             return None
-        charge = self._charges[position]
-        return charge if position in merchant.by_reference.get(charge.reference, ()) else None
+        return self._charges[position]
 
     def search(self, merchant: Merchant, reference: str, lag_s: float = 0) -> list[Charge]:
         """List a merchant's charges with a reference, newest first, leaving out those younger than the lag."""
-        visible_at = self._clock() - lag_s
-        positions = merchant.by_reference.get(reference, ())
-        return [self._charges[position] for position in reversed(positions) if self._booked_at[position] <= visible_at]
+        visible_at = self.now() - lag_s
+        positions = newest_first(merchant.by_reference, reference, self._booked_at, visible_at)
+        return [self._charges[position] for position in positions]
 
     def page(self, start: int, limit: int) -> list[Charge]:
         """List charges of all merchants, oldest first, from a position."""
+        self.now()
         return self._charges[start : start + limit]
 
     @property
@@ -237,21 +338,108 @@ class Bank:
         """How many charges there are, of any status."""
         return len(self._charges)
 
+    # actions
+
+    def act(
+        self,
+        merchant: Merchant,
+        charge_id: str,
+        decide: Callable[[Charge, str | None], Decision],
+        reference: str,
+        sending: Sending,
+    ) -> Action:
+        """Capture, void or refund a charge as `decide` says of it. Raises Refusal, also on a charge of another's."""
+        now = self.now()
+        charge = self.find(merchant, charge_id)
+        if charge is None:
+            raise Refusal(404, "not_found", f"There is no charge {charge_id}.")
+        decision = decide(charge, self._manners.get(charge_id))
+        action = Action(
+            self.new_id(ID_PREFIXES[decision.kind]),
+            decision.kind,
+            charge_id,
+            decision.amount,
+            charge.currency,
+            reference,
+            decision.status,
+            decision.failure_code,
+            charge.livemode,
+            int(now),
+        )
+        self.enter(
+            Acted(
+                account=merchant.account,
+                at=now,
+                key=sending.key,
+                digest=sending.digest,
+                is_error=sending.is_error,
+                busy_s=sending.busy_s,
+                action=action,
+                is_final=decision.is_final,
+                due_at=None if decision.due_s is None else now + decision.due_s,
+            )
+        )
+        return action
+
+    def settle_refund(self, refund_id: str, status: str) -> Action:
+        """Decide a pending refund. Raises Refusal when it is unknown or already decided."""
+        now = self.now()
+        refund = self._refund_of(refund_id)
+        if refund.status != PENDING:
+            raise Refusal(409, "not_pending", f"The refund is already {refund.status}.")
+        self.enter(ActionDecided(refund_id, status, "refund_declined" if status == FAILED else None, now))
+        return self._refund_of(refund_id)
+
+    def fail_refund(self, refund_id: str) -> Action:
+        """Let a refund that succeeded come back from the cardholder's bank. Raises Refusal."""
+        now = self.now()
+        refund = self._refund_of(refund_id)
+        if refund.status != SUCCEEDED:
+            raise Refusal(409, "refund_not_succeeded", f"The refund is {refund.status}.")
+        self.enter(ActionDecided(refund_id, FAILED, "bank_returned", now))
+        return self._refund_of(refund_id)
+
+    def _refund_of(self, refund_id: str) -> Action:
+        position = self._action_position_of.get(refund_id)
+        if position is None or self._actions[position].object != REFUND:
+            raise Refusal(404, "not_found", f"There is no refund {refund_id}.")
+        return self._actions[position]
+
+    def find_action(self, merchant: Merchant, action_id: str) -> Action | None:
+        """Find a merchant's capture, void or refund by its id; it is visible at once."""
+        self.now()
+        position = self._action_position_of.get(action_id)
+        if position is None:
+            return None
+        action = self._actions[position]
+        return action if position in merchant.actions.get(action.reference, ()) else None
+
+    def search_actions(self, merchant: Merchant, reference: str, lag_s: float = 0) -> list[Action]:
+        """List a merchant's actions with a reference, newest first, leaving out those younger than the lag."""
+        visible_at = self.now() - lag_s
+        positions = newest_first(merchant.actions, reference, self._acted_at, visible_at)
+        return [self._actions[position] for position in positions]
+
+    def page_actions(self, start: int, limit: int) -> list[Action]:
+        """List actions of all merchants, oldest first, from a position."""
+        self.now()
+        return self._actions[start : start + limit]
+
+    @property
+    def action_count(self) -> int:
+        """How many captures, voids and refunds there are, failed ones too."""
+        return len(self._actions)
+
+    # the books
+
     def books(self) -> dict[str, object]:
-        """Sum up what was really charged: succeeded charges per currency, and every reference charged twice."""
-        return {
-            "charges": len(self._charges),
-            "statuses": dict(self._statuses),
-            "totals": {
-                currency: {"count": count, "amount": amount}
-                for currency, (count, amount) in sorted(self._totals.items())
-            },
-            "charged_twice": list(self._charged_twice),
-            "faults": dict(self.faults),
-        }
+        """Sum up what was really charged, captured and refunded, and name every reference that went wrong."""
+        self.now()
+        return {"charges": len(self._charges), **self._tally.report(), "faults": dict(self.faults)}
 
     def references(self, status: str | None) -> dict[str, tuple[int, int, str]]:
         """Map each reference to [count, amount, currency] of its charges, of one status or of all."""
+        self.now()
         found: dict[str, tuple[int, int, str]] = {}
         for charge in self._charges:
             if status is None or charge.status == status:
@@ -260,7 +448,10 @@ class Bank:
                 found[charge.reference] = (count + 1, amount + charge.amount, same)
         return found
 
-    def _enter(self, entry: Entry) -> None:
+    # changes
+
+    def enter(self, entry: Entry) -> None:
+        """Write a change down, then let it take effect."""
         if self.record is not None:
             self.record(entry)
         self.apply(entry)
@@ -269,41 +460,106 @@ class Bank:
         """Let a change take effect: a new one, or one read back from the journal."""
         match entry:
             case Booked():
-                self._apply_charge(entry)
-            case Settled():
-                position = self._position_of[entry.id]
-                pending = self._charges[position]
-                self._statuses[pending.status] -= 1
-                decided = msgspec.structs.replace(pending, status=entry.status, decline_code=entry.decline_code)
-                self._charges[position] = decided
-                self._count(decided)
+                self.apply_charge(entry)
+            case Acted():
+                self._apply_action(entry)
+            case ActionDecided():
+                self._apply_decided(entry)
+            case Settled() | ChargeExpired() | Disputed():
+                self._apply_to_charge(entry)
+            case SessionOpened() | SessionTried() | SessionEnded():
+                self.sessions.apply(entry)
             case KeysForgotten():
                 for merchant in self._merchants.values():
                     merchant.keys.clear()
             case Reset():
                 self._clear()
 
-    def _apply_charge(self, entry: Booked) -> None:
-        charge = entry.charge
-        merchant = self.merchant(entry.account, is_live=charge.livemode)
+    def apply_charge(self, entry: Booked) -> None:
+        """Let a charge take effect."""
+        merchant = self.merchant(entry.account, is_live=entry.charge.livemode)
+        self.remember(merchant, entry, entry.answer)
+        self._note_later(entry.charge, entry.manner, capture=entry.capture)
+        self._book(merchant, entry.charge, entry.at)
+
+    def _note_later(self, charge: Charge, manner: str | None, *, capture: bool) -> None:
+        if manner is not None:
+            self._manners[charge.id] = manner
+        if not capture:
+            self._authorize_only.add(charge.id)
+            self._set_expiry(charge)
+
+    def _book(self, merchant: Merchant, charge: Charge, at: float) -> None:
         position = len(self._charges)
         self._charges.append(charge)
-        self._booked_at.append(entry.at)
+        self._booked_at.append(at)
+        self._owners.append(merchant)
         self._position_of[charge.id] = position
-        merchant.by_reference[charge.reference] = (*merchant.by_reference.get(charge.reference, ()), position)
-        self._serial = max(self._serial, position + 1)
-        if entry.key is not None:
-            merchant.keys[entry.key] = RememberedKey(
-                entry.digest, entry.at, entry.at + entry.busy_s, entry.answer, entry.is_error
-            )
-        self._count(charge)
+        add_position(merchant.by_reference, charge.reference, position)
+        self._serial += 1
+        self._tally.add(charge)
+        if self.tell is not None:
+            self.announce(f"charge.{charge.status}", merchant.account, at, charge)
 
-    def _count(self, charge: Charge) -> None:
-        self._statuses[charge.status] += 1
-        if charge.status != SUCCEEDED:
-            return
-        count, amount = self._totals.get(charge.currency, (0, 0))
-        self._totals[charge.currency] = (count + 1, amount + charge.amount)
-        times = self._succeeded[charge.reference] = self._succeeded.get(charge.reference, 0) + 1
-        if times > 1:
-            self._charged_twice[charge.reference] = None
+    def _set_expiry(self, charge: Charge) -> None:
+        if charge.status == AUTHORIZED and charge.expires_at is not None:
+            self.set_due(charge.expires_at, charge.id, AUTHORIZED)
+
+    def _apply_to_charge(self, entry: Settled | ChargeExpired | Disputed) -> None:
+        match entry:
+            case Settled():
+                self._apply_settled(entry)
+            case ChargeExpired():
+                self._change(after_expiry(self.charge_of(entry.id)), "charge.expired", entry.at)
+            case Disputed():
+                disputed = msgspec.structs.replace(self.charge_of(entry.id), disputed=True)
+                self._change(disputed, "dispute.opened", entry.at)
+
+    def _apply_settled(self, entry: Settled) -> None:
+        pending = self.charge_of(entry.id)
+        decided = msgspec.structs.replace(
+            pending,
+            status=entry.status,
+            decline_code=entry.decline_code,
+            amount_captured=pending.amount if entry.status == SUCCEEDED else 0,
+            expires_at=entry.expires_at,
+        )
+        self._set_expiry(decided)
+        self._change(decided, f"charge.{entry.status}", entry.at)
+
+    def _apply_action(self, entry: Acted) -> None:
+        action = entry.action
+        merchant = self.merchant(entry.account, is_live=action.livemode)
+        position = len(self._actions)
+        self._actions.append(action)
+        self._acted_at.append(entry.at)
+        self._action_position_of[action.id] = position
+        add_position(merchant.actions, action.reference, position)
+        self._serial += 1
+        self.remember(merchant, entry, action)
+        if entry.due_at is not None:
+            self.set_due(entry.due_at, action.id, action.status)
+        self._tally.act(action)
+        self.announce(f"{action.object}.{action.status}", entry.account, entry.at, action)
+        if action.status != FAILED:
+            changed = after_action(self.charge_of(action.charge), action, is_final=entry.is_final)
+            told = None if action.object == REFUND else "charge.voided" if action.object == VOID else "charge.captured"
+            self._change(changed, told, entry.at)
+
+    def _apply_decided(self, entry: ActionDecided) -> None:
+        position = self._action_position_of[entry.id]
+        decided = msgspec.structs.replace(self._actions[position], status=entry.status, failure_code=entry.failure_code)
+        self._actions[position] = decided
+        if entry.status == FAILED:
+            self._tally.undo(decided)
+            self._change(after_failure(self.charge_of(decided.charge), decided), None, entry.at)
+        owner = self._owners[self._position_of[decided.charge]]
+        self.announce(f"refund.{entry.status}", owner.account, entry.at, decided)
+
+    def _change(self, after: Charge, told: str | None, at: float) -> None:
+        """Put a charge in the place of what it was."""
+        position = self._position_of[after.id]
+        self._tally.change(self._charges[position], after)
+        self._charges[position] = after
+        if told is not None:
+            self.announce(told, self._owners[position].account, at, after)

@@ -24,7 +24,13 @@ class Dial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     an answer. `max_faults_per_key`: after so many of these a key is left in peace, so that retries get through;
     0 means never. `decline_share`: declined although the token says otherwise. `latency_ms` (+ up to
     `latency_jitter_ms`) is added to every answer, `slow_ms` to a share of charges. `search_lag_ms`: how long a charge
-    stays invisible to the search by reference. `look_up_error_share`: 500 to a GET.
+    stays invisible to the search by reference. `look_up_error_share`: 500 to a GET. `refund_settle_ms`,
+    `refund_fails_later_ms`: when a refund of tok_refund_pending succeeds and one of tok_refund_fails_later comes back;
+    0 leaves both to an admin.
+
+    The webhook shares are probabilities per event: never sent, sent twice, sent `webhook_late_ms` late, held back
+    behind the next event; and what comes besides it: a forgery with a wrong signature, an authentic event with a wrong
+    amount.
     """
 
     seed: int = 1
@@ -41,6 +47,15 @@ class Dial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     decline_share: Share = 0
     look_up_error_share: Share = 0
     search_lag_ms: Milliseconds = 0
+    refund_settle_ms: Milliseconds = 0
+    refund_fails_later_ms: Milliseconds = 0
+    webhook_lost_share: Share = 0
+    webhook_duplicate_share: Share = 0
+    webhook_late_share: Share = 0
+    webhook_late_ms: Milliseconds = 2_000
+    webhook_reorder_share: Share = 0
+    webhook_forged_share: Share = 0
+    webhook_wrong_amount_share: Share = 0
 
     def __post_init__(self) -> None:
         shares = self.rate_limit_share + self.error_before_share + self.error_after_share + self.drop_after_charge_share
@@ -68,7 +83,19 @@ class Weather(msgspec.Struct, frozen=True, gc=False):
     declines: bool = False
 
 
+class Fate(msgspec.Struct, frozen=True, gc=False):
+    """What one event meets on its way to the merchant."""
+
+    is_lost: bool = False
+    is_duplicated: bool = False
+    is_late: bool = False
+    is_held_back: bool = False
+    has_forgery: bool = False
+    has_wrong_amount: bool = False
+
+
 _CALM = Weather()
+_SAFE = Fate()
 
 
 class Chaos:
@@ -77,6 +104,7 @@ class Chaos:
     def __init__(self, dial: Dial) -> None:
         self._sends: dict[str, int] = {}
         self._faults: dict[str, int] = {}
+        self._events: dict[str, int] = {}
         self._look_ups = 0
         self.set(dial)
 
@@ -84,15 +112,27 @@ class Chaos:
         """Turn the dial; counts of earlier sendings start again."""
         self.dial = dial
         self._seed = str(dial.seed).encode()[:64]
-        self._is_calm = dial == Dial(
-            seed=dial.seed,
-            slow_ms=dial.slow_ms,
-            retry_after_s=dial.retry_after_s,
-            max_faults_per_key=dial.max_faults_per_key,
-            look_up_error_share=dial.look_up_error_share,
-            search_lag_ms=dial.search_lag_ms,
+        # What touches a sending; the rest of the dial is for look-ups, refunds and webhooks.
+        self._is_calm = not (
+            dial.latency_ms
+            or dial.latency_jitter_ms
+            or dial.slow_share
+            or dial.drop_after_charge_share
+            or dial.error_before_share
+            or dial.error_after_share
+            or dial.rate_limit_share
+            or dial.decline_share
+        )
+        self._tells_safely = not (
+            dial.webhook_lost_share
+            or dial.webhook_duplicate_share
+            or dial.webhook_late_share
+            or dial.webhook_reorder_share
+            or dial.webhook_forged_share
+            or dial.webhook_wrong_amount_share
         )
         self._sends.clear()
+        self._events.clear()
         self._faults.clear()
         self._look_ups = 0
 
@@ -117,6 +157,24 @@ class Chaos:
         self._look_ups += 1
         error_draw, _, jitter_draw, _ = self._draws(f"/look-up/{self._look_ups}")
         return error_draw < dial.look_up_error_share, (dial.latency_ms + dial.latency_jitter_ms * jitter_draw) / 1000
+
+    def of_event(self, kind: str, reference: str) -> Fate:
+        """Draw what an event about a reference meets; the second of one kind about it draws anew."""
+        if self._tells_safely:
+            return _SAFE
+        name = f"{kind}/{reference}"
+        ordinal = self._events[name] = self._events.get(name, 0) + 1
+        lost, duplicate, late, reorder = self._draws(f"/event/{name}/{ordinal}")
+        forged, wrong_amount, _, _ = self._draws(f"/extra/{name}/{ordinal}")
+        dial = self.dial
+        return Fate(
+            lost < dial.webhook_lost_share,
+            duplicate < dial.webhook_duplicate_share,
+            late < dial.webhook_late_share,
+            reorder < dial.webhook_reorder_share,
+            forged < dial.webhook_forged_share,
+            wrong_amount < dial.webhook_wrong_amount_share,
+        )
 
     def _draws(self, text: str) -> tuple[float, float, float, float]:
         """Make four even draws from [0, 1) out of what names the event."""

@@ -10,3 +10,15 @@ CURRENCIES = frozenset(
     UZS VES VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW ZWG
     """.split()  # noqa: SIM905 - a table is easier to compare with the standard
 )
+
+_WITHOUT_DECIMALS = frozenset("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF".split())  # noqa: SIM905
+_WITH_THREE_DECIMALS = frozenset("BHD IQD JOD KWD LYD OMR TND".split())  # noqa: SIM905
+
+
+def in_words(amount: int, currency: str) -> str:
+    """Write minor units as a buyer reads them: 1234 EUR is 12.34 EUR."""
+    decimals = 0 if currency in _WITHOUT_DECIMALS else 3 if currency in _WITH_THREE_DECIMALS else 2
+    if not decimals:
+        return f"{amount} {currency}"
+    whole, part = divmod(amount, 10**decimals)
+    return f"{whole}.{part:0{decimals}d} {currency}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from coatcheck.simulator.bank import Entry
+from coatcheck.simulator.records import Entry
 
 
 class JournalError(Exception):

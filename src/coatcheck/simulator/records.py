@@ -1,0 +1,303 @@
+"""What the simulated PSP writes down: charges, actions on them, sessions, and every change as an Entry of the journal.
+
+Amounts are whole minor units; `created` and `expires_at` are Unix seconds. Fields with a default were not always there:
+a journal of an earlier version is still read.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+SUCCEEDED, DECLINED, PENDING = "succeeded", "declined", "pending"
+AUTHORIZED, VOIDED, EXPIRED = "authorized", "voided", "expired"
+CHARGE_STATUSES = (SUCCEEDED, DECLINED, PENDING, AUTHORIZED, VOIDED, EXPIRED)
+FAILED = "failed"
+OPEN, COMPLETED, CANCELLED = "open", "completed", "cancelled"
+
+CAPTURE, VOID, REFUND = "capture", "void", "refund"
+
+
+class Refusal(Exception):  # noqa: N818 - a refusal is an answer of the PSP, not a fault of it
+    """A request the PSP turns down: HTTP status, stable code, and what to change."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+
+
+class ChargeBody(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """The body of a charge; without `capture` the amount is only authorized."""
+
+    amount: int
+    currency: str
+    token: str
+    reference: str
+    description: str | None = None
+    capture: bool = True
+
+
+class Charge(msgspec.Struct, frozen=True, gc=False):
+    """One charge, as it is answered. `amount_refunded` holds pending refunds too."""
+
+    id: str
+    status: str
+    amount: int
+    currency: str
+    reference: str
+    decline_code: str | None
+    livemode: bool
+    created: int
+    amount_captured: int = 0
+    amount_refunded: int = 0
+    expires_at: int | None = None
+    disputed: bool = False
+
+
+class Action(msgspec.Struct, frozen=True, gc=False):
+    """A capture, void or refund of a charge, as it is answered."""
+
+    id: str
+    object: str
+    charge: str
+    amount: int
+    currency: str
+    reference: str
+    status: str
+    failure_code: str | None
+    livemode: bool
+    created: int
+
+
+class Item(msgspec.Struct, frozen=True, gc=False):
+    """What a session charges when it is paid; `charge` is the id of what was made of it."""
+
+    reference: str
+    amount: int
+    currency: str
+    description: str | None
+    capture: bool
+    charge: str | None = None
+
+
+class Session(msgspec.Struct, frozen=True, gc=False):
+    """A hosted page. `decline_code`: of the last try that was declined. `is_challenged`: 3-D Secure is being asked."""
+
+    id: str
+    account: str
+    reference: str
+    status: str
+    url: str
+    return_url: str
+    expires_at: int
+    livemode: bool
+    items: tuple[Item, ...]
+    decline_code: str | None = None
+    is_challenged: bool = False
+
+
+class SessionCharge(msgspec.Struct, frozen=True, gc=False):
+    """One entry of a session, as it is answered."""
+
+    reference: str
+    amount: int
+    currency: str
+    charge: Charge | None
+
+
+class SessionView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A session, as it is answered."""
+
+    id: str
+    object: str = "session"
+    reference: str
+    status: str
+    url: str
+    return_url: str
+    expires_at: int
+    livemode: bool
+    charges: tuple[SessionCharge, ...]
+
+
+Answer = Charge | Action | SessionView
+
+
+class Sending(msgspec.Struct, frozen=True, gc=False):
+    """How a request came: `key` is None where the PSP will not remember it, `is_error` where it answers a 500."""
+
+    key: str | None
+    digest: str
+    is_error: bool
+    busy_s: float
+
+
+class Keyed(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """What entries have that came under an idempotency key. `key` is None where the PSP did not remember it."""
+
+    account: str
+    at: float
+    key: str | None = None
+    digest: str = ""
+    is_error: bool = False
+    busy_s: float = 0.0
+
+
+class Booked(Keyed, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="entry", tag="charge"):
+    """A charge was made. `answer` is what the key replays; `manner` names a token that decides later behaviour."""
+
+    charge: Charge
+    answer: Charge
+    capture: bool = True
+    manner: str | None = None
+
+
+class Settled(msgspec.Struct, frozen=True, tag_field="entry", tag="settle"):
+    """A pending charge was decided."""
+
+    id: str
+    status: str
+    decline_code: str | None
+    at: float = 0.0
+    expires_at: int | None = None
+
+
+class Acted(Keyed, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="entry", tag="action"):
+    """A charge was captured, voided or refunded, or that failed. `due_at`: when the action's status changes by itself.
+
+    `is_final`: no capture may follow.
+    """
+
+    action: Action
+    is_final: bool = False
+    due_at: float | None = None
+
+
+class ActionDecided(msgspec.Struct, frozen=True, tag_field="entry", tag="decide"):
+    """A refund that was pending was decided, or one that had succeeded came back."""
+
+    id: str
+    status: str
+    failure_code: str | None
+    at: float
+
+
+class ChargeExpired(msgspec.Struct, frozen=True, tag_field="entry", tag="expire"):
+    """An authorization ran out."""
+
+    id: str
+    at: float
+
+
+class Disputed(msgspec.Struct, frozen=True, tag_field="entry", tag="dispute"):
+    """A cardholder disputed a charge."""
+
+    id: str
+    at: float
+
+
+class SessionOpened(Keyed, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="entry", tag="session"):
+    """A hosted page was opened."""
+
+    session: Session
+
+
+class SessionTried(msgspec.Struct, frozen=True, tag_field="entry", tag="try"):
+    """A card was declined on a hosted page (`decline_code`), or 3-D Secure was asked for."""
+
+    id: str
+    decline_code: str | None
+    is_challenged: bool
+
+
+class SessionEnded(
+    Keyed, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="entry", tag="session_end"
+):
+    """A hosted page was paid, cancelled or expired, with what that charged; or was to expire when it had ended."""
+
+    id: str
+    status: str
+    charges: tuple[Booked, ...] = ()
+
+
+class KeysForgotten(msgspec.Struct, frozen=True, tag_field="entry", tag="forget_keys"):
+    """All idempotency keys were forgotten."""
+
+
+class Reset(msgspec.Struct, frozen=True, tag_field="entry", tag="reset"):
+    """Everything was forgotten."""
+
+
+SessionEntry = SessionOpened | SessionTried | SessionEnded
+Entry = (
+    Booked
+    | Settled
+    | Acted
+    | ActionDecided
+    | ChargeExpired
+    | Disputed
+    | SessionOpened
+    | SessionTried
+    | SessionEnded
+    | KeysForgotten
+    | Reset
+)
+
+
+class Happening(msgspec.Struct, frozen=True, gc=False):
+    """Something the PSP tells its merchants; `serial` sets two happenings of one type to one object apart."""
+
+    type: str
+    account: str
+    at: float
+    thing: Answer
+    serial: int
+
+
+class RememberedKey(msgspec.Struct, frozen=True, gc=False):
+    """What an idempotency key replays; until `busy_until` its first request counts as still running."""
+
+    digest: str
+    created_at: float
+    busy_until: float
+    answer: Answer
+    is_error: bool
+
+
+class Merchant:
+    """One merchant account in one mode, as its API key names it; what it owns, by reference."""
+
+    __slots__ = ("account", "actions", "by_reference", "is_live", "keys", "sessions")
+
+    def __init__(self, account: str, *, is_live: bool) -> None:
+        self.account = account
+        self.is_live = is_live
+        self.keys: dict[str, RememberedKey] = {}
+        self.by_reference: dict[str, tuple[int, ...]] = {}
+        self.actions: dict[str, tuple[int, ...]] = {}
+        self.sessions: dict[str, tuple[int, ...]] = {}
+
+
+def add_position(positions: dict[str, tuple[int, ...]], reference: str, position: int) -> None:
+    """Note one more position under a reference."""
+    known = positions.get(reference)
+    positions[reference] = (position,) if known is None else (*known, position)
+
+
+def newest_first(
+    positions: Mapping[str, tuple[int, ...]], reference: str, made_at: list[float], visible_at: float
+) -> list[int]:
+    """List the positions of a reference, leaving out what was made after `visible_at`."""
+    return [position for position in reversed(positions.get(reference, ())) if made_at[position] <= visible_at]
+
+
+def in_todays_words(entry: Entry) -> Entry:
+    """Read a charge of an earlier version, which did not say what was captured: it was all of it."""
+    if not isinstance(entry, Booked) or entry.charge.status != SUCCEEDED or entry.charge.amount_captured:
+        return entry
+    captured = entry.charge.amount
+    return msgspec.structs.replace(
+        entry,
+        charge=msgspec.structs.replace(entry.charge, amount_captured=captured),
+        answer=msgspec.structs.replace(entry.answer, amount_captured=captured),
+    )
