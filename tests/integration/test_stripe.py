@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
@@ -22,7 +22,7 @@ import pytest
 from tests.conformance import Card, ProviderConformance
 
 from coatcheck.providers.outcome import OutcomeKind
-from coatcheck.providers.protocol import Charge, ChargeRequest
+from coatcheck.providers.protocol import ChargeRequest, Intent
 from coatcheck.providers.stripe import StripeProvider
 from coatcheck.states import Mode
 
@@ -44,9 +44,15 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def localstripe_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with localstripe(tmp_path_factory.mktemp("localstripe") / "log") as url:
+        yield url
+
+
+@contextmanager
+def localstripe(log: Path) -> Iterator[str]:
+    """Run a server of its own; yields its address."""
     port = free_port()
-    log = tmp_path_factory.mktemp("localstripe") / "log"
-    with Path(log).open("wb") as output:
+    with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and constants
             [sys.executable, "-m", "localstripe", "--port", str(port), "--from-scratch"], stdout=output, stderr=output
         )
@@ -84,24 +90,37 @@ class Outside:
             self.dropped.add(method)
         return method
 
-    async def charged(self, charge: Charge) -> list[tuple[int, str]]:
+    async def charged(self, intent: Intent) -> list[tuple[int, str]]:
         """List what was taken; the suite's currencies have the same units in ISO 4217 and at Stripe."""
-        return [(made["amount"], made["currency"].upper()) for made in await self.charges(charge)]
+        return [(made["amount"], made["currency"].upper()) for made in await self.charges(intent)]
 
     async def card(self, number: str) -> str:
         """Do what Stripe's script does in the buyer's browser: turn a card into a PaymentMethod."""
         card = {"card[number]": number, "card[exp_month]": "12", "card[exp_year]": "2030", "card[cvc]": "123"}
         return str((await self._call("POST", "/v1/payment_methods", {"type": "card", **card}))["id"])
 
-    async def intents(self, charge: Charge) -> list[dict[str, Any]]:
+    async def intents(self, intent: Intent) -> list[dict[str, Any]]:
         page = await self._call("GET", "/v1/payment_intents?limit=100000")
-        return [made for made in page["data"] if made["metadata"].get("coatcheck_operation") == charge.reference]
+        return [made for made in page["data"] if made["metadata"].get("coatcheck_operation") == intent.reference]
 
-    async def charges(self, charge: Charge) -> list[dict[str, Any]]:
+    async def charges(self, intent: Intent) -> list[dict[str, Any]]:
         """Every time money was taken for this operation."""
-        ours = {made["id"] for made in await self.intents(charge)}
+        ours = {made["id"] for made in await self.intents(intent)}
         page = await self._call("GET", "/v1/charges?limit=100000")
         return [made for made in page["data"] if made["payment_intent"] in ours and made["status"] == "succeeded"]
+
+    async def held(self, intent: Intent) -> tuple[int, int]:
+        """Say what was taken for this operation after all refunds, and what is still reserved, in Stripe's units."""
+        [made] = await self.intents(intent)
+        charge = made["latest_charge"]
+        if made["status"] == "requires_capture":
+            return 0, charge["amount"]
+        return (charge["amount"] - charge["amount_refunded"] if made["status"] == "succeeded" else 0), 0
+
+    async def refunds(self, intent: Intent) -> list[dict[str, Any]]:
+        """Every refund that carries this operation's reference."""
+        page = await self._call("GET", "/v1/refunds?limit=100000")
+        return [made for made in page["data"] if made["metadata"].get("coatcheck_operation") == intent.reference]
 
     async def cancel(self, intent_id: str) -> None:
         await self._call("POST", f"/v1/payment_intents/{intent_id}/cancel")
@@ -137,7 +156,7 @@ async def provider(localstripe_url: str) -> AsyncIterator[StripeProvider]:
         yield made
 
 
-def charge_of(provider: StripeProvider, method: str, *, amount_minor: int = 1234, currency: str = "USD") -> Charge:
+def charge_of(provider: StripeProvider, method: str, *, amount_minor: int = 1234, currency: str = "USD") -> Intent:
     request = ChargeRequest(
         operation_id=uuid4(),
         amount_minor=amount_minor,
@@ -146,7 +165,7 @@ def charge_of(provider: StripeProvider, method: str, *, amount_minor: int = 1234
         seller_account="seller-1",
         payment_order_id="order-1",
     )
-    return Charge(
+    return Intent(
         operation_id=request.operation_id,
         amount_minor=amount_minor,
         currency=currency,
@@ -156,20 +175,21 @@ def charge_of(provider: StripeProvider, method: str, *, amount_minor: int = 1234
     )
 
 
-async def registered(provider: StripeProvider, charge: Charge) -> Charge:
-    outcome = await provider.register(charge)
-    assert (outcome.kind, outcome.reference) == (OutcomeKind.NOT_SENT, charge.reference)
+async def registered(provider: StripeProvider, intent: Intent) -> Intent:
+    outcome = await provider.register(intent)
+    assert (outcome.kind, outcome.reference) == (OutcomeKind.NOT_SENT, intent.reference)
     assert outcome.provider_reference is not None
-    return msgspec.structs.replace(charge, provider_reference=outcome.provider_reference)
+    return msgspec.structs.replace(intent, provider_reference=outcome.provider_reference)
 
 
 class Proxy:
-    """A wire to localstripe that counts requests and does to each what the test says."""
+    """A wire to localstripe that counts requests and does to those that move money what the test says."""
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, moving: str = "/confirm") -> None:
         self._upstream_port = int(upstream.rpartition(":")[2])
+        self._moving = moving
         self.requests: list[str] = []
-        self.on_confirm: Wire | None = None
+        self.on_moving: Wire | None = None
         self.url = ""
 
     @asynccontextmanager
@@ -197,8 +217,8 @@ class Proxy:
         async def forward() -> bytes:
             return await self._forward(message)
 
-        if self.on_confirm is not None and "/confirm" in line:
-            return await self.on_confirm(message, forward)
+        if self.on_moving is not None and line.startswith("POST") and line.split()[1].endswith(self._moving):
+            return await self.on_moving(message, forward)
         return await forward()
 
     async def _forward(self, message: bytes) -> bytes:
@@ -238,50 +258,50 @@ async def test_register_then_charge_takes_the_money_once(
     provider: StripeProvider, outside: Outside, amount_minor: int, currency: str, at_stripe: int
 ) -> None:
     method = await outside.card(GOOD_CARD)
-    charge = await registered(provider, charge_of(provider, method, amount_minor=amount_minor, currency=currency))
-    assert await outside.charges(charge) == []
-    outcome = await provider.charge(charge)
-    assert (outcome.kind, outcome.provider_reference) == (OutcomeKind.APPROVED, charge.provider_reference)
-    assert (outcome.amount_minor, outcome.currency, outcome.reference) == (amount_minor, currency, charge.reference)
+    intent = await registered(provider, charge_of(provider, method, amount_minor=amount_minor, currency=currency))
+    assert await outside.charges(intent) == []
+    outcome = await provider.send(intent)
+    assert (outcome.kind, outcome.provider_reference) == (OutcomeKind.APPROVED, intent.provider_reference)
+    assert (outcome.amount_minor, outcome.currency, outcome.reference) == (amount_minor, currency, intent.reference)
     assert outcome.is_live is False
-    [taken] = await outside.charges(charge)
+    [taken] = await outside.charges(intent)
     assert (taken["amount"], taken["currency"]) == (at_stripe, currency.lower())
 
 
 async def test_A2_a_crash_after_creating_leaves_an_intent_that_charges_nothing(
     provider: StripeProvider, outside: Outside
 ) -> None:
-    charge = charge_of(provider, await outside.card(GOOD_CARD))
-    await registered(provider, charge)  # and the process dies before it stores the id
-    again = await registered(provider, charge)
-    assert (await provider.charge(again)).kind is OutcomeKind.APPROVED
-    assert len(await outside.intents(charge)) == 2
-    assert len(await outside.charges(charge)) == 1
+    intent = charge_of(provider, await outside.card(GOOD_CARD))
+    await registered(provider, intent)  # and the process dies before it stores the id
+    again = await registered(provider, intent)
+    assert (await provider.send(again)).kind is OutcomeKind.APPROVED
+    assert len(await outside.intents(intent)) == 2
+    assert len(await outside.charges(intent)) == 1
     # Whoever lost the id finds the one that took the money, not the one left over.
-    assert (await provider.look_up(charge)).provider_reference == again.provider_reference
+    assert (await provider.look_up(intent)).provider_reference == again.provider_reference
 
 
 async def test_A1_A3_a_lost_answer_is_unknown_and_a_look_up_settles_it(proxy: Proxy, outside: Outside) -> None:
     async with stripe_at(proxy.url) as provider:
-        charge = await registered(provider, charge_of(provider, await outside.card(GOOD_CARD)))
-        proxy.on_confirm = drop
-        outcome = await provider.charge(charge)
-        assert (outcome.kind, outcome.provider_reference) == (OutcomeKind.UNKNOWN, charge.provider_reference)
-        found = await provider.look_up(charge)
-    assert (found.kind, found.amount_minor, found.reference) == (OutcomeKind.APPROVED, 1234, charge.reference)
-    assert len(await outside.charges(charge)) == 1
+        intent = await registered(provider, charge_of(provider, await outside.card(GOOD_CARD)))
+        proxy.on_moving = drop
+        outcome = await provider.send(intent)
+        assert (outcome.kind, outcome.provider_reference) == (OutcomeKind.UNKNOWN, intent.provider_reference)
+        found = await provider.look_up(intent)
+    assert (found.kind, found.amount_minor, found.reference) == (OutcomeKind.APPROVED, 1234, intent.reference)
+    assert len(await outside.charges(intent)) == 1
     confirmations = [request for request in proxy.requests if request.endswith("/confirm")]
-    assert confirmations == [f"POST /v1/payment_intents/{charge.provider_reference}/confirm"]
+    assert confirmations == [f"POST /v1/payment_intents/{intent.provider_reference}/confirm"]
 
 
 async def test_A3_confirming_again_without_keys_still_charges_once(proxy: Proxy, outside: Outside) -> None:
     async with stripe_at(proxy.url) as provider:
-        charge = await registered(provider, charge_of(provider, await outside.card(GOOD_CARD)))
-        proxy.on_confirm = drop
-        assert (await provider.charge(charge)).kind is OutcomeKind.UNKNOWN
-        proxy.on_confirm = None
-        assert (await provider.charge(charge)).kind is OutcomeKind.APPROVED
-    assert len(await outside.charges(charge)) == 1
+        intent = await registered(provider, charge_of(provider, await outside.card(GOOD_CARD)))
+        proxy.on_moving = drop
+        assert (await provider.send(intent)).kind is OutcomeKind.UNKNOWN
+        proxy.on_moving = None
+        assert (await provider.send(intent)).kind is OutcomeKind.APPROVED
+    assert len(await outside.charges(intent)) == 1
 
 
 async def test_A2_a_request_lost_on_the_way_is_seen_as_not_charged(proxy: Proxy, outside: Outside) -> None:
@@ -289,11 +309,11 @@ async def test_A2_a_request_lost_on_the_way_is_seen_as_not_charged(proxy: Proxy,
         return None
 
     async with stripe_at(proxy.url) as provider:
-        charge = await registered(provider, charge_of(provider, await outside.card(GOOD_CARD)))
-        proxy.on_confirm = lose
-        assert (await provider.charge(charge)).kind is OutcomeKind.UNKNOWN
-        assert (await provider.look_up(charge)).kind is OutcomeKind.NOT_SENT
-    assert await outside.charges(charge) == []
+        intent = await registered(provider, charge_of(provider, await outside.card(GOOD_CARD)))
+        proxy.on_moving = lose
+        assert (await provider.send(intent)).kind is OutcomeKind.UNKNOWN
+        assert (await provider.look_up(intent)).kind is OutcomeKind.NOT_SENT
+    assert await outside.charges(intent) == []
 
 
 async def test_A1_a_slow_answer_is_unknown_at_the_deadline(proxy: Proxy, outside: Outside) -> None:
@@ -302,11 +322,11 @@ async def test_A1_a_slow_answer_is_unknown_at_the_deadline(proxy: Proxy, outside
         await asyncio.sleep(3)
 
     async with stripe_at(proxy.url, call_deadline_s=1) as provider:
-        charge = await registered(provider, charge_of(provider, await outside.card(GOOD_CARD)))
-        proxy.on_confirm = stall
-        assert (await provider.charge(charge)).kind is OutcomeKind.UNKNOWN
-        assert (await provider.look_up(charge)).kind is OutcomeKind.APPROVED
-    assert len(await outside.charges(charge)) == 1
+        intent = await registered(provider, charge_of(provider, await outside.card(GOOD_CARD)))
+        proxy.on_moving = stall
+        assert (await provider.send(intent)).kind is OutcomeKind.UNKNOWN
+        assert (await provider.look_up(intent)).kind is OutcomeKind.APPROVED
+    assert len(await outside.charges(intent)) == 1
 
 
 @pytest.mark.parametrize(
@@ -326,10 +346,10 @@ async def test_A10_A11_one_request_goes_out_whatever_comes_back(proxy: Proxy, ou
         return answer
 
     async with stripe_at(proxy.url, call_deadline_s=2) as provider:
-        charge = await registered(provider, charge_of(provider, await outside.card(GOOD_CARD)))
-        proxy.on_confirm = answer_and_end
+        intent = await registered(provider, charge_of(provider, await outside.card(GOOD_CARD)))
+        proxy.on_moving = answer_and_end
         before = len(proxy.requests)
-        assert (await provider.charge(charge)).kind is OutcomeKind.UNKNOWN
+        assert (await provider.send(intent)).kind is OutcomeKind.UNKNOWN
         assert len(proxy.requests) == before + 1
 
 
@@ -339,36 +359,36 @@ async def test_A13_a_redirect_is_not_followed(proxy: Proxy, outside: Outside, st
         return f"HTTP/1.1 {status} Moved\r\nLocation: {proxy.url}/elsewhere\r\nContent-Length: 0\r\n\r\n".encode()
 
     async with stripe_at(proxy.url) as provider:
-        charge = await registered(provider, charge_of(provider, await outside.card(GOOD_CARD)))
-        proxy.on_confirm = redirect
-        assert (await provider.charge(charge)).kind is OutcomeKind.UNKNOWN
+        intent = await registered(provider, charge_of(provider, await outside.card(GOOD_CARD)))
+        proxy.on_moving = redirect
+        assert (await provider.send(intent)).kind is OutcomeKind.UNKNOWN
     assert not [request for request in proxy.requests if "elsewhere" in request]
-    assert await outside.charges(charge) == []
+    assert await outside.charges(intent) == []
 
 
 async def test_a_declined_card_is_declined_every_time_it_is_asked_about(
     provider: StripeProvider, outside: Outside
 ) -> None:
-    charge = await registered(provider, charge_of(provider, await outside.card(DECLINED_CARD)))
-    for outcome in (await provider.charge(charge), await provider.look_up(charge), await provider.charge(charge)):
+    intent = await registered(provider, charge_of(provider, await outside.card(DECLINED_CARD)))
+    for outcome in (await provider.send(intent), await provider.look_up(intent), await provider.send(intent)):
         assert (outcome.kind, outcome.decline_code) == (OutcomeKind.DECLINED, "card_declined")
-        assert outcome.provider_reference == charge.provider_reference
-    assert await outside.charges(charge) == []
+        assert outcome.provider_reference == intent.provider_reference
+    assert await outside.charges(intent) == []
 
 
 async def test_a_card_that_wants_its_holder_waits_without_charging(provider: StripeProvider, outside: Outside) -> None:
-    charge = await registered(provider, charge_of(provider, await outside.card(AUTHENTICATED_CARD)))
+    intent = await registered(provider, charge_of(provider, await outside.card(AUTHENTICATED_CARD)))
     # Stripe declines this with error_on_requires_action, which localstripe does not know: there it stays pending.
-    assert (await provider.charge(charge)).kind is OutcomeKind.PENDING
-    assert (await provider.look_up(charge)).kind is OutcomeKind.PENDING
-    assert await outside.charges(charge) == []
+    assert (await provider.send(intent)).kind is OutcomeKind.PENDING
+    assert (await provider.look_up(intent)).kind is OutcomeKind.PENDING
+    assert await outside.charges(intent) == []
 
 
 async def test_a_cancelled_intent_is_a_decline(provider: StripeProvider, outside: Outside) -> None:
-    charge = await registered(provider, charge_of(provider, await outside.card(GOOD_CARD)))
-    assert charge.provider_reference is not None
-    await outside.cancel(charge.provider_reference)
-    for outcome in (await provider.charge(charge), await provider.look_up(charge)):
+    intent = await registered(provider, charge_of(provider, await outside.card(GOOD_CARD)))
+    assert intent.provider_reference is not None
+    await outside.cancel(intent.provider_reference)
+    for outcome in (await provider.send(intent), await provider.look_up(intent)):
         assert (outcome.kind, outcome.decline_code) == (OutcomeKind.DECLINED, "canceled")
 
 
@@ -378,31 +398,31 @@ async def test_an_unknown_payment_method_is_refused_when_created(provider: Strip
 
 
 async def test_A14_nothing_is_found_where_nothing_was_made(provider: StripeProvider, outside: Outside) -> None:
-    charge = charge_of(provider, await outside.card(GOOD_CARD))
-    assert (await provider.look_up(charge)).kind is OutcomeKind.NOT_FOUND
+    intent = charge_of(provider, await outside.card(GOOD_CARD))
+    assert (await provider.look_up(intent)).kind is OutcomeKind.NOT_FOUND
     # An id that Stripe once gave and does not know is another account's: no proof that nothing was charged.
-    strange = msgspec.structs.replace(charge, provider_reference="pi_nobody")
+    strange = msgspec.structs.replace(intent, provider_reference="pi_nobody")
     assert (await provider.look_up(strange)).kind is OutcomeKind.UNKNOWN
-    assert (await provider.charge(strange)).kind is OutcomeKind.UNKNOWN
+    assert (await provider.send(strange)).kind is OutcomeKind.UNKNOWN
 
 
 async def test_a_wrong_key_does_nothing(localstripe_url: str, provider: StripeProvider, outside: Outside) -> None:
-    charge = await registered(provider, charge_of(provider, await outside.card(GOOD_CARD)))
+    intent = await registered(provider, charge_of(provider, await outside.card(GOOD_CARD)))
     async with stripe_at(localstripe_url, api_key="wrong") as stranger:
-        assert (await stranger.register(charge)).kind is OutcomeKind.NOT_SENT
-        assert (await stranger.charge(charge)).kind is OutcomeKind.NOT_SENT
-        assert (await stranger.look_up(charge)).kind is OutcomeKind.UNKNOWN
-    assert len(await outside.intents(charge)) == 1
-    assert await outside.charges(charge) == []
+        assert (await stranger.register(intent)).kind is OutcomeKind.NOT_SENT
+        assert (await stranger.send(intent)).kind is OutcomeKind.NOT_SENT
+        assert (await stranger.look_up(intent)).kind is OutcomeKind.UNKNOWN
+    assert len(await outside.intents(intent)) == 1
+    assert await outside.charges(intent) == []
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_A12_a_host_that_is_not_there_was_sent_nothing(provider: StripeProvider, scheme: str) -> None:
-    charge = charge_of(provider, "pm_1")
+    intent = charge_of(provider, "pm_1")
     async with stripe_at(f"{scheme}://127.0.0.1:{free_port()}") as nowhere:
-        assert (await nowhere.register(charge)).kind is OutcomeKind.NOT_SENT
-        sent = msgspec.structs.replace(charge, provider_reference="pi_1")
-        outcome = await nowhere.charge(sent)
+        assert (await nowhere.register(intent)).kind is OutcomeKind.NOT_SENT
+        sent = msgspec.structs.replace(intent, provider_reference="pi_1")
+        outcome = await nowhere.send(sent)
         assert (outcome.kind, outcome.cause) == (OutcomeKind.NOT_SENT, "not connected")
         assert (await nowhere.look_up(sent)).kind is OutcomeKind.UNKNOWN
 
@@ -410,21 +430,21 @@ async def test_A12_a_host_that_is_not_there_was_sent_nothing(provider: StripePro
 async def test_A12_a_host_without_a_name_was_sent_nothing(provider: StripeProvider) -> None:
     sent = msgspec.structs.replace(charge_of(provider, "pm_1"), provider_reference="pi_1")
     async with stripe_at("http://stripe.invalid") as nowhere:
-        assert (await nowhere.charge(sent)).kind is OutcomeKind.NOT_SENT
+        assert (await nowhere.send(sent)).kind is OutcomeKind.NOT_SENT
 
 
 async def test_A12_a_failed_tls_handshake_sent_nothing(proxy: Proxy, provider: StripeProvider) -> None:
     sent = msgspec.structs.replace(charge_of(provider, "pm_1"), provider_reference="pi_1")
     async with asyncio.timeout(10), stripe_at(proxy.url.replace("http:", "https:")) as plain:
-        assert (await plain.charge(sent)).kind is OutcomeKind.NOT_SENT
+        assert (await plain.send(sent)).kind is OutcomeKind.NOT_SENT
     assert proxy.requests == []
 
 
 async def test_many_at_once_share_a_client(provider: StripeProvider, outside: Outside) -> None:
     charges = [await registered(provider, charge_of(provider, await outside.card(GOOD_CARD))) for _ in range(20)]
-    outcomes = await asyncio.gather(*(provider.charge(charge) for charge in charges))
+    outcomes = await asyncio.gather(*(provider.send(intent) for intent in charges))
     assert [(outcome.kind, outcome.reference) for outcome in outcomes] == [
-        (OutcomeKind.APPROVED, charge.reference) for charge in charges
+        (OutcomeKind.APPROVED, intent.reference) for intent in charges
     ]
 
 
@@ -437,7 +457,7 @@ class TestConformance(ProviderConformance):
             answer = await forward()
             return None if any(method.encode() in answer for method in outside.dropped) else answer
 
-        proxy.on_confirm = drop_some
+        proxy.on_moving = drop_some
         async with stripe_at(proxy.url) as made:
             yield made
 

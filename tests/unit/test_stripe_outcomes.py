@@ -13,8 +13,9 @@ import pytest
 import stripe
 
 from coatcheck.providers.outcome import Outcome, OutcomeKind
-from coatcheck.providers.protocol import Charge
-from coatcheck.providers.stripe import API_VERSION, BEFORE_ANY_BYTE, ERRORS, StripeProvider, _SingleRequestClient
+from coatcheck.providers.protocol import Intent
+from coatcheck.providers.stripe import API_VERSION, StripeProvider, _SingleRequestClient
+from coatcheck.providers.stripe_answers import BEFORE_ANY_BYTE, ERRORS
 from coatcheck.states import Mode
 
 OPERATION_ID = UUID("01234567-89ab-cdef-0123-456789abcdef")
@@ -55,8 +56,8 @@ def provider(wire: Wire) -> StripeProvider:
     return StripeProvider("sk_test_key")
 
 
-def charge(*, registered: bool = True, mode: Mode = Mode.TEST) -> Charge:
-    return Charge(
+def charge(*, registered: bool = True, mode: Mode = Mode.TEST) -> Intent:
+    return Intent(
         operation_id=OPERATION_ID,
         amount_minor=1234,
         currency="USD",
@@ -161,7 +162,7 @@ async def test_A1_A12_silence_after_the_first_byte_is_unknown(
     provider: StripeProvider, wire: Wire, error: Exception, kind: OutcomeKind
 ) -> None:
     wire.answers = [error]
-    outcome = await provider.charge(charge())
+    outcome = await provider.send(charge())
     assert (outcome.kind, outcome.provider_reference) == (kind, "pi_1")
     assert len(wire.sent) == 1
 
@@ -170,7 +171,7 @@ async def test_A11_nothing_is_sent_twice_though_the_sdk_thinks_it_should_be(
     provider: StripeProvider, wire: Wire
 ) -> None:
     wire.answers = [refused(503, {"stripe-should-retry": "true"}, type="api_error"), ok(intent("succeeded"))]
-    outcome = await provider.charge(charge())
+    outcome = await provider.send(charge())
     assert (outcome.kind, outcome.is_server_error) == (OutcomeKind.UNKNOWN, True)
     assert "should_retry true" in (outcome.evidence or "")
     assert len(wire.sent) == 1
@@ -179,7 +180,7 @@ async def test_A11_nothing_is_sent_twice_though_the_sdk_thinks_it_should_be(
 async def test_what_is_sent_to_create_and_to_confirm(provider: StripeProvider, wire: Wire) -> None:
     wire.answers = [ok(intent("requires_confirmation")), ok(intent("succeeded", amount_received=1234))]
     registered = await provider.register(charge(registered=False))
-    charged = await provider.charge(charge())
+    charged = await provider.send(charge())
     assert registered == Outcome(
         kind=OutcomeKind.NOT_SENT,
         provider_reference="pi_1",
@@ -188,7 +189,7 @@ async def test_what_is_sent_to_create_and_to_confirm(provider: StripeProvider, w
         currency="USD",
         is_live=False,
         cause="registered, not confirmed",
-        evidence="PaymentIntent requires_confirmation, request req_1",
+        evidence="PaymentIntent pi_1 requires_confirmation, request req_1",
     )
     assert (charged.kind, charged.amount_minor, charged.currency) == (OutcomeKind.APPROVED, 1234, "USD")
     (_, create_url, create_headers, create_body), (_, confirm_url, confirm_headers, confirm_body) = wire.sent
@@ -209,7 +210,7 @@ async def test_what_is_sent_to_create_and_to_confirm(provider: StripeProvider, w
 async def test_a_connected_account_is_named_in_every_call(wire: Wire) -> None:
     wire.answers = [ok(intent("succeeded")), ok(intent("succeeded"))]
     provider = StripeProvider("sk_test_key", account="acct_1")
-    await provider.charge(charge())
+    await provider.send(charge())
     await provider.look_up(charge())
     assert [headers["Stripe-Account"] for _, _, headers, _ in wire.sent] == ["acct_1", "acct_1"]
 
@@ -225,7 +226,7 @@ async def test_the_pinned_version_is_sent_and_is_the_one_the_sdk_was_made_for(
 
 
 async def test_nothing_is_confirmed_that_was_not_registered(provider: StripeProvider, wire: Wire) -> None:
-    outcome = await provider.charge(charge(registered=False))
+    outcome = await provider.send(charge(registered=False))
     assert outcome.kind is OutcomeKind.NOT_SENT
     assert wire.sent == []
 
@@ -234,7 +235,7 @@ async def test_nothing_is_confirmed_that_was_not_registered(provider: StripeProv
 async def test_I2_a_test_order_never_meets_a_live_key(wire: Wire, key: str) -> None:
     provider = StripeProvider(key)
     assert (await provider.register(charge())).kind is OutcomeKind.NOT_SENT
-    assert (await provider.charge(charge())).kind is OutcomeKind.NOT_SENT
+    assert (await provider.send(charge())).kind is OutcomeKind.NOT_SENT
     assert (await provider.look_up(charge())).kind is OutcomeKind.UNKNOWN
     assert wire.sent == []
 
@@ -266,21 +267,22 @@ async def test_each_status_of_a_payment_intent(
     expected: tuple[OutcomeKind, str | None],
 ) -> None:
     wire.answers = [ok(intent(status, last_payment_error=failure))] * 2
-    for outcome in (await provider.charge(charge()), await provider.look_up(charge())):
+    for outcome in (await provider.send(charge()), await provider.look_up(charge())):
         assert (outcome.kind, outcome.decline_code) == expected
         assert (outcome.reference, outcome.provider_reference, outcome.is_live) == (REFERENCE, "pi_1", False)
         assert (outcome.amount_minor, outcome.currency) == (1234, "USD")
+        assert outcome.is_cancelled is (status == "canceled")
 
 
 async def test_A15_what_was_received_counts_not_what_was_asked(provider: StripeProvider, wire: Wire) -> None:
     wire.answers = [ok(intent("succeeded", amount_received=1200, livemode=True, metadata={}))]
-    outcome = await provider.charge(charge())
+    outcome = await provider.send(charge())
     assert (outcome.amount_minor, outcome.is_live, outcome.reference) == (1200, True, None)
 
 
 async def test_A15_an_amount_without_an_iso_equal_is_not_approved(provider: StripeProvider, wire: Wire) -> None:
     wire.answers = [ok(intent("succeeded", amount=150, currency="isk"))]
-    assert (await provider.charge(charge())).kind is OutcomeKind.UNKNOWN
+    assert (await provider.send(charge())).kind is OutcomeKind.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -311,7 +313,7 @@ async def test_A4_each_refusal_of_a_confirmation(
     provider: StripeProvider, wire: Wire, answer: Answer, kind: OutcomeKind, decline_code: str | None
 ) -> None:
     wire.answers = [answer]
-    outcome = await provider.charge(charge())
+    outcome = await provider.send(charge())
     assert (outcome.kind, outcome.decline_code) == (kind, decline_code)
     assert outcome.provider_reference == "pi_1"
     assert outcome.is_server_error is (answer[1] >= 500)
@@ -322,7 +324,7 @@ async def test_A4_each_refusal_of_a_confirmation(
 async def test_a_decline_carries_stripes_own_words_about_the_intent(provider: StripeProvider, wire: Wire) -> None:
     declined = intent("requires_payment_method", last_payment_error={"code": "card_declined"})
     wire.answers = [refused(402, type="card_error", code="card_declined", payment_intent=declined)]
-    outcome = await provider.charge(charge())
+    outcome = await provider.send(charge())
     assert (outcome.kind, outcome.decline_code) == (OutcomeKind.DECLINED, "card_declined")
     assert (outcome.amount_minor, outcome.currency, outcome.reference) == (1234, "USD", REFERENCE)
 
@@ -333,7 +335,7 @@ async def test_F5_retry_after_is_handed_on(
 ) -> None:
     wire.answers = [refused(429, {"retry-after": header} if header else None, type="invalid_request_error")]
     expected = None if seconds is None else timedelta(seconds=seconds)
-    assert (await provider.charge(charge())).retry_after == expected
+    assert (await provider.send(charge())).retry_after == expected
 
 
 @pytest.mark.parametrize(
@@ -359,7 +361,7 @@ async def test_A10_what_cannot_be_read_is_silence(
     provider: StripeProvider, wire: Wire, body: bytes, status: int
 ) -> None:
     wire.answers = [(body, status, {})] * 3
-    assert (await provider.charge(charge())).kind is OutcomeKind.UNKNOWN
+    assert (await provider.send(charge())).kind is OutcomeKind.UNKNOWN
     assert (await provider.look_up(charge())).kind is OutcomeKind.UNKNOWN
     assert (await provider.look_up(charge(registered=False))).kind is OutcomeKind.UNKNOWN
 
@@ -391,7 +393,7 @@ async def test_A1_a_refused_confirmation_is_looked_up_before_it_is_believed(
     expected: tuple[OutcomeKind, str | None],
 ) -> None:
     wire.answers = [refusal, then]
-    outcome = await provider.charge(charge())
+    outcome = await provider.send(charge())
     assert (outcome.kind, outcome.decline_code) == expected
     assert [method for method, *_ in wire.sent] == ["post", "get"]
 
@@ -494,7 +496,7 @@ async def test_A17_a_cancelled_call_stays_cancelled(provider: StripeProvider, mo
         await asyncio.Event().wait()
 
     monkeypatch.setattr(Wire, "request_async", never)
-    task = asyncio.create_task(provider.charge(charge()))
+    task = asyncio.create_task(provider.send(charge()))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -508,7 +510,7 @@ async def test_A1_the_deadline_bounds_the_whole_call(wire: Wire, monkeypatch: py
     assert wire.sent == []
     monkeypatch.setattr(Wire, "request_async", never)
     provider = StripeProvider("sk_test_key", call_deadline_s=0)
-    assert (await provider.charge(charge())).cause == "no answer in time"
+    assert (await provider.send(charge())).cause == "no answer in time"
 
 
 def test_each_event_loop_has_its_own_connections(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -537,6 +539,6 @@ async def test_a_secret_never_reaches_the_evidence(provider: StripeProvider, wir
         refused(401, type="invalid_request_error", message="Invalid API Key provided: sk_test_key"),
         refused(402, type="card_error", code="card_declined", message="4242424242424242 was declined"),
     ]
-    for outcome in (await provider.charge(charge()), await provider.charge(charge())):
+    for outcome in (await provider.send(charge()), await provider.send(charge())):
         assert "sk_test_key" not in repr(outcome)
         assert "4242" not in repr(outcome)

@@ -1,6 +1,6 @@
 """An outcome is a value: what a PSP's answer, or its silence, means for our money."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 import msgspec
@@ -33,6 +33,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     `amount_minor`, `currency` and `reference` are the PSP's own words, to be compared with what was asked before
     anything is posted. `cause` names a non-decision in a few words; `evidence` is what a person would want to see
     (status line, PSP error code, request id): never a secret, never a card number.
+    `is_cancelled` with DECLINED: no refusal of the card, the PSP ended it (the page or the authorization expired, the
+    buyer went away, it was voided). `redirect_url`: where the buyer pays, of a registered hosted page. `expires_at`:
+    until when an authorization or a page lives, in the PSP's word.
     """
 
     kind: OutcomeKind
@@ -46,3 +49,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     evidence: str | None = None
     is_server_error: bool = False
     retry_after: timedelta | None = None
+    is_cancelled: bool = False
+    redirect_url: str | None = None
+    expires_at: datetime | None = None

@@ -1,5 +1,6 @@
 """What a payment service provider must be able to do for Coatcheck, and what it says about itself."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -9,12 +10,12 @@ import msgspec
 
 from coatcheck.ids import OPERATION, print_id
 from coatcheck.providers.outcome import Outcome
-from coatcheck.states import Mode
+from coatcheck.states import Mode, OperationKind
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """The facts of a PSP that decide whether a retry would charge twice.
+    """The facts of a PSP that decide whether a retry would charge twice, and what it can do.
 
     `idempotency_window`: how long the PSP remembers a key, planned with the cautious figure; zero where it has no
     keys. `window_margin`: how long before the end we stop trusting it. `registers_first`: the PSP has a two-step
@@ -22,6 +23,9 @@ class Capabilities:
     forgotten the key all the same (it keeps only 2xx), so never send again before asking. `look_up_lag`: how long a
     charge may stay invisible to a look-up; only a second "not found" this much later is believed.
     `replays_errors`: a 5xx may be the PSP's cached answer, so ask instead of reading it again.
+    `hosted_orders`: how many payment orders one page of the PSP's can take; zero where it has none.
+    `several_captures`: an authorization may be captured in more than one part. `authorization_life`: how long an
+    authorization lives where the PSP does not say it with each.
     """
 
     idempotency_window: timedelta
@@ -30,13 +34,19 @@ class Capabilities:
     look_up_before_resend: bool = False
     look_up_lag: timedelta = timedelta(minutes=1)
     replays_errors: bool = False
+    hosted_orders: int = 0
+    several_captures: bool = False
+    authorization_life: timedelta = timedelta(days=7)
 
 
-class Charge(msgspec.Struct, frozen=True, kw_only=True):
-    """A committed intent to charge, as a provider sees it.
+class Intent(msgspec.Struct, frozen=True, kw_only=True):
+    """A committed intent, as a provider sees it: all that decides what is sent, frozen before the first sending.
 
-    `body` was made once by `prepare`, is stored with the intent and is sent unchanged at every attempt.
-    `provider_reference` is the PSP's own id, where `register` or an earlier answer gave one.
+    `body`: of a charge or an authorization, made once by `prepare` and sent unchanged at every attempt; empty for what
+    acts on an earlier one, whose request is made of the fields here alone. `provider_reference` is the PSP's own id of
+    this operation's object, where `register` or an earlier answer gave one. `target_reference` is the PSP's id of the
+    charge that a capture, void or refund acts on. `is_final`: nothing will be captured after this capture.
+    `is_hosted`: the buyer pays on the PSP's page; we register the page and then only ask.
     """
 
     operation_id: UUID
@@ -44,8 +54,12 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     mode: Mode
     body: bytes
+    kind: OperationKind = OperationKind.CHARGE
     first_sent_at: datetime | None = None
     provider_reference: str | None = None
+    target_reference: str | None = None
+    is_final: bool = True
+    is_hosted: bool = False
 
     @property
     def reference(self) -> str:
@@ -53,21 +67,46 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
         return print_id(OPERATION, self.operation_id)
 
 
-class ChargeRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a provider needs to know to freeze the body of a charge. Amounts in ISO 4217 minor units."""
+class HostedOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """One payment order as the PSP's page shows it; `operation_id` is its reference there. Minor units."""
 
     operation_id: UUID
     amount_minor: int
     currency: str
-    token: str
+    payment_order_id: str
+
+
+class HostedPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of the PSP's on which the buyer pays all orders of a payment; afterwards he is sent to `return_url`.
+
+    All orders of a payment register the same page, under a key of the payment's: the PSP makes it once.
+    """
+
+    payment_id: UUID
+    return_url: str
+    orders: tuple[HostedOrder, ...]
+
+
+class ChargeRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider needs to know to freeze the body of a charge or authorization. ISO 4217 minor units.
+
+    Either `token` (the buyer's card at the PSP) or `hosted` (the page where he gives it) is there.
+    """
+
+    operation_id: UUID
+    amount_minor: int
+    currency: str
     seller_account: str
     payment_order_id: str
+    token: str | None = None
+    hosted: HostedPage | None = None
+    kind: OperationKind = OperationKind.CHARGE
 
 
 class NotChargeableError(Exception):
     """The provider cannot take this amount, currency or token; the text tells the shop what to change.
 
-    `is_about_token`: the whole payment's token is at fault, not this order.
+    `is_about_token`: the whole payment's payment method is at fault, not this order.
     """
 
     def __init__(self, what_to_change: str, *, is_about_token: bool = False) -> None:
@@ -82,27 +121,74 @@ class Provider(Protocol):
     capabilities: Capabilities
 
     def prepare(self, request: ChargeRequest) -> bytes:
-        """Freeze the body of a charge: pure, and the same bytes for the same request. Raises NotChargeableError."""
-        ...
+        """Freeze the body of a charge or authorization: pure, and the same bytes for the same request.
 
-    async def register(self, charge: Charge) -> Outcome:
-        """Make the PSP's object without moving money (only where `registers_first`).
-
-        NOT_SENT with a `provider_reference` means: registered, nothing charged yet.
+        Raises NotChargeableError.
         """
         ...
 
-    async def charge(self, charge: Charge) -> Outcome:
-        """Ask for the money. Idempotent at the PSP on `charge.reference` inside its window."""
+    async def register(self, intent: Intent) -> Outcome:
+        """Make the PSP's object without moving money (where `registers_first`, and for every hosted page).
+
+        NOT_SENT with a `provider_reference` means: registered, nothing charged yet. PENDING with a `redirect_url`: the
+        page is there and waits for the buyer.
+        """
         ...
 
-    async def look_up(self, charge: Charge) -> Outcome:
-        """Ask what became of a charge, by the PSP's id or by our reference; moves no money.
+    async def send(self, intent: Intent) -> Outcome:
+        """Ask for what the intent says. Idempotent at the PSP on `intent.reference` inside its window."""
+        ...
 
-        NOT_SENT means the PSP shows the object and says that nothing was charged: sending is safe at any age.
+    async def look_up(self, intent: Intent) -> Outcome:
+        """Ask what became of an intent, by the PSP's id or by our reference; moves no money.
+
+        NOT_SENT means the PSP shows the object and says that nothing was done: sending is safe at any age. Of an
+        authorization: APPROVED while it lives or has been captured, DECLINED with `is_cancelled` once it has lapsed.
         """
         ...
 
     async def close(self) -> None:
         """Let go of connections."""
+        ...
+
+
+class WebhookRefusedError(Exception):
+    """A webhook that is not proven to come from the PSP, or is too old or from the future; the text says why."""
+
+
+class ReceivedEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One authentic event, as it is stored: unique by provider, account and `event_id`. `raw` is what `parse` reads."""
+
+    account: str
+    event_id: str
+    raw: bytes
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """What an authentic event says about one of our operations. Authentic is not valid: it is compared like an answer.
+
+    `reference` is our operation's printed id, None where the event names none. `outcome` is what a look-up of the
+    operation would bring now; None for a type that nobody here acts on. `type` is the PSP's own word.
+    """
+
+    type: str
+    reference: str | None = None
+    outcome: Outcome | None = None
+
+
+class WebhookReader(Protocol):
+    """Reads the webhooks of one account of one PSP, in one mode."""
+
+    name: str
+
+    def receive(self, headers: Mapping[str, str], body: bytes, at: datetime) -> list[ReceivedEvent]:
+        """Prove where a webhook comes from, on its raw bytes and before anything else; returns its events.
+
+        `headers` have lower-case names. An authentic body that nobody can read is one event, named by its digest.
+        Raises WebhookRefusedError.
+        """
+        ...
+
+    def parse(self, raw: bytes) -> list[Notice]:
+        """Read a stored event; none or several notices. Raises ValueError when it cannot be read."""
         ...

@@ -1,170 +1,69 @@
-"""Stripe, through its official SDK: a PaymentIntent is created first and confirmed second.
+"""Stripe, through its official SDK: an object is created first, and the money moves in a second step.
 
-Creating one moves no money and gives an id that the caller stores; only confirming it charges. So whatever becomes of
-the confirmation, Stripe can be asked by id what it did. docs/providers/stripe.md has the tables and their sources.
+A PaymentIntent is created, which moves no money and gives an id that the caller stores; only confirming it charges or
+authorizes. A Checkout Session is created, and the buyer pays on its page. So whatever becomes of the second step,
+Stripe can be asked by id what it did. Captures, voids and refunds name the first object.
+docs/providers/stripe.md has the tables and their sources.
 """
 
 import asyncio
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
-from enum import Enum, auto
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import aiohttp
 import msgspec
 import stripe
-from stripe import oauth_error
 
-from coatcheck.ids import OPERATION, print_id
-from coatcheck.money import CurrencyError, exponent_of, format_amount
+from coatcheck.ids import OPERATION, PAYMENT, print_id
 from coatcheck.providers.outcome import Outcome, OutcomeKind
-from coatcheck.providers.protocol import Capabilities, Charge, ChargeRequest, NotChargeableError
-
-# The answers below were read against this version; an upgrade of the SDK must not change it silently.
-API_VERSION = "2026-10-28.endive"
-REFERENCE_KEY = "coatcheck_operation"
-
-_ZERO_DECIMALS = frozenset(
-    {"BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "PYG", "RWF", "VND", "VUV", "XAF", "XOF", "XPF"}
+from coatcheck.providers.protocol import Capabilities, ChargeRequest, HostedPage, Intent, NotChargeableError
+from coatcheck.providers.stripe_answers import (
+    CAPTURE_KEY,
+    PAGE_KEY,
+    REFERENCE_KEY,
+    CheckoutSession,
+    Made,
+    Page,
+    PaymentIntent,
+    Refund,
+    Stage,
+    from_stripe_amount,
+    outcome_of_capture,
+    outcome_of_error,
+    outcome_of_page,
+    outcome_of_page_void,
+    outcome_of_payment,
+    outcome_of_refund,
+    outcome_of_refusal,
+    outcome_of_search,
+    outcome_of_unpaid_page,
+    outcome_of_void,
+    read,
+    silence,
+    to_stripe_amount,
+    unclear,
 )
-_THREE_DECIMALS = frozenset({"BHD", "JOD", "KWD", "OMR", "TND"})
-# Where Stripe counts differently from ISO 4217. HUF and TWD differ in payouts only, so they are not here.
-# (a, b): Stripe's amount is a / b of ISO's minor units, and must come out whole.
-_RATIOS = {"ISK": (100, 1), "UGX": (100, 1), "MGA": (1, 100)}
-_DIGITS = {"IDR": 12}
-_DIGITS_OTHERWISE = 8
+from coatcheck.states import OperationKind
+
+__all__ = ["API_VERSION", "REFERENCE_KEY", "StripeProvider", "from_stripe_amount", "to_stripe_amount"]
+
+# The answers were read against this version; an upgrade of the SDK must not change it silently.
+API_VERSION = "2026-10-28.endive"
 
 _PAYMENT_METHOD = re.compile(r"(?:(cus_[A-Za-z0-9_]{1,120})/)?(pm_[A-Za-z0-9_]{1,120})")
 _CARD_TOKEN = re.compile(r"tok_[A-Za-z0-9_]{1,120}")
 _KEY_MODE = re.compile(r"(?:sk|rk)_(test|live)_")
+_SESSION_PREFIX = "cs_"
 
 _PAGE_SIZE = 100
 _PAGES_AT_MOST = 50
 _CLOCK_SKEW_S = 3600
 _CONNECTIONS_AT_MOST = 100  # what an account may do per second in live mode, so a wait here is a wait at Stripe too
-
-
-class _Stage(Enum):
-    """What was being asked when something went wrong: the same silence means different things."""
-
-    REGISTER = auto()
-    CONFIRM = auto()
-    LOOK_UP = auto()
-
-
-class _Failure(msgspec.Struct):
-    type: str | None = None
-    code: str | None = None
-    decline_code: str | None = None
-    param: str | None = None
-
-
-class _Intent(msgspec.Struct):
-    id: str
-    object: Literal["payment_intent"]
-    status: str
-    amount: int
-    currency: str
-    livemode: bool
-    metadata: dict[str, str] | None = None
-    amount_received: int | None = None
-    last_payment_error: _Failure | None = None
-
-    @property
-    def reference(self) -> str | None:
-        return (self.metadata or {}).get(REFERENCE_KEY)
-
-
-class _Page(msgspec.Struct):
-    data: list[_Intent]
-    has_more: bool
-
-
-class _Problem(_Failure):
-    payment_intent: _Intent | None = None
-
-
-class _ProblemBody(msgspec.Struct):
-    error: _Problem
-
-
-_decode_intent = msgspec.json.Decoder(_Intent).decode
-_decode_page = msgspec.json.Decoder(_Page).decode
-_decode_problem = msgspec.json.Decoder(_ProblemBody).decode
-
-
-# Exact classes, never base classes: a class that a new SDK brings is UNKNOWN until somebody has thought about it.
-# Of these, InvalidRequestError and APIConnectionError are looked at more closely below.
-ERRORS: Mapping[type[stripe.StripeError], tuple[OutcomeKind, str]] = {
-    stripe.CardError: (OutcomeKind.DECLINED, "refused"),
-    stripe.InvalidRequestError: (OutcomeKind.UNKNOWN, "request refused"),
-    stripe.AuthenticationError: (OutcomeKind.NOT_SENT, "API key refused"),
-    stripe.PermissionError: (OutcomeKind.NOT_SENT, "API key not permitted"),
-    stripe.RateLimitError: (OutcomeKind.UNKNOWN, "rate limited"),
-    stripe.IdempotencyError: (OutcomeKind.UNKNOWN, "idempotency key used for another request"),
-    stripe.APIError: (OutcomeKind.UNKNOWN, "error at Stripe"),
-    stripe.APIConnectionError: (OutcomeKind.UNKNOWN, "no answer"),
-    # What the SDK raises elsewhere (webhooks, OAuth, version 2 of the API). None of it is a word about a charge.
-    **dict.fromkeys(
-        (
-            stripe.StripeError,
-            stripe.StripeErrorWithParamCode,
-            stripe.SignatureVerificationError,
-            stripe.AlreadyCanceledError,
-            stripe.BlockedByStripeError,
-            stripe.CannotProceedError,
-            stripe.CapabilityNotEnabledError,
-            stripe.ControlledByAlternateResourceError,
-            stripe.FeatureNotEnabledError,
-            stripe.FinancialAccountNotOpenError,
-            stripe.FxQuoteNeedsRefreshError,
-            stripe.InsufficientFundsError,
-            stripe.InvalidPaymentMethodError,
-            stripe.InvalidPayoutMethodError,
-            stripe.InvalidVaultedCredentialError,
-            stripe.NotCancelableError,
-            stripe.QuotaExceededError,
-            stripe.RecipientNotNotifiableError,
-            stripe.TemporarySessionExpiredError,
-            stripe.VerificationAttemptFailedError,
-            stripe.VerificationExpiredError,
-            stripe.VerificationNotInitiatedError,
-            oauth_error.OAuthError,
-            oauth_error.InvalidClientError,
-            oauth_error.InvalidGrantError,
-            oauth_error.InvalidRequestError,
-            oauth_error.InvalidScopeError,
-            oauth_error.UnsupportedGrantTypeError,
-            oauth_error.UnsupportedResponseTypeError,
-        ),
-        (OutcomeKind.UNKNOWN, "unexpected error"),
-    ),
-}
-
-# What aiohttp raises before a byte of the request has left: name resolution, connecting, TLS, no free connection.
-BEFORE_ANY_BYTE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-
-STATUSES: Mapping[str, tuple[OutcomeKind, str | None]] = {
-    "succeeded": (OutcomeKind.APPROVED, None),
-    "processing": (OutcomeKind.PENDING, "processing"),
-    "requires_action": (OutcomeKind.PENDING, "waits for the buyer"),
-    "requires_confirmation": (OutcomeKind.NOT_SENT, "registered, not confirmed"),
-    "requires_payment_method": (OutcomeKind.NOT_SENT, "registered, not charged"),
-    "canceled": (OutcomeKind.DECLINED, None),
-    "requires_capture": (OutcomeKind.UNKNOWN, "authorized only, which was not asked for"),
-}
-
-# When two objects carry our reference, the one that says most about money speaks for the operation.
-_PRECEDENCE = (
-    OutcomeKind.APPROVED,
-    OutcomeKind.PENDING,
-    OutcomeKind.UNKNOWN,
-    OutcomeKind.DECLINED,
-    OutcomeKind.NOT_SENT,
-)
 
 
 class _SingleRequestClient(stripe.AIOHTTPClient):
@@ -202,12 +101,23 @@ class _Connection(NamedTuple):
     http: _SingleRequestClient
 
 
+@dataclass(slots=True)
+class _Call:
+    """One call on its way: how far it has come decides what a silence means."""
+
+    client: stripe.StripeClient
+    intent: Intent
+    stage: Stage
+    was_refused: bool = False
+
+
 class StripeProvider:
-    """Stripe's PaymentIntents.
+    """Stripe's PaymentIntents, Checkout Sessions and Refunds.
 
     An `idempotency_window` of zero says that the server at `base_url` is a stand-in without keys (localstripe); it
-    knows neither descriptions nor `error_on_requires_action`, so these are left out there. `account` is a connected
-    account's id, in whose name to charge. Deadlines in seconds; `call_deadline_s` bounds each method in all.
+    knows neither pages, descriptions, `error_on_requires_action` nor metadata of a capture, so these are left out
+    there. `account` is a connected account's id, in whose name to charge. Deadlines in seconds; `call_deadline_s`
+    bounds each method in all.
     """
 
     name = "stripe"
@@ -227,6 +137,7 @@ class StripeProvider:
             registers_first=True,
             look_up_before_resend=True,
             replays_errors=True,
+            hosted_orders=1 if idempotency_window else 0,
         )
         self._api_key = api_key
         self._base_url = base_url.rstrip("/") if base_url else None
@@ -242,7 +153,14 @@ class StripeProvider:
         stripe.enable_telemetry = False
 
     def prepare(self, request: ChargeRequest) -> bytes:
-        """Freeze what creating the PaymentIntent sends, as canonical JSON. Raises NotChargeableError."""
+        """Freeze what creating the PaymentIntent or the Checkout Session sends, as canonical JSON.
+
+        Raises NotChargeableError.
+        """
+        parameters = self._payment_parameters(request) if request.hosted is None else self._page_parameters(request)
+        return msgspec.json.encode(parameters, order="sorted")
+
+    def _payment_parameters(self, request: ChargeRequest) -> dict[str, Any]:
         parameters: dict[str, Any] = {
             "amount": to_stripe_amount(request.amount_minor, request.currency),
             "currency": request.currency.lower(),
@@ -250,32 +168,86 @@ class StripeProvider:
             "metadata": {REFERENCE_KEY: print_id(OPERATION, request.operation_id)},
             # Without this Stripe takes every method switched on in the dashboard and asks for a return address.
             "payment_method_types": ["card"],
-            **_method_of(request.token),
+            **_method_of(request.token or ""),
+            **_capture_method_of(request.kind),
         }
         if not self._is_stand_in:
             parameters["description"] = request.payment_order_id
-        return msgspec.json.encode(parameters, order="sorted")
+        return parameters
 
-    async def register(self, charge: Charge) -> Outcome:
-        """Create the PaymentIntent, unconfirmed. NOT_SENT whatever happens, unless Stripe refuses the request for good.
+    def _page_parameters(self, request: ChargeRequest) -> dict[str, Any]:
+        page = _page_of(request, self.capabilities.hosted_orders)
+        reference = print_id(OPERATION, request.operation_id)
+        price = {
+            "currency": request.currency.lower(),
+            "unit_amount": to_stripe_amount(request.amount_minor, request.currency),
+            "product_data": {"name": request.payment_order_id},
+        }
+        return {
+            "mode": "payment",
+            "client_reference_id": reference,
+            "metadata": {REFERENCE_KEY: reference},
+            "payment_intent_data": {
+                "description": request.payment_order_id,
+                "metadata": {REFERENCE_KEY: reference, PAGE_KEY: print_id(PAYMENT, page.payment_id)},
+                **_capture_method_of(request.kind),
+            },
+            "line_items": [{"quantity": 1, "price_data": price}],
+            "payment_method_types": ["card"],
+            # Else the dashboard may let the buyer pay in a currency of his own.
+            "adaptive_pricing": {"enabled": False},
+            "success_url": page.return_url,
+            "cancel_url": page.return_url,
+        }
 
-        Idempotent at Stripe on `<reference>-create` inside the window; after it a second one is made and stays
-        unconfirmed, which charges nothing.
+    async def register(self, intent: Intent) -> Outcome:
+        """Create the PaymentIntent, unconfirmed, or the page. Moves no money, so it is safe to repeat.
+
+        NOT_SENT with the id, of a page PENDING with its address; DECLINED only where Stripe refuses the request for
+        good. Idempotent at Stripe on `<reference>-create` inside the window; after it a second one is made, which stays
+        unconfirmed and charges nothing.
         """
-        return await self._ask(charge, _Stage.REGISTER, self._create)
+        if not intent.kind.starts_an_order:
+            return Outcome(kind=OutcomeKind.NOT_SENT, reference=intent.reference, cause="nothing to register")
+        return await self._ask(intent, Stage.REGISTER, self._create_page if intent.is_hosted else self._create)
 
-    async def charge(self, charge: Charge) -> Outcome:
-        """Confirm the registered PaymentIntent, which takes the money. Idempotent on `<reference>-confirm`."""
-        if charge.provider_reference is None:
-            return Outcome(kind=OutcomeKind.NOT_SENT, cause="not registered: there is no PaymentIntent to confirm")
-        return await self._ask(charge, _Stage.CONFIRM, self._confirm)
+    async def send(self, intent: Intent) -> Outcome:
+        """Do what the intent says: confirm, capture, cancel, expire or refund. A page is only asked about.
 
-    async def look_up(self, charge: Charge) -> Outcome:
-        """Ask for the PaymentIntent by its id, else list the recent ones and match our reference.
-
-        Both see every earlier write at once; Stripe's search does not, so it is not used.
+        Idempotent on `<reference>-confirm` for a charge or authorization, on `<reference>-expire` for voiding a page,
+        on `<reference>` for the rest.
         """
-        return await self._ask(charge, _Stage.LOOK_UP, self._retrieve if charge.provider_reference else self._search)
+        if intent.kind.starts_an_order:
+            if intent.provider_reference is None:
+                return silence(OutcomeKind.NOT_SENT, intent, "not registered: there is nothing to confirm")
+            if intent.is_hosted:
+                return await self._ask(intent, Stage.LOOK_UP, self._look_up)
+            return await self._ask(intent, Stage.SEND, self._confirm)
+        if not intent.target_reference:
+            return silence(OutcomeKind.NOT_SENT, intent, "there is no charge to act on")
+        if intent.kind is not OperationKind.VOID:
+            try:
+                to_stripe_amount(intent.amount_minor, intent.currency)
+            except NotChargeableError as error:
+                # No sending of it can have been taken, nor will one be: nothing has left and nothing will.
+                return Outcome(kind=OutcomeKind.DECLINED, decline_code="invalid_amount", evidence=str(error))
+        actions = {
+            OperationKind.CAPTURE: self._capture,
+            OperationKind.VOID: self._void,
+            OperationKind.REFUND: self._refund,
+        }
+        return await self._ask(intent, Stage.FIND_TARGET, actions[intent.kind])
+
+    async def look_up(self, intent: Intent) -> Outcome:
+        """Ask for the object by its id, else list the recent ones and match our reference.
+
+        Both see every earlier write at once; Stripe's search does not, so it is not used. Captures and voids are read
+        from the state of what they act on.
+        """
+        has_own_object = intent.kind is OperationKind.REFUND and intent.provider_reference is not None
+        if not (intent.kind.starts_an_order or has_own_object or intent.target_reference):
+            return silence(OutcomeKind.UNKNOWN, intent, "there is no charge to ask about")
+        return await self._ask(intent, Stage.LOOK_UP, self._look_up)
 
     async def close(self) -> None:
         """Let go of the connections of the running event loop."""
@@ -283,75 +255,223 @@ class StripeProvider:
         if connection is not None:
             await connection.http.close_async()
 
-    async def _ask(
-        self,
-        charge: Charge,
-        stage: _Stage,
-        request: Callable[[stripe.StripeClient, Charge], Awaitable[Outcome]],
-    ) -> Outcome:
-        if self._mode not in (None, charge.mode.value):
+    async def _ask(self, intent: Intent, stage: Stage, request: Callable[[_Call], Awaitable[Outcome]]) -> Outcome:
+        if self._mode not in (None, intent.mode.value):
             # Sent all the same, a test order would take real money, and a look-up would miss it in the other world.
-            kind = OutcomeKind.UNKNOWN if stage is _Stage.LOOK_UP else OutcomeKind.NOT_SENT
-            return _silence(kind, charge, f"the API key is for {self._mode} mode, the order is not")
+            kind = OutcomeKind.UNKNOWN if stage is Stage.LOOK_UP else OutcomeKind.NOT_SENT
+            return silence(kind, intent, f"the API key is for {self._mode} mode, the order is not")
+        call = _Call(self._client(), intent, stage)
         try:
             async with asyncio.timeout(self._call_deadline_s):
-                return await request(self._client(), charge)
+                return await request(call)
         except stripe.StripeError as error:
-            return _outcome_of_error(error, charge, stage)
+            return outcome_of_error(error, intent, call.stage)
         except TimeoutError:
-            return _silence(_unclear(stage), charge, "no answer in time")
+            return silence(unclear(call.stage), intent, "no answer in time")
         except Exception as error:  # noqa: BLE001 - an answer nobody can read is silence, whatever broke on it
-            return _silence(_unclear(stage), charge, f"unreadable answer ({type(error).__name__})")
+            return silence(unclear(call.stage), intent, f"unreadable answer ({type(error).__name__})")
 
-    async def _create(self, client: stripe.StripeClient, charge: Charge) -> Outcome:
-        answer = await client.v1.payment_intents.create_async(
-            cast("Any", msgspec.json.decode(charge.body)), {"idempotency_key": f"{charge.reference}-create"}
+    async def _create(self, call: _Call) -> Outcome:
+        answer = await call.client.v1.payment_intents.create_async(
+            cast("Any", msgspec.json.decode(call.intent.body)), {"idempotency_key": f"{call.intent.reference}-create"}
         )
-        return _outcome_of_answer(answer)
+        return outcome_of_payment(read(answer, PaymentIntent), call.intent.kind)
 
-    async def _confirm(self, client: stripe.StripeClient, charge: Charge) -> Outcome:
+    async def _create_page(self, call: _Call) -> Outcome:
+        answer = await call.client.v1.checkout.sessions.create_async(
+            cast("Any", msgspec.json.decode(call.intent.body)), {"idempotency_key": f"{call.intent.reference}-create"}
+        )
+        return outcome_of_page(read(answer, CheckoutSession), call.intent.kind)
+
+    async def _confirm(self, call: _Call) -> Outcome:
+        parameters: dict[str, Any] = {} if self._is_stand_in else {"error_on_requires_action": True}
         try:
-            answer = await client.v1.payment_intents.confirm_async(
-                charge.provider_reference or "",
-                {} if self._is_stand_in else {"error_on_requires_action": True},
-                {"idempotency_key": f"{charge.reference}-confirm"},
+            answer = await call.client.v1.payment_intents.confirm_async(
+                call.intent.provider_reference or "",
+                cast("Any", parameters | _expansion_of(call.intent)),
+                {"idempotency_key": f"{call.intent.reference}-confirm"},
             )
         except stripe.InvalidRequestError as refusal:
-            return await self._settle(refusal, client, charge)
-        return _outcome_of_answer(answer)
+            return await self._settle(call, refusal)
+        return outcome_of_payment(read(answer, PaymentIntent), call.intent.kind)
 
-    async def _settle(
-        self, refusal: stripe.InvalidRequestError, client: stripe.StripeClient, charge: Charge
-    ) -> Outcome:
-        """Find out whether a refused confirmation came too late (it was confirmed before) or can never succeed."""
+    async def _capture(self, call: _Call) -> Outcome:
+        intent = call.intent
+        target = await self._find_payment_id(call)
+        if isinstance(target, Outcome):
+            return target
+        parameters: dict[str, Any] = {"amount_to_capture": to_stripe_amount(intent.amount_minor, intent.currency)}
+        if not self._is_stand_in:
+            parameters["metadata"] = {CAPTURE_KEY: intent.reference}
+        call.stage = Stage.SEND
         try:
-            found = await self._retrieve(client, charge)
+            answer = await call.client.v1.payment_intents.capture_async(
+                target, cast("Any", parameters), {"idempotency_key": intent.reference}
+            )
+        except (stripe.InvalidRequestError, stripe.CardError) as refusal:
+            return await self._settle(call, refusal)
+        return outcome_of_capture(read(answer, PaymentIntent), intent)
+
+    async def _void(self, call: _Call) -> Outcome:
+        intent = call.intent
+        target = intent.target_reference or ""
+        if target.startswith(_SESSION_PREFIX):
+            session = await self._session(call, target)
+            if session.payment is None:
+                return await self._expire(call, session)
+            target = session.payment.id
+        call.stage = Stage.SEND
+        try:
+            answer = await call.client.v1.payment_intents.cancel_async(
+                target, {}, {"idempotency_key": intent.reference}
+            )
+        except (stripe.InvalidRequestError, stripe.CardError) as refusal:
+            return await self._settle(call, refusal)
+        return outcome_of_void(read(answer, PaymentIntent), intent)
+
+    async def _expire(self, call: _Call, session: CheckoutSession) -> Outcome:
+        """Close a page that nobody has paid on. One that is paid meanwhile is cancelled by the next sending."""
+        if session.status != "open":
+            return outcome_of_page_void(session, call.intent)
+        call.stage = Stage.SEND
+        try:
+            answer = await call.client.v1.checkout.sessions.expire_async(
+                session.id, {}, {"idempotency_key": f"{call.intent.reference}-expire"}
+            )
+        except stripe.InvalidRequestError as refusal:
+            try:
+                session = await self._session(call, session.id)
+            except stripe.StripeError:
+                raise refusal from None
+            if session.status == "open":
+                raise
+            return outcome_of_page_void(session, call.intent)
+        return outcome_of_page_void(read(answer, CheckoutSession), call.intent)
+
+    async def _refund(self, call: _Call) -> Outcome:
+        intent = call.intent
+        target = await self._find_payment_id(call)
+        if isinstance(target, Outcome):
+            return target
+        parameters = {
+            "payment_intent": target,
+            "amount": to_stripe_amount(intent.amount_minor, intent.currency),
+            "metadata": {REFERENCE_KEY: intent.reference},
+        }
+        call.stage = Stage.SEND
+        try:
+            answer = await call.client.v1.refunds.create_async(
+                cast("Any", parameters), {"idempotency_key": intent.reference}
+            )
+        except (stripe.InvalidRequestError, stripe.CardError) as refusal:
+            return await self._settle(call, refusal)
+        return outcome_of_refund(read(answer, Refund), target)
+
+    async def _settle(self, call: _Call, refusal: stripe.StripeError) -> Outcome:
+        """Find out whether a refused sending came too late (it was done before) or can never succeed."""
+        call.was_refused = True
+        try:
+            found = await self._look_up(call)
         except stripe.StripeError:
             raise refusal from None
-        if found.kind is not OutcomeKind.NOT_SENT:
-            return found
-        if refusal.code == "payment_intent_unexpected_state":
+        settled = outcome_of_refusal(refusal, found, call.intent.kind)
+        if settled is None:
             raise refusal
-        return msgspec.structs.replace(
-            found, kind=OutcomeKind.DECLINED, decline_code="invalid_request", evidence=_evidence_of(refusal)
-        )
+        return settled
 
-    async def _retrieve(self, client: stripe.StripeClient, charge: Charge) -> Outcome:
-        return _outcome_of_answer(await client.v1.payment_intents.retrieve_async(charge.provider_reference or ""))
+    async def _look_up(self, call: _Call) -> Outcome:
+        intent = call.intent
+        if intent.kind is OperationKind.REFUND:
+            return await self._look_up_refund(call)
+        if not intent.kind.starts_an_order:
+            return await self._look_up_target(call)
+        if intent.provider_reference is None:
+            return await (self._search_pages(call) if intent.is_hosted else self._search(call))
+        if intent.is_hosted:
+            return outcome_of_page(await self._session(call, intent.provider_reference), intent.kind)
+        return outcome_of_payment(await self._payment(call, intent.provider_reference), intent.kind)
 
-    async def _search(self, client: stripe.StripeClient, charge: Charge) -> Outcome:
-        found: list[_Intent] = []
-        parameters: dict[str, Any] = {"limit": _PAGE_SIZE}
-        if charge.first_sent_at is not None and not self._is_stand_in:
-            parameters["created"] = {"gte": int(charge.first_sent_at.timestamp()) - _CLOCK_SKEW_S}
+    async def _look_up_target(self, call: _Call) -> Outcome:
+        intent = call.intent
+        target = intent.target_reference or ""
+        is_void = intent.kind is OperationKind.VOID
+        if not target.startswith(_SESSION_PREFIX):
+            payment = await self._payment(call, target)
+            if is_void:
+                return outcome_of_void(payment, intent)
+            return outcome_of_capture(payment, intent, was_refused=call.was_refused)
+        session = await self._session(call, target)
+        if is_void:
+            return outcome_of_page_void(session, intent)
+        if session.payment is None:
+            return outcome_of_unpaid_page(session, intent)
+        return outcome_of_capture(session.payment, intent, was_refused=call.was_refused)
+
+    async def _look_up_refund(self, call: _Call) -> Outcome:
+        if call.intent.provider_reference is not None:
+            answer = await call.client.v1.refunds.retrieve_async(call.intent.provider_reference)
+            return outcome_of_refund(read(answer, Refund))
+        target = await self._find_payment_id(call)
+        if isinstance(target, Outcome):
+            return target
+        found = await self._list(call, call.client.v1.refunds.list_async, Page[Refund], {"payment_intent": target})
+        if found is None:
+            return silence(OutcomeKind.UNKNOWN, call.intent, "too many refunds to look through")
+        return outcome_of_search([outcome_of_refund(refund, target) for refund in found], "refund")
+
+    async def _search(self, call: _Call) -> Outcome:
+        listed = call.client.v1.payment_intents.list_async
+        found = await self._list(call, listed, Page[PaymentIntent], self._since(call.intent))
+        if found is None:
+            return silence(OutcomeKind.UNKNOWN, call.intent, "too many PaymentIntents to look through")
+        return outcome_of_search([outcome_of_payment(made, call.intent.kind) for made in found], "PaymentIntent")
+
+    async def _search_pages(self, call: _Call) -> Outcome:
+        listed = call.client.v1.checkout.sessions.list_async
+        parameters = self._since(call.intent) | {"expand": ["data.payment_intent"]}
+        found = await self._list(call, listed, Page[CheckoutSession], parameters)
+        if found is None:
+            return silence(OutcomeKind.UNKNOWN, call.intent, "too many Checkout Sessions to look through")
+        return outcome_of_search([outcome_of_page(made, call.intent.kind) for made in found], "Checkout Session")
+
+    def _since(self, intent: Intent) -> dict[str, Any]:
+        if intent.first_sent_at is None or self._is_stand_in:
+            return {}
+        return {"created": {"gte": int(intent.first_sent_at.timestamp()) - _CLOCK_SKEW_S}}
+
+    async def _list(
+        self,
+        call: _Call,
+        request: Callable[[Any], Awaitable[stripe.StripeObject]],
+        shape: type[Page[Made]],
+        parameters: Mapping[str, Any],
+    ) -> list[Made] | None:
+        """List what carries our reference; None when there is more than anybody wants to look through."""
+        found: list[Made] = []
+        asked: dict[str, Any] = {"limit": _PAGE_SIZE, **parameters}
         for _ in range(_PAGES_AT_MOST):
-            answer = await client.v1.payment_intents.list_async(cast("Any", parameters))
-            page = _decode_page(_body_of(answer))
-            found += [intent for intent in page.data if intent.reference == charge.reference]
+            page = read(await request(asked), shape)
+            found += [made for made in page.data if made.reference == call.intent.reference]
             if not page.has_more:
-                return _outcome_of_search(found)
-            parameters["starting_after"] = page.data[-1].id
-        return _silence(OutcomeKind.UNKNOWN, charge, "too many PaymentIntents to look through")
+                return found
+            asked["starting_after"] = page.data[-1].id
+        return None
+
+    async def _find_payment_id(self, call: _Call) -> str | Outcome:
+        """Name the PaymentIntent that a capture or refund acts on; of a page, once it was paid."""
+        target = call.intent.target_reference or ""
+        if not target.startswith(_SESSION_PREFIX):
+            return target
+        session = await self._session(call, target)
+        return session.payment.id if session.payment is not None else outcome_of_unpaid_page(session, call.intent)
+
+    async def _payment(self, call: _Call, payment_id: str) -> PaymentIntent:
+        expansion = cast("Any", _expansion_of(call.intent))
+        return read(await call.client.v1.payment_intents.retrieve_async(payment_id, expansion), PaymentIntent)
+
+    async def _session(self, call: _Call, session_id: str) -> CheckoutSession:
+        parts = cast("Any", {"expand": ["payment_intent.latest_charge"]})
+        return read(await call.client.v1.checkout.sessions.retrieve_async(session_id, parts), CheckoutSession)
 
     def _client(self) -> stripe.StripeClient:
         loop = asyncio.get_running_loop()
@@ -376,49 +496,28 @@ class StripeProvider:
         return _SingleRequestClient(aiohttp.ClientSession(connector=connector, timeout=self._timeout))
 
 
-def to_stripe_amount(amount_minor: int, currency: str) -> int:
-    """Turn ISO 4217 minor units into Stripe's. Raises NotChargeableError for what Stripe cannot take exactly."""
-    times, over = _ratio_of(currency)
-    if amount_minor < 1:
-        raise NotChargeableError("the amount must be more than zero")
-    amount, rest = divmod(amount_minor * times, over)
-    if rest:
+def _expansion_of(intent: Intent) -> dict[str, Any]:
+    """Ask for the charge along with an authorization: only it says until when the authorization lives."""
+    return {"expand": ["latest_charge"]} if intent.kind is OperationKind.AUTHORIZE else {}
+
+
+def _capture_method_of(kind: OperationKind) -> dict[str, Any]:
+    return {"capture_method": "manual"} if kind is OperationKind.AUTHORIZE else {}
+
+
+def _page_of(request: ChargeRequest, orders_at_most: int) -> HostedPage:
+    page = request.hosted
+    if page is None or not orders_at_most:
+        raise NotChargeableError("this server has no payment page; send a payment method", is_about_token=True)
+    if request.token is not None:
+        raise NotChargeableError("write either a payment method or a page, not both", is_about_token=True)
+    if len(page.orders) > orders_at_most:
         raise NotChargeableError(
-            f"Stripe charges {currency} in whole units; the decimals must be 0, "
-            f"not as in {format_amount(amount_minor, currency)}"
+            "Stripe's page takes one payment order; make one payment for each, or send a payment method that was saved "
+            "with a customer",
+            is_about_token=True,
         )
-    step = 10 if currency in _THREE_DECIMALS else 1
-    if amount % step:
-        raise NotChargeableError(
-            f"Stripe charges {currency} in steps of 0.010; the last of the three decimals must be 0, "
-            f"not as in {format_amount(amount_minor, currency)}"
-        )
-    largest = 10 ** _DIGITS.get(currency, _DIGITS_OTHERWISE) - step
-    if amount > largest:
-        largest_minor = largest // times * over
-        raise NotChargeableError(f"Stripe charges at most {format_amount(largest_minor, currency)} {currency} at once")
-    return amount
-
-
-def from_stripe_amount(amount: int, currency: str) -> int:
-    """Turn Stripe's amount into ISO 4217 minor units. Raises NotChargeableError for one that has no exact equal."""
-    times, over = _ratio_of(currency)
-    amount_minor, rest = divmod(amount * over, times)
-    if rest:
-        raise NotChargeableError(f"Stripe's {amount} {currency} is not a whole number of minor units")
-    return amount_minor
-
-
-def _ratio_of(currency: str) -> tuple[int, int]:
-    try:
-        iso = exponent_of(currency)
-    except CurrencyError as error:
-        raise NotChargeableError(str(error)) from error
-    if currency in _RATIOS:
-        return _RATIOS[currency]
-    if iso == 2 or currency in _ZERO_DECIMALS or currency in _THREE_DECIMALS:  # noqa: PLR2004 - most have two
-        return 1, 1
-    raise NotChargeableError(f"Stripe does not charge {currency}; use another currency")
+    return page
 
 
 def _method_of(token: str) -> dict[str, Any]:
@@ -430,132 +529,6 @@ def _method_of(token: str) -> dict[str, Any]:
         return {"payment_method_data": {"type": "card", "card": {"token": token}}}
     raise NotChargeableError(
         "the payment method must be a Stripe PaymentMethod (pm_...), one saved with a customer (cus_.../pm_...) or a "
-        "card token (tok_...), as Stripe's page in the buyer's browser gives it"
+        "card token (tok_...), as Stripe's page in the buyer's browser gives it",
+        is_about_token=True,
     )
-
-
-def _body_of(answer: stripe.StripeObject) -> str:
-    response = answer.last_response
-    if response is None:
-        raise ValueError("an answer without a response")
-    return response.body
-
-
-def _outcome_of_answer(answer: stripe.StripeObject) -> Outcome:
-    intent = _decode_intent(_body_of(answer))
-    response = answer.last_response
-    request_id = response.request_id if response is not None else None
-    return _outcome_of_intent(intent, f"PaymentIntent {intent.status}, request {request_id}")
-
-
-def _outcome_of_intent(intent: _Intent, evidence: str) -> Outcome:
-    kind, cause = STATUSES.get(intent.status, (OutcomeKind.UNKNOWN, "unknown status"))
-    decline_code = None
-    if intent.status == "canceled":
-        decline_code = "canceled"
-    elif intent.status == "requires_payment_method" and intent.last_payment_error is not None:
-        kind, cause, decline_code = OutcomeKind.DECLINED, None, _decline_code_of(intent.last_payment_error)
-    currency = intent.currency.upper()
-    amount = intent.amount
-    if kind is OutcomeKind.APPROVED and intent.amount_received is not None:
-        amount = intent.amount_received
-    try:
-        amount_minor = from_stripe_amount(amount, currency)
-    except NotChargeableError as error:
-        # An amount that ISO units cannot express is not the one that was asked for: nothing to post, but to look into.
-        return Outcome(
-            kind=OutcomeKind.UNKNOWN, provider_reference=intent.id, cause="unreadable amount", evidence=str(error)
-        )
-    return Outcome(
-        kind=kind,
-        provider_reference=intent.id,
-        reference=intent.reference,
-        amount_minor=amount_minor,
-        currency=currency,
-        is_live=intent.livemode,
-        decline_code=decline_code,
-        cause=cause,
-        evidence=evidence,
-    )
-
-
-def _outcome_of_search(found: Sequence[_Intent]) -> Outcome:
-    outcomes = [_outcome_of_intent(intent, f"PaymentIntent {intent.status}, listed") for intent in found]
-    if not outcomes:
-        return Outcome(kind=OutcomeKind.NOT_FOUND, cause="no PaymentIntent carries our reference")
-    approved = [outcome.provider_reference for outcome in outcomes if outcome.kind is OutcomeKind.APPROVED]
-    if len(approved) > 1:
-        return Outcome(
-            kind=OutcomeKind.UNKNOWN, cause="charged more than once at Stripe", evidence=" ".join(map(str, approved))
-        )
-    return min(outcomes, key=lambda outcome: _PRECEDENCE.index(outcome.kind))
-
-
-def _outcome_of_error(error: stripe.StripeError, charge: Charge, stage: _Stage) -> Outcome:
-    kind, cause = ERRORS.get(type(error), (OutcomeKind.UNKNOWN, f"unmapped error {type(error).__name__}"))
-    decline_code = None
-    if isinstance(error, stripe.APIConnectionError) and isinstance(error.__cause__, BEFORE_ANY_BYTE):
-        kind, cause = OutcomeKind.NOT_SENT, "not connected"
-    elif isinstance(error, stripe.CardError):
-        decline_code = _decline_code_of(_problem_of(error))
-    elif isinstance(error, stripe.InvalidRequestError) and stage is _Stage.REGISTER:
-        kind, decline_code = OutcomeKind.DECLINED, "invalid_request"
-    if stage is _Stage.LOOK_UP:
-        kind, decline_code = OutcomeKind.UNKNOWN, None  # a question that failed says nothing about the charge
-    elif kind is OutcomeKind.UNKNOWN:
-        kind = _unclear(stage)
-    status = error.http_status or 0
-    told = _problem_of(error).payment_intent
-    words = _outcome_of_intent(told, "") if told is not None else _silence(kind, charge, cause)
-    return msgspec.structs.replace(
-        words,
-        kind=kind,
-        decline_code=decline_code,
-        cause=cause,
-        evidence=_evidence_of(error),
-        is_server_error=status >= 500,  # noqa: PLR2004 - HTTP's own number
-        retry_after=_retry_after_of(error),
-    )
-
-
-def _unclear(stage: _Stage) -> OutcomeKind:
-    """Say what silence means: creating is always safe to repeat, as an unconfirmed PaymentIntent charges nothing."""
-    return OutcomeKind.NOT_SENT if stage is _Stage.REGISTER else OutcomeKind.UNKNOWN
-
-
-def _silence(kind: OutcomeKind, charge: Charge, cause: str) -> Outcome:
-    return Outcome(kind=kind, provider_reference=charge.provider_reference, cause=cause)
-
-
-def _problem_of(error: stripe.StripeError) -> _Problem:
-    try:
-        return _decode_problem(error.http_body or "").error
-    except msgspec.MsgspecError:
-        return _Problem()
-
-
-def _decline_code_of(failure: _Failure) -> str:
-    code = failure.decline_code or failure.code or "card_declined"
-    # The documents have both words for a bank that wants to see the buyer.
-    return "authentication_required" if code == "requires_action_not_handled" else code
-
-
-def _evidence_of(error: stripe.StripeError) -> str:
-    """Collect what a person needs to find the call at Stripe; messages are left out, they may repeat what was sent."""
-    problem = _problem_of(error)
-    facts = {
-        "HTTP": error.http_status,
-        "type": problem.type,
-        "code": problem.code,
-        "decline_code": problem.decline_code,
-        "param": problem.param,
-        "request": error.request_id,
-        "should_retry": (error.headers or {}).get("stripe-should-retry"),
-        "error": type(error.__cause__).__name__ if error.__cause__ is not None else None,
-    }
-    return ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
-
-
-def _retry_after_of(error: stripe.StripeError) -> timedelta | None:
-    seconds = (error.headers or {}).get("retry-after", "")
-    return timedelta(seconds=int(seconds)) if re.fullmatch(r"[0-9]{1,6}", seconds) else None
