@@ -20,8 +20,8 @@ from coatcheck.metrics import Metrics
 from coatcheck.operations import Operation, Operations, Postponement
 from coatcheck.payments import Payments
 from coatcheck.providers.outcome import Outcome, OutcomeKind
-from coatcheck.providers.protocol import Capabilities, Charge, Provider
-from coatcheck.states import Mode, OperationStatus, OrderStatus
+from coatcheck.providers.protocol import Capabilities, Intent, Provider
+from coatcheck.states import Mode, OperationKind, OperationStatus, OrderStatus
 
 SERVER_ERROR = "server error: "
 NOT_FOUND = "not found at the provider"
@@ -51,11 +51,11 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         return ceiling * draw
 
 
-def window_is_open(charge: Charge, capabilities: Capabilities, at: datetime) -> bool:
+def window_is_open(intent: Intent, capabilities: Capabilities, at: datetime) -> bool:
     """Whether the PSP still remembers our key for certain: after this, sending again may charge again."""
-    if charge.first_sent_at is None:
+    if intent.first_sent_at is None:
         return True
-    return at - charge.first_sent_at < capabilities.idempotency_window - capabilities.window_margin
+    return at - intent.first_sent_at < capabilities.idempotency_window - capabilities.window_margin
 
 
 def next_step(operation: Operation, capabilities: Capabilities, at: datetime) -> Step:
@@ -63,16 +63,24 @@ def next_step(operation: Operation, capabilities: Capabilities, at: datetime) ->
 
     Source: hazards A1, A3, A4 and A5.
     """
-    if capabilities.registers_first and operation.charge.provider_reference is None:
+    intent = operation.intent
+    if operation.status is OperationStatus.PENDING:
+        return Step.LOOK_UP  # the PSP has it: the same key would only say so again
+    if intent.is_hosted:  # only the buyer pays there; the page itself is made once, under its own key
+        is_to_make = intent.provider_reference is None and window_is_open(intent, capabilities, at)
+        return Step.REGISTER if is_to_make and not _may_be_replayed(operation, capabilities) else Step.LOOK_UP
+    if capabilities.registers_first and intent.kind.starts_an_order and intent.provider_reference is None:
         return Step.REGISTER
     if not operation.sent_before:
         return Step.SEND
-    if operation.order_status is OrderStatus.PENDING:
-        return Step.LOOK_UP  # the PSP has it: the same key would only say so again
-    if not window_is_open(operation.charge, capabilities, at) or capabilities.look_up_before_resend:
+    if not window_is_open(intent, capabilities, at) or capabilities.look_up_before_resend:
         return Step.LOOK_UP
-    was_server_error = (operation.cause or "").startswith(SERVER_ERROR)
-    return Step.LOOK_UP if capabilities.replays_errors and was_server_error else Step.SEND
+    return Step.LOOK_UP if _may_be_replayed(operation, capabilities) else Step.SEND
+
+
+def _may_be_replayed(operation: Operation, capabilities: Capabilities) -> bool:
+    """Whether the same key might only bring the same server error again (hazard A4)."""
+    return capabilities.replays_errors and (operation.cause or "").startswith(SERVER_ERROR)
 
 
 def may_send_after(operation: Operation, found: Outcome, capabilities: Capabilities, at: datetime) -> bool:
@@ -82,22 +90,24 @@ def may_send_after(operation: Operation, found: Outcome, capabilities: Capabilit
     outside the window. Inside it, it is enough where the PSP keeps our key whatever it answered, for then the same key
     cannot charge twice; where it does not, only when a look-up long enough before found nothing either (hazard A14).
     """
+    if operation.intent.is_hosted or operation.status is OperationStatus.PENDING:
+        return False
     if found.kind is OutcomeKind.NOT_SENT:
         return True
-    if found.kind is not OutcomeKind.NOT_FOUND or not window_is_open(operation.charge, capabilities, at):
+    if found.kind is not OutcomeKind.NOT_FOUND or not window_is_open(operation.intent, capabilities, at):
         return False
     return not capabilities.look_up_before_resend or operation.cause == NOT_FOUND
 
 
-def mismatch_of(charge: Charge, outcome: Outcome) -> str | None:
+def mismatch_of(intent: Intent, outcome: Outcome) -> str | None:
     """Say how an answer differs from what was asked (hazard A15); None when it is about our charge.
 
     An approval must name amount, currency and reference; anything it names must be ours.
     """
     asked: dict[str, object] = {
-        "amount_minor": charge.amount_minor,
-        "currency": charge.currency,
-        "reference": charge.reference,
+        "amount_minor": intent.amount_minor,
+        "currency": intent.currency,
+        "reference": intent.reference,
     }
     differing = [
         f"{name} {getattr(outcome, name)!r} instead of {wanted!r}"
@@ -105,10 +115,12 @@ def mismatch_of(charge: Charge, outcome: Outcome) -> str | None:
         if getattr(outcome, name) != wanted
         and (getattr(outcome, name) is not None or outcome.kind is OutcomeKind.APPROVED)
     ]
-    if outcome.is_live is not None and outcome.is_live is not (charge.mode is Mode.LIVE):
-        differing.append(f"live={outcome.is_live} for a {charge.mode} charge")
-    if charge.provider_reference is not None and outcome.provider_reference not in (None, charge.provider_reference):
-        differing.append(f"provider_reference {outcome.provider_reference!r} instead of {charge.provider_reference!r}")
+    if outcome.is_live is not None and outcome.is_live is not (intent.mode is Mode.LIVE):
+        differing.append(f"live={outcome.is_live} for a {intent.mode} charge")
+    # On a hosted page the buyer's charge has an id of its own; the page's is what we know.
+    is_other = outcome.provider_reference not in (None, intent.provider_reference) and not intent.is_hosted
+    if intent.provider_reference is not None and is_other:
+        differing.append(f"provider_reference {outcome.provider_reference!r} instead of {intent.provider_reference!r}")
     return ", ".join(differing) or None
 
 
@@ -169,18 +181,34 @@ class Executor:
         try:
             operation, outcome, was_sent = await self._ask(provider, operation)
         except Exception as error:
-            log.exception("operation_failed", operation=operation.charge.reference)
+            log.exception("operation_failed", operation=operation.intent.reference)
             outcome, was_sent = Outcome(kind=OutcomeKind.UNKNOWN, cause=f"gateway error: {type(error).__name__}"), True
-        difference = mismatch_of(operation.charge, outcome)
+        return await self.settle(operation, outcome, was_sent=was_sent)
+
+    async def settle(self, operation: Operation, outcome: Outcome, *, was_sent: bool = True) -> Outcome | None:
+        """Do what an answer means for an operation that this process holds: book it, put it back, or refuse it.
+
+        The one way in for every answer: of a sending, a look-up or a webhook. Returns the decision that was booked.
+        """
+        difference = mismatch_of(operation.intent, outcome)
         if difference is not None:
             await self._refuse(operation, outcome, difference)
         elif not outcome.kind.is_definite:
             await self._postpone(operation, outcome, was_sent=was_sent)
-        elif await self._payments.apply(operation, outcome):
+        elif await self._payments.apply(operation, self._with_life(operation, outcome)):
+            if operation.is_joint:
+                await self.recover_once()  # what this decision made due: the others' captures or voids
             return outcome
         else:
             self._metrics.fenced.inc()
         return None
+
+    def _with_life(self, operation: Operation, outcome: Outcome) -> Outcome:
+        """Say until when an authorization lives: the PSP's word, else what is usual there."""
+        if operation.intent.kind is not OperationKind.AUTHORIZE or outcome.expires_at is not None:
+            return outcome
+        life = self._providers[operation.provider].capabilities.authorization_life
+        return msgspec.structs.replace(outcome, expires_at=self._clock.now() + life)
 
     async def _ask(self, provider: Provider, operation: Operation) -> tuple[Operation, Outcome, bool]:
         """Take the steps the gate allows; the third value says whether money may have moved by now."""
@@ -189,8 +217,8 @@ class Executor:
             return await self._register_and_send(provider, operation)
         if step is Step.SEND:
             return await self._send(provider, operation)
-        found = await self._timed(provider, "look_up", operation.charge)
-        if mismatch_of(operation.charge, found) is not None:
+        found = await self._timed(provider, "look_up", operation.intent)
+        if mismatch_of(operation.intent, found) is not None:
             return operation, found, True
         if found.kind is OutcomeKind.NOT_FOUND:
             found = msgspec.structs.replace(found, cause=NOT_FOUND, retry_after=provider.capabilities.look_up_lag)
@@ -198,27 +226,30 @@ class Executor:
         return await self._send(provider, operation) if may_send else (operation, found, True)
 
     async def _register_and_send(self, provider: Provider, operation: Operation) -> tuple[Operation, Outcome, bool]:
-        registered = await self._timed(provider, "register", operation.charge)
+        registered = await self._timed(provider, "register", operation.intent)
         reference = registered.provider_reference
+        if operation.intent.is_hosted:
+            return operation, registered, registered.kind is not OutcomeKind.NOT_SENT
         if registered.kind.is_definite or reference is None:
             return operation, registered, False
-        difference = mismatch_of(operation.charge, registered)
+        difference = mismatch_of(operation.intent, registered)
         if difference is not None or not await self._operations.register(operation, reference):
             return operation, registered, False
-        charge = msgspec.structs.replace(operation.charge, provider_reference=reference)
-        return await self._send(provider, msgspec.structs.replace(operation, charge=charge))
+        intent = msgspec.structs.replace(operation.intent, provider_reference=reference)
+        return await self._send(provider, msgspec.structs.replace(operation, intent=intent))
 
     async def _send(self, provider: Provider, operation: Operation) -> tuple[Operation, Outcome, bool]:
-        is_marked = operation.charge.first_sent_at is not None and operation.cause is None
+        is_marked = operation.intent.first_sent_at is not None and operation.cause is None
         if not is_marked and not await self._operations.mark_sending(operation):
             fenced = Outcome(kind=OutcomeKind.NOT_SENT, cause="another process took the operation over")
             return operation, fenced, operation.sent_before
-        outcome = await self._timed(provider, "charge", operation.charge)
+        outcome = await self._timed(provider, operation.intent.kind.value, operation.intent)
         return operation, outcome, operation.sent_before or outcome.kind is not OutcomeKind.NOT_SENT
 
-    async def _timed(self, provider: Provider, call: str, charge: Charge) -> Outcome:
+    async def _timed(self, provider: Provider, call: str, intent: Intent) -> Outcome:
         started = perf_counter()
-        outcome: Outcome = await getattr(provider, call)(charge)
+        ask = {"register": provider.register, "look_up": provider.look_up}.get(call, provider.send)
+        outcome = await ask(intent)
         self._tell_of_reach(provider.name, outcome)
         self._metrics.provider_seconds[provider.name, call].observe(perf_counter() - started)
         self._metrics.operation_outcomes[provider.name, call, outcome.kind.value].inc()
@@ -238,20 +269,20 @@ class Executor:
         """Put an undecided operation back: with a time for its next step, or for a person when the budget is spent."""
         is_pending = outcome.kind is OutcomeKind.PENDING
         # What the PSP has accepted and decides later is no silence: one lost answer in between does not end the asking.
-        waits_for_psp = is_pending or operation.order_status is OrderStatus.PENDING
+        waits_for_psp = is_pending or operation.status is OperationStatus.PENDING
         is_spent = operation.attempt >= self._policy.budget_attempts and not waits_for_psp
         pause = max(self._policy.pause(operation.attempt, self._dice.random()), outcome.retry_after or timedelta(0))
         if outcome.is_server_error:
             outcome = msgspec.structs.replace(outcome, cause=f"{SERVER_ERROR}{outcome.cause}")
         if is_spent:
-            log.warning("operation_unresolved", operation=operation.charge.reference, cause=outcome.cause)
+            log.warning("operation_unresolved", operation=operation.intent.reference, cause=outcome.cause)
         await self._put_back(
             Postponement(
                 operation=operation,
                 outcome=outcome,
-                kind=_kind_of(is_spent=is_spent, is_pending=is_pending),
-                status=OperationStatus.UNRESOLVED if is_spent else OperationStatus.OPEN,
-                order_status=OrderStatus.PENDING if is_pending else operation.order_status,
+                kind=_kind_of(operation, is_spent=is_spent, is_pending=is_pending),
+                status=_status_of(is_spent=is_spent, is_pending=waits_for_psp),
+                order_status=OrderStatus.PENDING if is_pending and operation.intent.kind.starts_an_order else None,
                 due_at=None if is_spent else self._clock.now() + pause,
                 was_sent=was_sent,
             )
@@ -260,14 +291,14 @@ class Executor:
     async def _refuse(self, operation: Operation, outcome: Outcome, difference: str) -> None:
         """Post nothing for an answer about another amount, currency or object: it is an incident for a person."""
         self._metrics.answers_refused.inc()
-        log.error("answer_refused", operation=operation.charge.reference, difference=difference)
+        log.error("answer_refused", operation=operation.intent.reference, difference=difference)
         await self._put_back(
             Postponement(
                 operation=operation,
                 outcome=msgspec.structs.replace(outcome, cause=ANSWER_REFUSED + difference, provider_reference=None),
                 kind=EventKind.OPERATION_ANSWER_REFUSED,
                 status=OperationStatus.UNRESOLVED,
-                order_status=operation.order_status,
+                order_status=None,
                 due_at=None,
                 was_sent=True,
             )
@@ -314,7 +345,15 @@ class Executor:
             await self._operations.release()
 
 
-def _kind_of(*, is_spent: bool, is_pending: bool) -> EventKind:
+def _kind_of(operation: Operation, *, is_spent: bool, is_pending: bool) -> EventKind:
     if is_spent:
         return EventKind.OPERATION_UNRESOLVED
-    return EventKind.ORDER_PENDING if is_pending else EventKind.OPERATION_RESCHEDULED
+    if not is_pending:
+        return EventKind.OPERATION_RESCHEDULED
+    return EventKind.ORDER_PENDING if operation.intent.kind.starts_an_order else EventKind.OPERATION_PENDING
+
+
+def _status_of(*, is_spent: bool, is_pending: bool) -> OperationStatus:
+    if is_spent:
+        return OperationStatus.UNRESOLVED
+    return OperationStatus.PENDING if is_pending else OperationStatus.OPEN

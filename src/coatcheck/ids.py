@@ -20,6 +20,7 @@ _VALUE_OF = {letter: value for value, letter in enumerate(_ALPHABET)}
 _TICKET_LENGTH = 26  # 128 bits in 5-bit letters
 
 PAYMENT, ORDER, OPERATION, EVENT, TRANSFER, BUYER, SHOP, KEY = "pay", "po", "op", "evt", "tr", "buy", "shop", "key"
+REFUND, INBOX = "rf", "in"
 
 
 def random_id() -> UUID:
@@ -51,9 +52,17 @@ def order_id_of(shop_id: UUID, mode: str, payment_order_id: str) -> UUID:
     return derive_id(ORDER, shop_id.hex, mode, payment_order_id)
 
 
-def operation_id_of(order_id: UUID, kind: str, ordinal: int) -> UUID:
-    """Name one thing asked of a PSP; printed, it is the PSP's idempotency key and our reference there."""
-    return derive_id(OPERATION, order_id.hex, kind, str(ordinal))
+def operation_id_of(order_id: UUID, kind: str, ticket: str = "1") -> UUID:
+    """Name one thing asked of a PSP; printed, it is the PSP's idempotency key and our reference there.
+
+    `ticket`: what tells two of a kind apart, such as the key of the request for a capture. SQL makes the same ids.
+    """
+    return derive_id(OPERATION, order_id.hex, kind, ticket)
+
+
+def refund_id_of(shop_id: UUID, mode: str, key: str) -> UUID:
+    """Name a refund by the key it was asked for under: the same key can never give back twice."""
+    return derive_id(REFUND, shop_id.hex, mode, key)
 
 
 def buyer_id_of(shop_id: UUID, mode: str, buyer_reference: str) -> UUID:

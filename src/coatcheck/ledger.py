@@ -53,6 +53,10 @@ class TransferKind(StrEnum):
 
     CHARGE = "charge"
     COMMISSION = "commission"
+    REFUND = "refund"
+    COMMISSION_REFUND = "commission_refund"
+    REFUND_RETURN = "refund_return"
+    COMMISSION_REFUND_RETURN = "commission_refund_return"
 
 
 class PostOutcome(StrEnum):

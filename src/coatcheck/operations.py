@@ -3,26 +3,36 @@
 Everything here is fenced by the lease: a write with an attempt number that somebody else has passed does nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
+import asyncpg
 import msgspec
 
 from coatcheck.clock import Clock
 from coatcheck.events import EventKind
-from coatcheck.ids import time_ordered_ids
+from coatcheck.ids import operation_id_of, time_ordered_ids
 from coatcheck.metrics import Metrics
 from coatcheck.providers.outcome import Outcome
-from coatcheck.providers.protocol import Charge
-from coatcheck.states import Mode, OperationStatus, OrderStatus
+from coatcheck.providers.protocol import Intent
+from coatcheck.states import (
+    Capture,
+    Mode,
+    OnFailure,
+    OperationKind,
+    OperationStatus,
+    OrderStatus,
+    RefundStatus,
+)
 from coatcheck.store import Batcher, Store
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """A committed intent that this process holds the lease of, as attempt number `attempt`.
 
-    `sent_before` says that an earlier attempt may have reached the PSP; `cause` is why that one decided nothing.
+    `sent_before` says that an earlier attempt may have reached the PSP; `cause` is why that one decided nothing. The
+    order's counts are those at the time of the claim (minor units). `is_joint`: of an all-or-nothing checkout.
     """
 
     attempt: int
@@ -32,22 +42,54 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     provider: str
     seller_account: str
     commission_minor: int
-    charge: Charge
+    intent: Intent
     sent_before: bool = False
+    status: OperationStatus = OperationStatus.OPEN
     order_status: OrderStatus = OrderStatus.EXECUTING
     cause: str | None = None
+    authorized_minor: int = 0
+    captured_minor: int = 0
+    refund_id: UUID | None = None
+    refund_commission_minor: int = 0
+    refund_status: RefundStatus | None = None
+    is_joint: bool = False
+    first_kind: OperationKind = OperationKind.CHARGE
+
+    @property
+    def first_operation_id(self) -> UUID:
+        """The id of the order's charge or authorization."""
+        return operation_id_of(self.order_id, self.first_kind)
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """An operation as it stands in the database, whoever works on it. `due_at` None and no holder: a person's turn."""
+
+    operation: Operation
+    created_at: datetime
+    has_lease: bool
+    holder: UUID | None
+    due_at: datetime | None
 
 
 class Postponement(msgspec.Struct, frozen=True, kw_only=True):
-    """What to do with an operation that was not decided. `due_at` None: only a person may move it on."""
+    """What to do with an operation that was not decided. `due_at` None: only a person may move it on.
+
+    `order_status` None: the order's status is not this operation's to say.
+    """
 
     operation: Operation
     outcome: Outcome
     kind: EventKind
     status: OperationStatus
-    order_status: OrderStatus
+    order_status: OrderStatus | None
     due_at: datetime | None
     was_sent: bool
+
+
+def first_kind_of(capture: str, on_failure: str) -> OperationKind:
+    """Say what an order's first operation is: its money is reserved where it is not to be taken at once."""
+    is_reserved = capture == Capture.MANUAL or on_failure == OnFailure.ALL_OR_NOTHING
+    return OperationKind.AUTHORIZE if is_reserved else OperationKind.CHARGE
 
 
 class Operations:
@@ -79,7 +121,7 @@ class Operations:
         marked: bool = await self._store.pool.fetchval(
             "SELECT mark_sending($1, $2, $3)",
             self._clock.now(),
-            operation.charge.operation_id,
+            operation.intent.operation_id,
             operation.attempt,
         )
         return marked
@@ -90,29 +132,54 @@ class Operations:
         rows = await self._store.pool.fetch(
             "SELECT * FROM claim_operations($1, $2, $3, $4)", at, self.holder, at + self.lease, most
         )
+        return await self._claimed(rows)
+
+    async def claim_named(self, operation_ids: Sequence[UUID]) -> list[Operation]:
+        """Take over undecided operations that nobody is working on at this moment; the others are left out."""
+        at = self._clock.now()
+        rows = await self._store.pool.fetch(
+            "SELECT * FROM claim_named($1, $2, $3, $4)", at, self.holder, at + self.lease, list(operation_ids)
+        )
+        return await self._claimed(rows)
+
+    async def reopen(self, operation_ids: Sequence[UUID], why: str) -> list[Operation]:
+        """Ask again about decided operations of which the PSP says something else by now. They are never sent again."""
+        at = self._clock.now()
+        rows = await self._store.pool.fetch(
+            "SELECT * FROM reopen_operations($1, $2, $3, $4, $5)",
+            at,
+            self.holder,
+            at + self.lease,
+            list(operation_ids),
+            why,
+        )
+        return await self._claimed(rows)
+
+    async def claim_authorizations(self, next_in: timedelta, most: int) -> list[UUID]:
+        """Take the authorizations that it is time to ask about; they come again after `next_in`."""
+        at = self._clock.now()
+        rows = await self._store.pool.fetch("SELECT * FROM claim_authorizations($1, $2, $3)", at, at + next_in, most)
+        return [row["operation_id"] for row in rows]
+
+    async def stand(self, operation_ids: Iterable[UUID]) -> dict[UUID, Standing]:
+        """Read how operations stand; those that do not exist are left out."""
+        rows = await self._store.pool.fetch(self._store.queries["operation_read"], list(set(operation_ids)))
+        return {row["operation_id"]: _standing_of(row) for row in rows}
+
+    async def held(self, operation_ids: Iterable[UUID]) -> list[Operation]:
+        """Read operations that this process has just made and holds the leases of."""
+        return [standing.operation for standing in (await self.stand(operation_ids)).values()]
+
+    async def _claimed(self, claims: Sequence[asyncpg.Record]) -> list[Operation]:
+        if not claims:
+            return []
+        attempts = {row["operation_id"]: row["attempt"] for row in claims}
+        standing = await self.stand(attempts)
+        # Read after the claim: the attempt is the claim's own, whatever has happened since.
         return [
-            Operation(
-                attempt=row["attempt"],
-                order_id=row["order_id"],
-                payment_id=row["payment_id"],
-                shop_id=row["shop_id"],
-                provider=row["provider"],
-                seller_account=row["seller_account"],
-                commission_minor=row["commission_minor"],
-                sent_before=row["sent_before"],
-                order_status=OrderStatus(row["order_status"]),
-                cause=row["cause"],
-                charge=Charge(
-                    operation_id=row["operation_id"],
-                    amount_minor=row["amount_minor"],
-                    currency=row["currency"],
-                    mode=Mode(row["mode"]),
-                    body=row["body"],
-                    first_sent_at=row["first_sent_at"],
-                    provider_reference=row["provider_reference"],
-                ),
-            )
-            for row in rows
+            msgspec.structs.replace(standing[operation_id].operation, attempt=attempt)
+            for operation_id, attempt in attempts.items()
+            if operation_id in standing
         ]
 
     async def count(self, metrics: Metrics) -> None:
@@ -133,40 +200,41 @@ class Operations:
         at = self._clock.now()
         rows = [
             (
-                item.operation.charge.operation_id,
+                item.operation.intent.operation_id,
                 item.operation.attempt,
                 item.status.value,
                 item.operation.order_id,
-                item.order_status.value,
+                None if item.order_status is None else item.order_status.value,
                 item.outcome.provider_reference,
                 item.outcome.cause,
                 item.due_at,
                 item.was_sent,
+                item.outcome.redirect_url,
                 item.operation.payment_id,
                 item.operation.shop_id,
-                item.operation.charge.mode.value,
+                item.operation.intent.mode.value,
                 event_id,
                 item.kind.value,
                 _postponed_body(item),
             )
             for item, event_id in zip(items, time_ordered_ids(at, len(items)), strict=True)
         ]
-        return await self._fenced("reschedule_operations", 15, at, rows)
+        return await self._fenced("reschedule_operations", 16, at, rows)
 
     async def _register_batch(self, items: Sequence[tuple[Operation, str]]) -> list[bool]:
         at = self._clock.now()
         rows = [
             (
-                operation.charge.operation_id,
+                operation.intent.operation_id,
                 operation.attempt,
                 reference,
                 operation.payment_id,
                 operation.shop_id,
-                operation.charge.mode.value,
+                operation.intent.mode.value,
                 event_id,
                 msgspec.json.encode(
                     {
-                        "operation_id": operation.charge.operation_id,
+                        "operation_id": operation.intent.operation_id,
                         "order_id": operation.order_id,
                         "attempt": operation.attempt,
                         "provider_reference": reference,
@@ -189,7 +257,7 @@ class Operations:
 
 def _postponed_body(item: Postponement) -> str:
     body = {
-        "operation_id": item.operation.charge.operation_id,
+        "operation_id": item.operation.intent.operation_id,
         "order_id": item.operation.order_id,
         "attempt": item.operation.attempt,
         "outcome": item.outcome.kind,
@@ -198,6 +266,7 @@ def _postponed_body(item: Postponement) -> str:
         "due_at": item.due_at,
         "was_sent": item.was_sent,
         "provider_reference": item.outcome.provider_reference,
+        "redirect_url": item.outcome.redirect_url,
         "cause": item.outcome.cause,
         "evidence": item.outcome.evidence,
         "answer": {
@@ -208,3 +277,49 @@ def _postponed_body(item: Postponement) -> str:
         },
     }
     return msgspec.json.encode(body).decode()
+
+
+def _standing_of(row: asyncpg.Record) -> Standing:
+    return Standing(
+        operation=_operation_of(row),
+        created_at=row["created_at"],
+        has_lease=row["lease_attempt"] is not None,
+        holder=row["holder"],
+        due_at=row["due_at"],
+    )
+
+
+def _operation_of(row: asyncpg.Record) -> Operation:
+    return Operation(
+        attempt=row["attempt"],
+        order_id=row["order_id"],
+        payment_id=row["payment_id"],
+        shop_id=row["shop_id"],
+        provider=row["provider"],
+        seller_account=row["seller_account"],
+        commission_minor=row["commission_minor"],
+        sent_before=row["first_sent_at"] is not None,
+        status=OperationStatus(row["status"]),
+        order_status=OrderStatus(row["order_status"]),
+        cause=row["cause"],
+        authorized_minor=row["authorized_minor"],
+        captured_minor=row["captured_minor"],
+        refund_id=row["refund_id"],
+        refund_commission_minor=row["refund_commission_minor"] or 0,
+        refund_status=None if row["refund_status"] is None else RefundStatus(row["refund_status"]),
+        is_joint=row["on_failure"] == OnFailure.ALL_OR_NOTHING,
+        first_kind=first_kind_of(row["capture"], row["on_failure"]),
+        intent=Intent(
+            operation_id=row["operation_id"],
+            kind=OperationKind(row["kind"]),
+            amount_minor=row["amount_minor"],
+            currency=row["currency"],
+            mode=Mode(row["mode"]),
+            body=row["body"],
+            first_sent_at=row["first_sent_at"],
+            provider_reference=row["provider_reference"],
+            target_reference=row["target_reference"],
+            is_final=row["is_final"],
+            is_hosted=row["is_hosted"],
+        ),
+    )

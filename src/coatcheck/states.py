@@ -41,20 +41,53 @@ class PaymentStatus(StrEnum):
     CANCELLED = "CANCELLED"
 
 
+class RefundStatus(StrEnum):
+    """Where a refund stands. SUCCEEDED may still become FAILED, days later: the buyer's bank sends money back."""
+
+    PENDING = "PENDING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+
+
+class Capture(StrEnum):
+    """When the money is taken: at once, or when the shop asks for it."""
+
+    AUTOMATIC = "automatic"
+    MANUAL = "manual"
+
+
+class OnFailure(StrEnum):
+    """What becomes of a checkout's other orders when one fails: kept, or none of them is captured."""
+
+    KEEP = "keep"
+    ALL_OR_NOTHING = "all_or_nothing"
+
+
 class OperationKind(StrEnum):
-    """What can be asked of a PSP."""
+    """What can be asked of a PSP. A charge takes the money at once; an authorization only reserves it."""
 
     CHARGE = "charge"
+    AUTHORIZE = "authorize"
+    CAPTURE = "capture"
+    VOID = "void"
+    REFUND = "refund"
+
+    @property
+    def starts_an_order(self) -> bool:
+        """Whether this is an order's first operation, whose outcome is the order's."""
+        return self in (OperationKind.CHARGE, OperationKind.AUTHORIZE)
 
 
 class OperationStatus(StrEnum):
     """What is known of one thing asked of a PSP.
 
-    OPEN: not decided yet, a lease says who works on it. UNRESOLVED: the retry budget or the provider's window is
+    OPEN: not decided yet, a lease says who works on it. PENDING: the PSP has it and decides later; it is asked, never
+    sent again. UNRESOLVED: the retry budget or the provider's window is
     used up and only a look-up, a settlement file or a person may decide it; it never becomes a failure by age.
     """
 
     OPEN = "OPEN"
+    PENDING = "PENDING"
     APPROVED = "APPROVED"
     DECLINED = "DECLINED"
     UNRESOLVED = "UNRESOLVED"
@@ -65,22 +98,44 @@ FINAL_ORDER_STATUSES = frozenset({OrderStatus.SUCCESS, OrderStatus.FAILED, Order
 ORDER_TRANSITIONS: dict[OrderStatus, frozenset[OrderStatus]] = {
     OrderStatus.NOT_STARTED: frozenset({OrderStatus.EXECUTING, OrderStatus.FAILED, OrderStatus.CANCELLED}),
     OrderStatus.EXECUTING: frozenset(
-        {OrderStatus.PENDING, OrderStatus.AUTHORIZED, OrderStatus.SUCCESS, OrderStatus.FAILED}
+        {
+            OrderStatus.PENDING,
+            OrderStatus.AUTHORIZED,
+            OrderStatus.SUCCESS,
+            OrderStatus.FAILED,
+            OrderStatus.CANCELLED,
+        }
     ),
     OrderStatus.PENDING: frozenset(
         {OrderStatus.AUTHORIZED, OrderStatus.SUCCESS, OrderStatus.FAILED, OrderStatus.CANCELLED}
     ),
     OrderStatus.AUTHORIZED: frozenset({OrderStatus.SUCCESS, OrderStatus.FAILED, OrderStatus.CANCELLED}),
     OrderStatus.SUCCESS: frozenset(),
-    OrderStatus.FAILED: frozenset(),
-    OrderStatus.CANCELLED: frozenset(),
+    # Final for us; only the PSP's later word that the money was taken after all moves it on (hazard A9).
+    OrderStatus.FAILED: frozenset({OrderStatus.SUCCESS, OrderStatus.AUTHORIZED}),
+    OrderStatus.CANCELLED: frozenset({OrderStatus.SUCCESS, OrderStatus.AUTHORIZED}),
 }
 
 OPERATION_TRANSITIONS: dict[OperationStatus, frozenset[OperationStatus]] = {
-    OperationStatus.OPEN: frozenset({OperationStatus.APPROVED, OperationStatus.DECLINED, OperationStatus.UNRESOLVED}),
-    OperationStatus.UNRESOLVED: frozenset({OperationStatus.APPROVED, OperationStatus.DECLINED}),
-    OperationStatus.APPROVED: frozenset(),
-    OperationStatus.DECLINED: frozenset(),
+    OperationStatus.OPEN: frozenset(
+        {OperationStatus.PENDING, OperationStatus.APPROVED, OperationStatus.DECLINED, OperationStatus.UNRESOLVED}
+    ),
+    OperationStatus.PENDING: frozenset(
+        {OperationStatus.APPROVED, OperationStatus.DECLINED, OperationStatus.UNRESOLVED}
+    ),
+    OperationStatus.UNRESOLVED: frozenset(
+        {OperationStatus.OPEN, OperationStatus.PENDING, OperationStatus.APPROVED, OperationStatus.DECLINED}
+    ),
+    # Asked about again after the PSP's later word: a success after the end, an authorization that lapsed, a refund
+    # that came back. PENDING is never sent, so this asks and cannot charge.
+    OperationStatus.APPROVED: frozenset({OperationStatus.PENDING}),
+    OperationStatus.DECLINED: frozenset({OperationStatus.PENDING}),
+}
+
+REFUND_TRANSITIONS: dict[RefundStatus, frozenset[RefundStatus]] = {
+    RefundStatus.PENDING: frozenset({RefundStatus.SUCCEEDED, RefundStatus.FAILED}),
+    RefundStatus.SUCCEEDED: frozenset({RefundStatus.FAILED}),
+    RefundStatus.FAILED: frozenset(),
 }
 
 # The first of these that any order has is what the payment waits for.

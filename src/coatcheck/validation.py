@@ -1,4 +1,4 @@
-"""What a checkout may say: the shape and meaning of `POST /v1/payments`, and the request as the gateway works with it.
+"""What a body may say: the shape and meaning of a checkout, a capture, a cancel and a refund.
 
 The Structs below are the one definition of the shape: they decode the usual body, and their JSON Schema is what the
 API publishes. A body that is not right is looked at again, slowly, so that all its problems are told at once.
@@ -6,14 +6,15 @@ API publishes. A body that is not right is looked at again, slowly, so that all 
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 from ipaddress import ip_address
 from itertools import islice
 from numbers import Number
 from types import SimpleNamespace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from jsonschema import Draft202012Validator
@@ -23,6 +24,7 @@ from msgspec import Meta
 from coatcheck.errors import CoatcheckError, ErrorCode, Problem
 from coatcheck.money import EXPONENTS, AmountError, CurrencyError, exponent_of, parse_amount, parse_share
 from coatcheck.pan import contains_card_number_in
+from coatcheck.states import Capture, OnFailure
 from coatcheck.strict_json import decode_strict, names_are_unique, pointer_step
 
 MAX_ORDERS = 100
@@ -30,6 +32,7 @@ _MOST_PROBLEMS = 200  # of a hostile body with thousands, the first are enough
 
 _ID_PATTERN = "^[!-~]+$"
 _NO_COLON = "^[!-9;-~]+$"
+_URL_PATTERN = r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-~]*)?$"
 _AMOUNT_PATTERN = r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,4})?$"
 
 
@@ -40,6 +43,28 @@ def _id_of(description: str, example: str, pattern: str = _ID_PATTERN) -> Meta:
         description=f"{description} 1 to 128 printable ASCII characters without spaces.",
         examples=[example],
         extra_json_schema={"pattern": pattern},
+    )
+
+
+IdempotencyKey = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=255,
+        description="The key of this request, unless the Idempotency-Key header has it. "
+        "1 to 255 printable ASCII characters without spaces.",
+        examples=["7f3c9d0e-place-order"],
+        extra_json_schema={"pattern": _ID_PATTERN},
+    ),
+]
+
+
+def _amount_of(description: str, example: str) -> Meta:
+    return Meta(
+        max_length=32,
+        description=description,
+        examples=[example],
+        extra_json_schema={"pattern": _AMOUNT_PATTERN},
     )
 
 
@@ -79,10 +104,33 @@ class BuyerDetails(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     ) = None
 
 
-class PaymentMethodToken(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How the buyer pays: a token that the provider gave for the card. Card numbers are refused."""
+# Null counts as left out.
+_ONE_METHOD = [
+    {"required": ["token"], "properties": {"token": {"type": "string"}, "hosted": {"type": "null"}}},
+    {"required": ["hosted"], "properties": {"hosted": {"type": "object"}, "token": {"type": "null"}}},
+]
 
-    token: Annotated[str, _id_of("The provider's token.", "tok_approve")]
+
+class HostedMethod(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The buyer pays on the provider's own page: the answer says where to send him."""
+
+    return_url: Annotated[
+        str,
+        Meta(
+            min_length=8,
+            max_length=1000,
+            description="Where the provider sends the buyer back to afterwards: http or https.",
+            examples=["https://shop.example/thanks"],
+            extra_json_schema={"pattern": _URL_PATTERN},
+        ),
+    ]
+
+
+class PaymentMethod(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How the buyer pays: either a token that the provider gave for the card, or the provider's page."""
+
+    token: Annotated[str, _id_of("The provider's token. Card numbers are refused.", "tok_approve")] | None = None
+    hosted: HostedMethod | None = None
 
 
 class CreatePaymentOrder(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -91,13 +139,7 @@ class CreatePaymentOrder(msgspec.Struct, kw_only=True, frozen=True, forbid_unkno
     payment_order_id: Annotated[str, _id_of("The shop's own id of this part, unique for ever.", "order-7001-a")]
     seller_account: Annotated[str, _id_of("The shop's own id of the seller; no colon in it.", "seller-42", _NO_COLON)]
     amount: Annotated[
-        str,
-        Meta(
-            max_length=32,
-            description="What the buyer pays, as text: more than zero, with at most the currency's decimals.",
-            examples=["129.95"],
-            extra_json_schema={"pattern": _AMOUNT_PATTERN},
-        ),
+        str, _amount_of("What the buyer pays, as text: more than zero, with at most the currency's decimals.", "129.95")
     ]
     currency: Annotated[
         str,
@@ -108,15 +150,7 @@ class CreatePaymentOrder(msgspec.Struct, kw_only=True, frozen=True, forbid_unkno
         ),
     ]
     commission: (
-        Annotated[
-            str,
-            Meta(
-                max_length=32,
-                description="What the platform keeps of the amount, as text; nothing when left out.",
-                examples=["12.99"],
-                extra_json_schema={"pattern": _AMOUNT_PATTERN},
-            ),
-        ]
+        Annotated[str, _amount_of("What the platform keeps of the amount, as text; nothing when left out.", "12.99")]
         | None
     ) = None
 
@@ -126,13 +160,20 @@ class CreatePayment(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
 
     buyer: BuyerDetails
     checkout_id: Annotated[str, _id_of("The shop's own id of the checkout, unique for ever.", "checkout-7001")]
-    payment_method: PaymentMethodToken
+    payment_method: Annotated[PaymentMethod, Meta(extra_json_schema={"oneOf": _ONE_METHOD})]
     payment_orders: Annotated[
         list[CreatePaymentOrder], Meta(min_length=1, max_length=MAX_ORDERS, description="One part per seller.")
     ]
-    capture: Annotated[Literal["automatic"] | None, Meta(description="When the money is taken: at once.")] = None
+    capture: Annotated[
+        Capture | None,
+        Meta(description="When the money is taken: at once, or `manual`: reserved now, taken by POST .../capture."),
+    ] = None
     on_failure: Annotated[
-        Literal["keep"] | None, Meta(description="What becomes of the other orders when one fails: they are kept.")
+        OnFailure | None,
+        Meta(
+            description="What becomes of the other orders when one fails: they are kept, or `all_or_nothing`: every "
+            "order is reserved first, and all are taken or none is."
+        ),
     ] = None
     metadata: (
         Annotated[
@@ -145,20 +186,66 @@ class CreatePayment(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
         ]
         | None
     ) = None
-    idempotency_key: (
+    idempotency_key: IdempotencyKey | None = None
+
+
+class CapturePart(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One authorized order to capture, in whole or in part."""
+
+    payment_order_id: Annotated[str, _id_of("The shop's own id of the order.", "order-7001-a")]
+    amount: (
+        Annotated[str, _amount_of("What to take of the order, as text; all that is left when left out.", "100.00")]
+        | None
+    ) = None
+
+
+class CapturePayment(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The capture of a payment's authorized orders: of all of them, or of those listed. All are captured or none."""
+
+    payment_orders: (
+        Annotated[
+            list[CapturePart],
+            Meta(min_length=1, max_length=MAX_ORDERS, description="Which orders; every authorized one when left out."),
+        ]
+        | None
+    ) = None
+    final: Annotated[
+        bool,
+        Meta(description="Whether what is not captured now is released. `false` keeps it, where the provider can."),
+    ] = True
+    idempotency_key: IdempotencyKey | None = None
+
+
+class CancelPayment(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The cancelling of a payment that is not charged yet."""
+
+    idempotency_key: IdempotencyKey | None = None
+
+
+class CreateRefund(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Money of one payment order that goes back to the buyer."""
+
+    payment_order_id: Annotated[str, _id_of("The shop's own id of the order.", "order-7001-a")]
+    amount: (
+        Annotated[
+            str,
+            _amount_of("What to give back, as text in the order's currency; all that is left when left out.", "20.00"),
+        ]
+        | None
+    ) = None
+    reason: (
         Annotated[
             str,
             Meta(
                 min_length=1,
-                max_length=255,
-                description="The key of this request, unless the Idempotency-Key header has it. "
-                "1 to 255 printable ASCII characters without spaces.",
-                examples=["7f3c9d0e-place-order"],
-                extra_json_schema={"pattern": _ID_PATTERN},
+                max_length=500,
+                description="Why, in the shop's own words; shown again with the refund. No personal data.",
+                examples=["the hat was too small"],
             ),
         ]
         | None
     ) = None
+    idempotency_key: IdempotencyKey | None = None
 
 
 class Buyer(msgspec.Struct, frozen=True):
@@ -182,14 +269,23 @@ class OrderRequest(msgspec.Struct, frozen=True):
 
 
 class PaymentRequest(msgspec.Struct, frozen=True):
-    """A checkout, checked: amounts in minor units, order ids distinct."""
+    """A checkout, checked: amounts in minor units, order ids distinct; either a token or a return_url."""
 
     checkout_id: str
     buyer: Buyer
-    token: str
+    token: str | None
     orders: tuple[OrderRequest, ...]
     metadata: dict[str, str] | None = None
     idempotency_key: str | None = None
+    capture: Capture = Capture.AUTOMATIC
+    on_failure: OnFailure = OnFailure.KEEP
+    return_url: str | None = None
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether the money is taken at once, by token, each order for itself."""
+        manner = (self.capture, self.on_failure, self.return_url)
+        return manner == (Capture.AUTOMATIC, OnFailure.KEEP, None)
 
     def digest(self) -> bytes:
         """Name the content: SHA-256, the same for the same checkout however it was written or keyed.
@@ -197,7 +293,9 @@ class PaymentRequest(msgspec.Struct, frozen=True):
         The IP address is left out: a buyer whose phone changed networks between two clicks is still the same buyer.
         """
         buyer = (self.buyer.reference, self.buyer.email, self.buyer.name, self.buyer.country)
-        content = (1, self.checkout_id, buyer, self.token, self.orders, self.metadata)
+        content: tuple[object, ...] = (1, self.checkout_id, buyer, self.token, self.orders, self.metadata)
+        if not self.is_usual:
+            content = (*content, self.capture, self.on_failure, self.return_url)
         return hashlib.sha256(_encode_in_order(content)).digest()
 
 
@@ -205,13 +303,50 @@ _decode = msgspec.json.Decoder(CreatePayment).decode
 _encode_in_order = msgspec.json.Encoder(order="deterministic").encode
 _is_id = re.compile("[!-~]+").fullmatch
 _is_country = re.compile("[A-Z]{2}").fullmatch
+_is_url = re.compile(_URL_PATTERN).fullmatch
 _is_email = re.compile(r"[^@\s]+@[^@\s]+").fullmatch
 _is_key = re.compile("[!-~]{1,255}").fullmatch
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"').fullmatch
 
 
+_Read = TypeVar("_Read")
+
+
+@dataclass(frozen=True, slots=True)
+class _Form(Generic[_Read]):
+    """How one kind of body is read: its shape, and what its parts mean.
+
+    `check` puts a body into the gateway's words, `find` tells everything wrong with one; both take `orders_limit`.
+    """
+
+    shape: type[msgspec.Struct]
+    decode: Callable[[bytes], Any]
+    check: Callable[[Any, int, list[Problem]], _Read]
+    find: Callable[[dict[str, Any], int], list[Problem]]
+
+
 def parse_payment_request(raw: bytes, *, body_depth: int, orders_limit: int) -> PaymentRequest:
-    """Read the body of `POST /v1/payments`.
+    """Read the body of `POST /v1/payments`. Raises CoatcheckError as `_parse` does."""
+    return _parse(_PAYMENT, raw, body_depth, orders_limit)
+
+
+def parse_capture_request(raw: bytes, *, body_depth: int, orders_limit: int) -> CapturePayment:
+    """Read the body of a capture; amounts are read with their orders' currency. Raises as `_parse` does."""
+    return _parse(_CAPTURE, raw, body_depth, orders_limit)
+
+
+def parse_cancel_request(raw: bytes, *, body_depth: int, orders_limit: int) -> CancelPayment:
+    """Read the body of a cancel. Raises CoatcheckError as `_parse` does."""
+    return _parse(_CANCEL, raw, body_depth, orders_limit)
+
+
+def parse_refund_request(raw: bytes, *, body_depth: int, orders_limit: int) -> CreateRefund:
+    """Read the body of a refund; the amount is read with its order's currency. Raises as `_parse` does."""
+    return _parse(_REFUND, raw, body_depth, orders_limit)
+
+
+def _parse(form: _Form[_Read], raw: bytes, body_depth: int, orders_limit: int) -> _Read:
+    """Read a body.
 
     Raises CoatcheckError: CARD_NUMBER_REFUSED, never repeating it; MALFORMED_BODY; INVALID_REQUEST with every problem.
     """
@@ -221,19 +356,32 @@ def parse_payment_request(raw: bytes, *, body_depth: int, orders_limit: int) -> 
             "Send the provider's token in payment_method.token, never a card number. Nothing of the request was kept. "
             "If it was an id of yours that looks like one, put a letter between its digits.",
         )
-    body = _read_fast(raw)
+    body = _read_fast(raw, form.decode)
     document = None
     if body is None:
         document = decode_strict(raw, depth=body_depth)
-        body = _read_document(document)
+        body = _read_document(document, form.shape)
     problems: list[Problem] = []
     if body is not None:
-        request = _checked(body, orders_limit, problems)
+        request = form.check(body, orders_limit, problems)
         if not problems:
             return request
-    problems = find_problems(decode_strict(raw, depth=body_depth) if document is None else document, orders_limit)
-    problems = problems or [Problem("", "The body does not have the published shape.")]
-    raise CoatcheckError(ErrorCode.INVALID_REQUEST, _summary(problems), problems)
+    problems = form.find(decode_strict(raw, depth=body_depth) if document is None else document, orders_limit)
+    raise invalid(problems or [Problem("", "The body does not have the published shape.")])
+
+
+def invalid(problems: list[Problem]) -> CoatcheckError:
+    """Make the refusal that tells all of a request's problems; there is at least one."""
+    return CoatcheckError(ErrorCode.INVALID_REQUEST, _summary(problems), problems)
+
+
+def amount_in(text: str, currency: str, pointer: str, problems: list[Problem]) -> int:
+    """Read an amount in a currency that is known already, into minor units; adds a problem where it cannot be."""
+    try:
+        return parse_amount(text, currency)
+    except ValueError as error:
+        problems.append(Problem(pointer, _sentence(error)))
+        return 0
 
 
 def parse_idempotency_key(header: bytes | None, in_body: str | None) -> str:
@@ -269,36 +417,67 @@ def find_problems(document: dict[str, Any], orders_limit: int) -> list[Problem]:
 
     One problem per place, in the order of the places.
     """
-    structural = list(islice(_structure_problems(document), _MOST_PROBLEMS))
+    structural = _structure_problems(_structure, document)
     wrong = {problem.pointer for problem in structural}
     body = _well_formed_of(document, CreatePayment, "", wrong)
     body.buyer = _well_formed_of(body.buyer, BuyerDetails, "/buyer", wrong)
-    body.payment_method = _well_formed_of(body.payment_method, PaymentMethodToken, "/payment_method", wrong)
+    body.payment_method = _well_formed_of(body.payment_method, PaymentMethod, "/payment_method", wrong)
+    body.payment_method.hosted = (
+        _well_formed_of(body.payment_method.hosted, HostedMethod, "/payment_method/hosted", wrong)
+        if body.payment_method.hosted is not None
+        else None
+    )
     body.payment_orders = [
         _well_formed_of(order, CreatePaymentOrder, f"/payment_orders/{index}", wrong)
         for index, order in enumerate(_list_of(document.get("payment_orders")))
     ]
     meanings: list[Problem] = []
     _checked(body, orders_limit, meanings)
+    return _one_per_place(structural, meanings)
+
+
+def _problem_finder(
+    shape: type[msgspec.Struct], check: Callable[[Any, int, list[Problem]], Any]
+) -> Callable[[dict[str, Any], int], list[Problem]]:
+    """Make what finds everything wrong with one of the smaller bodies."""
+    structure = _structure_of(shape)
+
+    def find(document: dict[str, Any], orders_limit: int) -> list[Problem]:
+        structural = _structure_problems(structure, document)
+        wrong = {problem.pointer for problem in structural}
+        body = _well_formed_of(document, shape, "", wrong)
+        if shape is CapturePayment:
+            body.payment_orders = [
+                _well_formed_of(part, CapturePart, f"/payment_orders/{index}", wrong)
+                for index, part in enumerate(_list_of(document.get("payment_orders")))
+            ]
+        meanings: list[Problem] = []
+        check(body, orders_limit, meanings)
+        return _one_per_place(structural, meanings)
+
+    return find
+
+
+def _one_per_place(structural: list[Problem], meanings: list[Problem]) -> list[Problem]:
     first_at = {problem.pointer: problem for problem in reversed((*structural, *meanings[:_MOST_PROBLEMS]))}
     return sorted(first_at.values(), key=_place_of)
 
 
-def _read_fast(raw: bytes) -> CreatePayment | None:
+def _read_fast(raw: bytes, decode: Callable[[bytes], Any]) -> Any:
     """Read the usual body in one pass; None when it needs a closer look.
 
-    The shape allows no numbers, no unknown names and no deep nesting, so unique names are all that is left to prove.
+    The shapes allow no numbers, no unknown names and no deep nesting, so unique names are all that is left to prove.
     """
     try:
-        body = _decode(raw)
+        body = decode(raw)
     except (ValueError, RecursionError):
         return None
     return body if names_are_unique(raw, body) else None
 
 
-def _read_document(document: dict[str, Any]) -> CreatePayment | None:
+def _read_document(document: dict[str, Any], shape: type[msgspec.Struct] = CreatePayment) -> Any:
     try:
-        return msgspec.convert(document, CreatePayment)
+        return msgspec.convert(document, shape)
     except msgspec.ValidationError:
         return None
 
@@ -309,7 +488,7 @@ def _checked(body: CreatePayment, orders_limit: int, problems: list[Problem]) ->
     `body` may hold None where a part is not well-formed; that part is passed over, and the result is of no use then.
     """
     _check_id(body.checkout_id, "/checkout_id", problems)
-    _check_id(body.payment_method.token, "/payment_method/token", problems)
+    return_url = _check_method(body.payment_method, problems)
     _check_id(body.idempotency_key, "/idempotency_key", problems)
     buyer = _buyer_of(body.buyer, problems)
     orders = body.payment_orders
@@ -318,8 +497,55 @@ def _checked(body: CreatePayment, orders_limit: int, problems: list[Problem]) ->
     checked = tuple([_order_of(order, f"/payment_orders/{index}", problems) for index, order in enumerate(orders)])
     if len(orders) > 1:
         _check_distinct([order.payment_order_id for order in orders], problems)
-    metadata = body.metadata or None
-    return PaymentRequest(body.checkout_id, buyer, body.payment_method.token, checked, metadata, body.idempotency_key)
+    if body.capture == Capture.MANUAL and body.on_failure == OnFailure.ALL_OR_NOTHING:
+        problems.append(Problem("/capture", "Leave it out: an all_or_nothing checkout captures by itself."))
+    return PaymentRequest(
+        body.checkout_id,
+        buyer,
+        body.payment_method.token,
+        checked,
+        body.metadata or None,
+        body.idempotency_key,
+        Capture(body.capture or Capture.AUTOMATIC),
+        OnFailure(body.on_failure or OnFailure.KEEP),
+        return_url,
+    )
+
+
+def _check_capture(body: Any, orders_limit: int, problems: list[Problem]) -> CapturePayment:
+    parts = body.payment_orders or ()
+    _check_id(body.idempotency_key, "/idempotency_key", problems)
+    if len(parts) > orders_limit:
+        problems.append(Problem("/payment_orders", f"Send at most {orders_limit} orders in one capture."))
+    for index, part in enumerate(parts):
+        _check_id(part.payment_order_id, f"/payment_orders/{index}/payment_order_id", problems)
+    _check_distinct([part.payment_order_id for part in parts], problems)
+    return body  # type: ignore[no-any-return]  # of well-formed parts, or of no use: see _checked
+
+
+def _check_cancel(body: Any, _: int, problems: list[Problem]) -> CancelPayment:
+    _check_id(body.idempotency_key, "/idempotency_key", problems)
+    return body  # type: ignore[no-any-return]
+
+
+def _check_refund(body: Any, _: int, problems: list[Problem]) -> CreateRefund:
+    _check_id(body.payment_order_id, "/payment_order_id", problems)
+    _check_id(body.idempotency_key, "/idempotency_key", problems)
+    return body  # type: ignore[no-any-return]
+
+
+def _check_method(method: PaymentMethod, problems: list[Problem]) -> str | None:
+    """Check how the buyer pays; returns the hosted page's return_url."""
+    _check_id(method.token, "/payment_method/token", problems)
+    # Taken apart, a part that is not well-formed is missing, too; what the structure lacks is told with the structure.
+    if isinstance(method, PaymentMethod) and (method.token is None) is (method.hosted is None):
+        problems.append(Problem("/payment_method", "Send either token or hosted."))
+    url = None if method.hosted is None else method.hosted.return_url
+    if url is not None and not _is_url(url):
+        problems.append(
+            Problem("/payment_method/hosted/return_url", "Write an address such as https://shop.example/thanks.")
+        )
+    return url
 
 
 def _check_id(text: str | None, pointer: str, problems: list[Problem]) -> None:
@@ -427,12 +653,13 @@ def _without_patterns(schema: Any) -> Any:
     return [_without_patterns(part) for part in schema] if isinstance(schema, list) else schema
 
 
-_structure = Draft202012Validator(_without_patterns(msgspec.json.schema(CreatePayment)))
+def _structure_of(shape: type[msgspec.Struct]) -> Draft202012Validator:
+    return Draft202012Validator(_without_patterns(msgspec.json.schema(shape)))
 
 
-def _structure_problems(document: Any) -> Iterator[Problem]:
-    for error in _structure.iter_errors(document):
-        yield from _told(error)
+def _structure_problems(structure: Draft202012Validator, document: Any) -> list[Problem]:
+    told = (problem for error in structure.iter_errors(document) for problem in _told(error))
+    return list(islice(told, _MOST_PROBLEMS))
 
 
 def _told(error: ValidationError) -> Iterator[Problem]:
@@ -458,6 +685,8 @@ def _told(error: ValidationError) -> Iterator[Problem]:
                 yield Problem(f"{pointer}/{pointer_step(name)}", _unknown(name, schema["properties"]))
         case "type":
             yield Problem(pointer, _wrong_type(error))
+        case "oneOf" if (given.get("token") is None) is not (given.get("hosted") is None):
+            return  # one of the two is there: what is wrong with it is told at its own place
         case _:
             yield Problem(pointer, _wrong_value(error))
 
@@ -476,13 +705,16 @@ def _wrong_type(error: ValidationError) -> str:
         "string": "Write text in quotes.",
         "object": "Write an object: names and values between { and }.",
         "array": "Write a list between [ and ].",
+        "boolean": "Write true or false.",
     }[str(error.validator_value)]
 
 
 def _wrong_value(error: ValidationError) -> str:
     limit: Any = error.validator_value
     if error.validator == "enum":
-        return f"Write {limit[0]}, the only choice, or leave it out."
+        return f"Write {' or '.join(limit)}, or leave it out."
+    if error.validator == "oneOf":
+        return "Send either token or hosted."
     return {
         "minLength": f"Write at least {limit} character{'s' if limit != 1 else ''}.",
         "maxLength": f"Write at most {limit} characters.",
@@ -490,3 +722,22 @@ def _wrong_value(error: ValidationError) -> str:
         "maxItems": f"Send at most {limit}.",
         "maxProperties": f"Send at most {limit} entries.",
     }[str(error.validator)]
+
+
+_structure = _structure_of(CreatePayment)
+_PAYMENT = _Form(CreatePayment, _decode, _checked, find_problems)
+_CAPTURE = _Form(
+    CapturePayment,
+    msgspec.json.Decoder(CapturePayment).decode,
+    _check_capture,
+    _problem_finder(CapturePayment, _check_capture),
+)
+_CANCEL = _Form(
+    CancelPayment,
+    msgspec.json.Decoder(CancelPayment).decode,
+    _check_cancel,
+    _problem_finder(CancelPayment, _check_cancel),
+)
+_REFUND = _Form(
+    CreateRefund, msgspec.json.Decoder(CreateRefund).decode, _check_refund, _problem_finder(CreateRefund, _check_refund)
+)

@@ -20,16 +20,23 @@ from coatcheck.api.gateway import Gateway
 from coatcheck.clock import Clock, SystemClock
 from coatcheck.config import Settings, SettingsError, digest_secret_of
 from coatcheck.executor import Executor, RetryPolicy
+from coatcheck.inbox import Inbox
 from coatcheck.metrics import Metrics
 from coatcheck.operations import Operations
-from coatcheck.payments import Payments
-from coatcheck.providers.protocol import Provider
+from coatcheck.payments import Acts, Payments
+from coatcheck.providers.protocol import Provider, WebhookReader
 from coatcheck.providers.simulated import SimulatedProvider
 from coatcheck.providers.stripe import StripeProvider
+from coatcheck.providers.webhooks_adyen import AdyenWebhooks
+from coatcheck.providers.webhooks_simulated import SimulatedWebhooks
+from coatcheck.providers.webhooks_stripe import StripeWebhooks
+from coatcheck.refunds import Refunds
 from coatcheck.risk import Assessor, risk_settings_of
 from coatcheck.shops import KeyRing
+from coatcheck.states import Mode
 from coatcheck.store import Store
 from coatcheck.store import open_store as open_database
+from coatcheck.upkeep import Upkeep
 
 log = structlog.get_logger("coatcheck")
 
@@ -66,6 +73,25 @@ def _make_simulated(settings: Settings) -> Provider:
     )
 
 
+def make_webhook_readers(settings: Settings) -> dict[tuple[str, Mode], WebhookReader]:
+    """Construct what proves and reads the webhooks of every provider that has a secret for them.
+
+    A secret is bound to the account and mode of the API key that stands beside it (hazard C10).
+    """
+    readers: list[tuple[Mode, WebhookReader]] = []
+    if settings.simulator_webhook_secrets:
+        _, _, world, account = settings.simulator_api_key.split("_", 3)
+        mode = Mode(world)
+        readers.append((mode, SimulatedWebhooks(settings.simulator_webhook_secrets, account, mode)))
+    if settings.stripe_webhook_secrets and settings.stripe_api_key is not None:
+        mode = Mode(settings.stripe_api_key.split("_")[1])
+        readers.append((mode, StripeWebhooks(settings.stripe_webhook_secrets, mode)))
+    if settings.adyen_hmac_keys and settings.adyen_merchant_account is not None:
+        mode = Mode(settings.adyen_mode)
+        readers.append((mode, AdyenWebhooks(settings.adyen_hmac_keys, settings.adyen_merchant_account, mode)))
+    return {(reader.name, mode): reader for mode, reader in readers}
+
+
 def make_gateway(
     settings: Settings,
     store: Store,
@@ -99,6 +125,7 @@ def make_gateway(
         key_life=timedelta(seconds=settings.idempotency_key_life_s),
         batch_size=settings.batch_size,
         metrics=metrics,
+        refunds_late=settings.late_success == "refund",
     )
     operations = Operations(store, clock, holder=holder, lease=lease, batch_size=settings.batch_size)
     executor = Executor(
@@ -114,34 +141,63 @@ def make_gateway(
         metrics=metrics,
         dice=dice,
     )
+    refunds = Refunds(store, clock, operations, returns_commission=settings.refund_commission == "return")
+    readers = make_webhook_readers(settings)
+    inbox = Inbox(
+        store,
+        clock,
+        readers=readers,
+        operations=operations,
+        executor=executor,
+        metrics=metrics,
+        batch_size=settings.batch_size,
+    )
     return Gateway(
         settings=settings,
         clock=clock,
         store=store,
         keys=KeyRing(store, clock),
         payments=payments,
+        acts=Acts(store, clock, operations),
+        refunds=refunds,
         operations=operations,
         executor=executor,
+        inbox=inbox,
+        upkeep=Upkeep(operations, executor, refunds),
+        webhooks=readers,
         metrics=metrics,
         stopping=asyncio.Event(),
     )
 
 
 @asynccontextmanager
-async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
-    """Open everything a gateway needs and start its recovery; on the way out finish what is in flight."""
+async def open_gateway(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Gateway]:
+    """Open everything a gateway needs and start its work in the background; on the way out finish what is in flight."""
     async with open_store(settings) as store:
         providers = make_providers(settings)
-        gateway = make_gateway(settings, store, providers)
-        recovery = asyncio.create_task(gateway.executor.recover(timedelta(milliseconds=settings.recovery_interval_ms)))
-        try:
+        async with at_work(make_gateway(settings, store, providers, clock=clock)) as gateway:
             yield gateway
-        finally:
-            gateway.stopping.set()
-            await gateway.executor.stop(timedelta(seconds=settings.shutdown_grace_s))
-            await recovery
-            for provider in providers.values():
-                await provider.close()
+        for provider in providers.values():
+            await provider.close()
+
+
+@asynccontextmanager
+async def at_work(gateway: Gateway) -> AsyncIterator[Gateway]:
+    """Let a gateway do what nobody asks for: recovery, webhooks, upkeep. Afterwards it stops as SIGTERM stops it."""
+    settings = gateway.settings
+    recovery = timedelta(milliseconds=settings.recovery_interval_ms)
+    upkeep = timedelta(milliseconds=settings.upkeep_interval_ms)
+    loops = [
+        asyncio.create_task(gateway.executor.recover(recovery)),
+        asyncio.create_task(gateway.inbox.work(recovery, gateway.stopping)),
+        asyncio.create_task(gateway.upkeep.tend(upkeep, gateway.stopping)),
+    ]
+    try:
+        yield gateway
+    finally:
+        gateway.stopping.set()
+        await gateway.executor.stop(timedelta(seconds=settings.shutdown_grace_s))
+        await asyncio.gather(*loops)
 
 
 class _Server(uvicorn.Server):
@@ -152,17 +208,17 @@ class _Server(uvicorn.Server):
         yield
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, *, clock: Clock | None = None) -> int:
     """Run the gateway until SIGTERM or SIGINT. Returns the exit status."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings))
+        runner.run(_serve(settings, clock))
     log.info("stopped")
     return 0
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, clock: Clock | None) -> None:
     listening = _listen(settings.host, settings.port)
-    async with open_gateway(settings) as gateway:
+    async with open_gateway(settings, clock=clock) as gateway:
         config = uvicorn.Config(
             create_app(gateway),
             http="httptools",

@@ -1,5 +1,6 @@
 """What the money-path tests stand on: a PSP that does as it is told, and a gateway on a manual clock."""
 
+import asyncio
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -8,13 +9,14 @@ from uuid import UUID
 
 from coatcheck.clock import ManualClock
 from coatcheck.config import Settings
-from coatcheck.ids import derive_id
+from coatcheck.ids import derive_id, order_id_of
 from coatcheck.operations import Operation
 from coatcheck.payments import Acceptance, PaymentView
 from coatcheck.providers.outcome import Outcome, OutcomeKind
-from coatcheck.providers.protocol import Capabilities, Charge, ChargeRequest
+from coatcheck.providers.protocol import Capabilities, ChargeRequest, Intent
+from coatcheck.refunds import RefundAnswer, RefundRequest
 from coatcheck.shops import Caller
-from coatcheck.states import Mode
+from coatcheck.states import Capture, Mode, OnFailure, OperationKind
 from coatcheck.store import Store
 from coatcheck.validation import Buyer, OrderRequest, PaymentRequest
 from coatcheck.wiring import make_gateway
@@ -27,42 +29,42 @@ CALLER = Caller(derive_id("shop", "hats"), "hats", Mode.TEST, derive_id("key", "
 SETTINGS = Settings(digest_secret="a secret of the tests, long enough to be taken")
 NO_JITTER = random.Random(1)
 
-Answer = Callable[[Charge], Outcome]
+Answer = Callable[[Intent], Outcome]
 
 
-def approved(charge: Charge) -> Outcome:
+def approved(intent: Intent) -> Outcome:
     return Outcome(
         kind=OutcomeKind.APPROVED,
-        provider_reference=charge.provider_reference or f"ch_{charge.reference}",
-        reference=charge.reference,
-        amount_minor=charge.amount_minor,
-        currency=charge.currency,
+        provider_reference=intent.provider_reference or f"ch_{intent.reference}",
+        reference=intent.reference,
+        amount_minor=intent.amount_minor,
+        currency=intent.currency,
         is_live=False,
     )
 
 
-def declined(charge: Charge) -> Outcome:
-    return Outcome(kind=OutcomeKind.DECLINED, decline_code="insufficient_funds", reference=charge.reference)
+def declined(intent: Intent) -> Outcome:
+    return Outcome(kind=OutcomeKind.DECLINED, decline_code="insufficient_funds", reference=intent.reference)
 
 
-def unknown(_: Charge) -> Outcome:
+def unknown(_: Intent) -> Outcome:
     return Outcome(kind=OutcomeKind.UNKNOWN, cause="read timeout")
 
 
-def server_error(_: Charge) -> Outcome:
+def server_error(_: Intent) -> Outcome:
     return Outcome(kind=OutcomeKind.UNKNOWN, cause="500", is_server_error=True)
 
 
-def not_sent(_: Charge) -> Outcome:
+def not_sent(_: Intent) -> Outcome:
     return Outcome(kind=OutcomeKind.NOT_SENT, cause="connection refused")
 
 
-def not_found(_: Charge) -> Outcome:
+def not_found(_: Intent) -> Outcome:
     return Outcome(kind=OutcomeKind.NOT_FOUND, cause="nothing under our reference")
 
 
-def pending(charge: Charge) -> Outcome:
-    return Outcome(kind=OutcomeKind.PENDING, reference=charge.reference, cause="the PSP decides later")
+def pending(intent: Intent) -> Outcome:
+    return Outcome(kind=OutcomeKind.PENDING, reference=intent.reference, cause="the PSP decides later")
 
 
 class ScriptedProvider:
@@ -77,8 +79,9 @@ class ScriptedProvider:
         }
         self.capabilities = Capabilities(**(defaults | capabilities))  # type: ignore[arg-type]
         self.charges: list[Answer] = []
+        self.acts: dict[OperationKind, list[Answer]] = {}  # answers to captures, voids, refunds, authorizations
         self.look_ups: list[Answer] = []
-        self.calls: list[tuple[str, Charge]] = []
+        self.calls: list[tuple[str, Intent]] = []
 
     @property
     def asked(self) -> list[str]:
@@ -87,17 +90,22 @@ class ScriptedProvider:
     def prepare(self, request: ChargeRequest) -> bytes:
         return f"{request.token} {request.amount_minor} {request.currency}".encode()
 
-    async def register(self, charge: Charge) -> Outcome:
-        self.calls.append(("register", charge))
+    async def register(self, intent: Intent) -> Outcome:
+        self.calls.append(("register", intent))
+        if intent.is_hosted:
+            return Outcome(
+                kind=OutcomeKind.PENDING, provider_reference="cs_1", redirect_url="https://psp.example/page/cs_1"
+            )
         return Outcome(kind=OutcomeKind.NOT_SENT, provider_reference=f"pi_{len(self.calls)}")
 
-    async def charge(self, charge: Charge) -> Outcome:
-        self.calls.append(("charge", charge))
-        return (self.charges.pop(0) if self.charges else approved)(charge)
+    async def send(self, intent: Intent) -> Outcome:
+        self.calls.append((intent.kind.value, intent))
+        answers = self.charges if intent.kind is OperationKind.CHARGE else self.acts.get(intent.kind, [])
+        return (answers.pop(0) if answers else approved)(intent)
 
-    async def look_up(self, charge: Charge) -> Outcome:
-        self.calls.append(("look_up", charge))
-        return (self.look_ups.pop(0) if self.look_ups else not_found)(charge)
+    async def look_up(self, intent: Intent) -> Outcome:
+        self.calls.append(("look_up", intent))
+        return (self.look_ups.pop(0) if self.look_ups else not_found)(intent)
 
     async def close(self) -> None:
         return None
@@ -134,6 +142,43 @@ class World:
         assert view is not None
         return view
 
+    async def capture(
+        self, view: PaymentView, *, key: str = "c1", is_final: bool = True, **amounts_minor: int | None
+    ) -> list[str]:
+        """Capture orders by name, or all; returns the verdicts."""
+        names = amounts_minor or {order.payment_order_id: None for order in view.orders}
+        wanted = {order_id_of(CALLER.shop_id, CALLER.mode, name): amount for name, amount in names.items()}
+        act = await self.gateway.acts.capture(view.payment_id, wanted, is_final=is_final, key=key)
+        await self.gateway.executor.start(act.operations)
+        return [verdict.value for verdict in act.verdicts.values()]
+
+    async def cancel(self, view: PaymentView, key: str = "v1") -> list[str]:
+        order_ids = [order_id_of(CALLER.shop_id, CALLER.mode, order.payment_order_id) for order in view.orders]
+        act = await self.gateway.acts.cancel(view.payment_id, order_ids, key)
+        await self.gateway.executor.start(act.operations)
+        return [verdict.value for verdict in act.verdicts.values()]
+
+    async def refund(self, name: str, amount_minor: int | None = None, key: str = "r1") -> RefundAnswer:
+        asked = RefundRequest(order_id=order_id_of(CALLER.shop_id, CALLER.mode, name), amount_minor=amount_minor)
+        answer = await self.gateway.refunds.request(CALLER, asked, key)
+        await self.gateway.executor.start(answer.operations)
+        return answer
+
+    async def balances(self) -> dict[str, int]:
+        """Read what each kind of account holds, on the side that makes it grow; holds as kind.held."""
+        rows = await self.store.pool.fetch(
+            "SELECT a.kind, sum(CASE normal_side WHEN 'debit' THEN 1 ELSE -1 END * (debits_posted_minor - credits_posted_minor)), "
+            "sum(CASE normal_side WHEN 'debit' THEN debits_pending_minor ELSE credits_pending_minor END) "
+            "FROM account a JOIN account_kind k USING (kind) GROUP BY a.kind"
+        )
+        posted = {row[0]: int(row[1]) for row in rows if row[1]}
+        return posted | {f"{row[0]}.held": int(row[2]) for row in rows if row[2]}
+
+    async def quiet(self) -> None:
+        """Wait until this gateway runs nothing."""
+        while self.gateway.executor._running:
+            await asyncio.wait(set(self.gateway.executor._running))
+
     async def recover(self, after: timedelta = timedelta(minutes=2)) -> list[Operation]:
         """Let time pass, then do what is due, to its end."""
         self.clock.advance(after)
@@ -156,13 +201,22 @@ class World:
 
 
 def checkout(
-    checkout_id: str = "c1", *orders: str, amount_minor: int = 1000, token: str = "tok_approve"
+    checkout_id: str = "c1",
+    *orders: str,
+    amount_minor: int = 1000,
+    token: str | None = "tok_approve",
+    capture: Capture = Capture.AUTOMATIC,
+    on_failure: OnFailure = OnFailure.KEEP,
+    return_url: str | None = None,
 ) -> PaymentRequest:
     """A checkout of EUR orders named after it, each with a commission of a tenth."""
     names = orders or (f"{checkout_id}-o1",)
     return PaymentRequest(
         checkout_id,
         Buyer("buyer-1", email="ada@example.com", country="GB", ip="192.0.2.7"),
-        token,
+        token if return_url is None else None,
         tuple(OrderRequest(name, f"seller-{name}", amount_minor, "EUR", amount_minor // 10) for name in names),
+        capture=capture,
+        on_failure=on_failure,
+        return_url=return_url,
     )

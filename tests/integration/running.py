@@ -27,7 +27,7 @@ from coatcheck.ids import OPERATION, operation_id_of, order_id_of, print_id
 from coatcheck.shops import create_key, shop_id_of
 from coatcheck.states import Mode, OperationKind
 from coatcheck.store import Store
-from coatcheck.wiring import make_gateway, make_providers
+from coatcheck.wiring import at_work, make_gateway, make_providers
 
 DIGEST_SECRET = "a secret for tests, 32 characters"
 
@@ -120,7 +120,7 @@ class RunningGateway:
     async def charges(self, payment_order_id: str, shop: str = "hats", mode: Mode = Mode.TEST) -> int:
         """Ask the simulator how often it really charged an order."""
         order_id = order_id_of(shop_id_of(shop), mode, payment_order_id)
-        reference = print_id(OPERATION, operation_id_of(order_id, OperationKind.CHARGE, 1))
+        reference = print_id(OPERATION, operation_id_of(order_id, OperationKind.CHARGE))
         async with self.session.get(f"{self.simulator_url}/admin/references?status=succeeded") as response:
             counted: dict[str, list[Any]] = await response.json()
         return int(counted.get(reference, [0])[0])
@@ -164,17 +164,16 @@ async def run_gateway(
     chosen = Settings(**{"simulator_url": simulator, "digest_secret": DIGEST_SECRET, **(settings or {})})
     clock = clock or SystemClock()
     providers = make_providers(chosen)
-    gateway = make_gateway(chosen, store, providers, clock=clock)
-    recovery = asyncio.create_task(gateway.executor.recover(timedelta(milliseconds=chosen.recovery_interval_ms)))
     try:
-        async with listening(gateway) as url, aiohttp.ClientSession() as session:
+        async with (
+            at_work(make_gateway(chosen, store, providers, clock=clock)) as gateway,
+            listening(gateway) as url,
+            aiohttp.ClientSession() as session,
+        ):
             async with session.post(f"{simulator}/admin/reset") as emptied:
                 assert emptied.status == 200
             yield RunningGateway(url, gateway, session, clock, simulator)
     finally:
-        gateway.stopping.set()
-        await gateway.executor.stop(timedelta(seconds=10))
-        await recovery
         for provider in providers.values():
             await provider.close()
 

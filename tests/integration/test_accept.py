@@ -144,7 +144,7 @@ async def test_I2_test_and_live_and_shops_are_separate_worlds(store: Store) -> N
     answers = [await world.accept(checkout(), "k1", caller) for caller in (CALLER, live, other)]
     assert {answer.verdict for answer in answers} == {Verdict.ACCEPTED}
     assert len({answer.payment_id for answer in answers}) == 3
-    assert len({operation.charge.reference for answer in answers for operation in answer.operations}) == 3
+    assert len({operation.intent.reference for answer in answers for operation in answer.operations}) == 3
 
 
 async def test_what_the_provider_cannot_take_is_refused_before_anything_is_written(

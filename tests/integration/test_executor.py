@@ -22,7 +22,7 @@ from tests.integration.outside import (
 )
 
 from coatcheck.providers.outcome import Outcome, OutcomeKind
-from coatcheck.providers.protocol import Charge
+from coatcheck.providers.protocol import Intent
 from coatcheck.states import OPERATION_TRANSITIONS, ORDER_TRANSITIONS, OrderStatus
 from coatcheck.store import Store
 
@@ -74,8 +74,8 @@ async def test_A1_silence_is_not_failure_and_is_retried_with_the_same_key_and_bo
     await world.recover()
     await world.recover()
     assert await statuses(world) == [("SUCCESS", "APPROVED")]
-    sent = [charge for call, charge in world.provider.calls if call == "charge"]
-    assert len({(charge.reference, charge.body) for charge in sent}) == 1  # hazard A16: the body is frozen
+    sent = [intent for call, intent in world.provider.calls if call == "charge"]
+    assert len({(intent.reference, intent.body) for intent in sent}) == 1  # hazard A16: the body is frozen
     assert await receivable_minor(world) == 1000
     assert await world.violations() == {}
 
@@ -169,7 +169,7 @@ async def test_A3_a_provider_without_keys_is_sent_to_again_only_by_its_own_word(
     assert world.provider.asked == ["register", "charge", "look_up"]  # not found proves nothing here
     await world.recover()
     assert world.provider.asked == ["register", "charge", "look_up", "look_up", "charge"]
-    assert {charge.provider_reference for call, charge in world.provider.calls if call != "register"} == {"pi_1"}
+    assert {intent.provider_reference for call, intent in world.provider.calls if call != "register"} == {"pi_1"}
     assert await statuses(world) == [("SUCCESS", "APPROVED")]
 
 
@@ -177,9 +177,9 @@ async def test_the_psps_id_is_stored_before_money_moves(store: Store) -> None:
     world = World(store, ScriptedProvider(registers_first=True))
     stored: list[str | None] = []
 
-    def look(charge: Charge) -> Outcome:
-        stored.append(charge.provider_reference)
-        return unknown(charge)
+    def look(intent: Intent) -> Outcome:
+        stored.append(intent.provider_reference)
+        return unknown(intent)
 
     world.provider.charges = [look]
     await world.pay(checkout())
@@ -219,7 +219,7 @@ async def test_A12_not_sent_after_an_unclear_sending_keeps_the_window_running(st
 )
 async def test_A15_an_answer_about_something_else_posts_nothing(store: Store, field: str, value: object) -> None:
     world = World(store)
-    world.provider.charges = [lambda charge: replaced(approved(charge), **{field: value})]
+    world.provider.charges = [lambda intent: replaced(approved(intent), **{field: value})]
     await world.pay(checkout())
     assert await statuses(world) == [("EXECUTING", "UNRESOLVED")]
     assert await world.count("transfer") == 0
@@ -232,7 +232,7 @@ async def test_A15_a_look_up_about_something_else_is_not_followed_by_a_resend(st
     world = World(store, ScriptedProvider(look_up_before_resend=True))
     world.provider.charges = [unknown]
     world.provider.look_ups = [
-        lambda charge: Outcome(kind=OutcomeKind.NOT_SENT, reference="op_of_another", amount_minor=charge.amount_minor)
+        lambda intent: Outcome(kind=OutcomeKind.NOT_SENT, reference="op_of_another", amount_minor=intent.amount_minor)
     ]
     await world.pay(checkout())
     await world.recover()
@@ -246,12 +246,12 @@ async def test_A17_a_caller_that_goes_away_leaves_the_work_going_on(
     world = World(store)
     answered = asyncio.Event()
 
-    async def slow_charge(charge: Charge) -> Outcome:
-        world.provider.calls.append(("charge", charge))
+    async def slow_charge(intent: Intent) -> Outcome:
+        world.provider.calls.append(("charge", intent))
         await answered.wait()
-        return approved(charge)
+        return approved(intent)
 
-    monkeypatch.setattr(world.provider, "charge", slow_charge)
+    monkeypatch.setattr(world.provider, "send", slow_charge)
     accepted = await world.accept(checkout())
     caller = asyncio.create_task(asyncio.wait_for(asyncio.shield(world.gateway.executor.start(accepted.operations)), 5))
     await asyncio.sleep(0.05)
@@ -277,8 +277,8 @@ async def test_F1_a_holder_whose_lease_ran_out_books_nothing(store: Store) -> No
     await quick.recover(timedelta(seconds=31))
     assert await statuses(quick) == [("SUCCESS", "APPROVED")]
     zombie = accepted.operations[0]
-    assert await slow.gateway.payments.apply(zombie, declined(zombie.charge)) is False
-    assert await slow.gateway.payments.apply(zombie, approved(zombie.charge)) is False
+    assert await slow.gateway.payments.apply(zombie, declined(zombie.intent)) is False
+    assert await slow.gateway.payments.apply(zombie, approved(zombie.intent)) is False
     assert await statuses(quick) == [("SUCCESS", "APPROVED")]
     assert await receivable_minor(quick) == 1000
     assert await quick.violations() == {}
@@ -291,8 +291,8 @@ async def test_F1_only_what_is_due_is_taken_over(store: Store) -> None:
     in_good_hands = (await world.accept(checkout("c2"), "k2")).operations[0]
     world.clock.advance(timedelta(seconds=11))
     claimed = await world.gateway.operations.claim(100)
-    assert [operation.charge.operation_id for operation in claimed] == [left_behind.charge.operation_id]
-    assert await world.gateway.payments.apply(in_good_hands, approved(in_good_hands.charge)) is True
+    assert [operation.intent.operation_id for operation in claimed] == [left_behind.intent.operation_id]
+    assert await world.gateway.payments.apply(in_good_hands, approved(in_good_hands.intent)) is True
 
 
 async def test_F1_an_answer_of_an_earlier_attempt_books_nothing_while_another_holder_works(store: Store) -> None:
@@ -300,7 +300,7 @@ async def test_F1_an_answer_of_an_earlier_attempt_books_nothing_while_another_ho
     zombie = (await slow.accept(checkout())).operations[0]
     quick.clock.advance(timedelta(seconds=31))
     (current,) = await quick.gateway.operations.claim(1)
-    assert await slow.gateway.payments.apply(zombie, declined(zombie.charge)) is False
+    assert await slow.gateway.payments.apply(zombie, declined(zombie.intent)) is False
     assert await statuses(quick) == [("EXECUTING", "OPEN")]
     await quick.gateway.executor.run(current)
     assert await statuses(quick) == [("SUCCESS", "APPROVED")]
@@ -321,9 +321,9 @@ async def test_F1_a_zombie_cannot_postpone_or_register_either(store: Store) -> N
 async def test_G6_the_same_decision_booked_again_after_a_lost_commit_answer_counts_as_booked(store: Store) -> None:
     world = World(store)
     operation = (await world.accept(checkout())).operations[0]
-    assert await world.gateway.payments.apply(operation, approved(operation.charge)) is True
-    assert await world.gateway.payments.apply(operation, approved(operation.charge)) is True
-    assert await world.gateway.payments.apply(operation, declined(operation.charge)) is False
+    assert await world.gateway.payments.apply(operation, approved(operation.intent)) is True
+    assert await world.gateway.payments.apply(operation, approved(operation.intent)) is True
+    assert await world.gateway.payments.apply(operation, declined(operation.intent)) is False
     assert await world.count("transfer") == 2
     assert await receivable_minor(world) == 1000
 
@@ -335,7 +335,7 @@ async def test_F3_one_bad_neighbour_does_not_fail_a_batch(store: Store) -> None:
     broken = msgspec.structs.replace(operations[2], seller_account="never-seen")
     results = await asyncio.gather(
         *[
-            world.gateway.payments.apply(operation, approved(operation.charge))
+            world.gateway.payments.apply(operation, approved(operation.intent))
             for operation in (*operations[:2], broken, operations[3])
         ],
         return_exceptions=True,
@@ -398,7 +398,7 @@ async def test_F12_a_gateway_that_stops_finishes_what_is_in_flight(store: Store)
 async def test_an_error_of_our_own_is_unknown_and_asked_again(store: Store) -> None:
     world = World(store)
 
-    def fault(_: Charge) -> Outcome:
+    def fault(_: Intent) -> Outcome:
         raise RuntimeError("a bug in an adapter")
 
     world.provider.charges = [fault, approved]
@@ -417,10 +417,10 @@ async def test_every_pair_of_order_statuses_in_the_database(
     await owner.execute("UPDATE payment_order SET status = $1", before.value)
     decision = approved if after is OrderStatus.SUCCESS else declined
     if after in ORDER_TRANSITIONS[before]:
-        assert await world.gateway.payments.apply(operation, decision(operation.charge))
+        assert await world.gateway.payments.apply(operation, decision(operation.intent))
     else:
         with pytest.raises(asyncpg.CheckViolationError, match="states do not allow"):
-            await world.gateway.payments.apply(operation, decision(operation.charge))
+            await world.gateway.payments.apply(operation, decision(operation.intent))
         assert await world.count("transfer") == 0
         assert await world.count("lease") == 1
 

@@ -24,7 +24,7 @@ def payment(card: str = "tok", buyer: str = "buyer", ip: str | None = "203.0.113
     return PaymentRequest(uuid4().hex, Buyer(buyer, ip=ip), card, orders)
 
 
-async def fail(owner: asyncpg.Connection, subject: UUID, at: datetime, times: int = 1) -> None:
+async def fail(owner: asyncpg.Connection, subject: UUID | None, at: datetime, times: int = 1) -> None:
     await owner.executemany("INSERT INTO risk_failure (subject, at) VALUES ($1, $2)", [(subject, at)] * times)
 
 

@@ -22,8 +22,8 @@ def test_shop_mode_kind_and_name_all_keep_rows_apart() -> None:
         ids.payment_id_of(SHOP, "test", "2"),
         ids.order_id_of(SHOP, "test", "1"),
         ids.buyer_id_of(SHOP, "test", "1"),
-        ids.operation_id_of(SHOP, "charge", 1),
-        ids.operation_id_of(SHOP, "charge", 2),
+        ids.operation_id_of(SHOP, "charge"),
+        ids.operation_id_of(SHOP, "charge", "2"),
         ids.account_id_of(SHOP, "test", "1", "EUR"),
         ids.account_id_of(SHOP, "test", "1", "USD"),
     ]

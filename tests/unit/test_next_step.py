@@ -18,8 +18,8 @@ from coatcheck.executor import (
 )
 from coatcheck.operations import Operation
 from coatcheck.providers.outcome import Outcome, OutcomeKind
-from coatcheck.providers.protocol import Capabilities, Charge
-from coatcheck.states import Mode, OrderStatus
+from coatcheck.providers.protocol import Capabilities, Intent
+from coatcheck.states import Mode, OperationStatus
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 WINDOW, MARGIN = timedelta(hours=24), timedelta(minutes=5)
@@ -29,7 +29,7 @@ ID = UUID(int=1)
 def operation(
     *, age: timedelta | None, sent_before: bool = True, cause: str | None = None, reference: str | None = None
 ) -> Operation:
-    charge = Charge(
+    intent = Intent(
         operation_id=ID,
         amount_minor=100,
         currency="EUR",
@@ -46,7 +46,7 @@ def operation(
         provider="psp",
         seller_account="s",
         commission_minor=0,
-        charge=charge,
+        intent=intent,
         sent_before=sent_before,
         cause=cause,
     )
@@ -80,7 +80,7 @@ def capabilities(
     ],
 )
 def test_A3_the_window_closes_a_margin_early(age: timedelta | None, is_open: bool) -> None:  # noqa: FBT001
-    assert window_is_open(operation(age=age).charge, capabilities(), NOW) is is_open
+    assert window_is_open(operation(age=age).intent, capabilities(), NOW) is is_open
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_what_never_left_is_sent_at_any_age() -> None:
 
 
 def test_what_the_psp_has_accepted_is_looked_up_and_not_sent_again() -> None:
-    waiting = msgspec.structs.replace(operation(age=timedelta(hours=1)), order_status=OrderStatus.PENDING)
+    waiting = msgspec.structs.replace(operation(age=timedelta(hours=1)), status=OperationStatus.PENDING)
     assert next_step(waiting, capabilities(), NOW) is Step.LOOK_UP
 
 

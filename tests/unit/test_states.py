@@ -25,6 +25,7 @@ ORDER_WAYS = {
     (Order.EXECUTING, Order.AUTHORIZED),
     (Order.EXECUTING, Order.SUCCESS),
     (Order.EXECUTING, Order.FAILED),
+    (Order.EXECUTING, Order.CANCELLED),
     (Order.PENDING, Order.AUTHORIZED),
     (Order.PENDING, Order.SUCCESS),
     (Order.PENDING, Order.FAILED),
@@ -32,11 +33,23 @@ ORDER_WAYS = {
     (Order.AUTHORIZED, Order.SUCCESS),
     (Order.AUTHORIZED, Order.FAILED),
     (Order.AUTHORIZED, Order.CANCELLED),
+    (Order.FAILED, Order.SUCCESS),
+    (Order.FAILED, Order.AUTHORIZED),
+    (Order.CANCELLED, Order.SUCCESS),
+    (Order.CANCELLED, Order.AUTHORIZED),
 }
 OPERATION_WAYS = {
     (OperationStatus.OPEN, OperationStatus.APPROVED),
     (OperationStatus.OPEN, OperationStatus.DECLINED),
     (OperationStatus.OPEN, OperationStatus.UNRESOLVED),
+    (OperationStatus.OPEN, OperationStatus.PENDING),
+    (OperationStatus.PENDING, OperationStatus.APPROVED),
+    (OperationStatus.PENDING, OperationStatus.DECLINED),
+    (OperationStatus.PENDING, OperationStatus.UNRESOLVED),
+    (OperationStatus.APPROVED, OperationStatus.PENDING),
+    (OperationStatus.DECLINED, OperationStatus.PENDING),
+    (OperationStatus.UNRESOLVED, OperationStatus.OPEN),
+    (OperationStatus.UNRESOLVED, OperationStatus.PENDING),
     (OperationStatus.UNRESOLVED, OperationStatus.APPROVED),
     (OperationStatus.UNRESOLVED, OperationStatus.DECLINED),
 }
@@ -53,8 +66,9 @@ def test_every_pair_of_operation_statuses(before: OperationStatus, after: Operat
 
 
 @pytest.mark.parametrize("status", OrderStatus)
-def test_final_means_that_nothing_comes_after(status: OrderStatus) -> None:
-    assert status.is_final is (ORDER_TRANSITIONS[status] == frozenset())
+def test_A9_after_a_final_status_only_the_money_itself_can_come(status: OrderStatus) -> None:
+    others = ORDER_TRANSITIONS[status] - {Order.SUCCESS, Order.AUTHORIZED}
+    assert status.is_final is (others == frozenset())
     assert status.is_final is (status in FINAL_ORDER_STATUSES)
 
 

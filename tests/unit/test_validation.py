@@ -124,8 +124,8 @@ def test_null_means_left_out() -> None:
         ("/payment_orders/0/commissoin", "1", "did you mean commission?"),
         ("/payment_orders/0/paymentOrderId", "1", "did you mean payment_order_id?"),
         ("/nothing_like_it", 1, "no such field"),
-        ("/capture", "manual", "Write automatic, the only choice"),
-        ("/on_failure", "cancel", "Write keep, the only choice"),
+        ("/capture", "by hand", "Write automatic or manual"),
+        ("/on_failure", "cancel", "Write all_or_nothing or keep"),
         ("/metadata", [], "Write an object"),
         ("/metadata", {str(n): "" for n in range(51)}, "at most 50 entries"),
         ("/metadata/cart", 5, "text in quotes"),
@@ -163,7 +163,7 @@ def test_all_problems_come_at_once() -> None:
             {**order, "payment_order_id": "q", "currency": "HRK", "amount": "x"},
             {**order, "payment_order_id": "r", "commission": "1.01", "extra": 1},
         ],
-        "capture": "manual",
+        "capture": "sometimes",
         "metadata": {"a": 1, "b": 2},
     }
     assert list(problems_of(document, orders_limit=4)) == [
@@ -309,7 +309,7 @@ def test_every_field_of_the_published_shape_is_described() -> None:
     definitions = msgspec.json.schema(CreatePayment)["$defs"]
     for name, definition in definitions.items():
         assert definition["description"], name
-        for field, schema in definition["properties"].items():
+        for field, schema in definition.get("properties", {}).items():
             branch = schema["anyOf"][0] if "anyOf" in schema and "description" not in schema else schema
             assert "$ref" in branch or branch.get("description"), f"{name}.{field}"
 
@@ -349,3 +349,24 @@ def test_B3_a_key_that_is_missing_wrong_or_two_keys_is_refused(
     with pytest.raises(CoatcheckError) as caught:
         parse_idempotency_key(header, in_body)
     assert caught.value.error is error
+
+
+@pytest.mark.parametrize(
+    ("method", "says"),
+    [
+        ({}, "either token or hosted"),
+        ({"token": "tok_1", "hosted": {"return_url": "https://shop.example/"}}, "either token or hosted"),
+        ({"hosted": {"return_url": "javascript:alert(1)"}}, "https://shop.example/thanks"),
+        ({"hosted": {"return_url": "https://user@shop.example/"}}, "https://shop.example/thanks"),
+        ({"hosted": {}}, "required"),
+    ],
+)
+def test_a_buyer_pays_by_token_or_on_the_provider_s_page(method: dict[str, object], says: str) -> None:
+    problems = problems_of({**CHECKOUT, "payment_method": method})
+    assert len(problems) == 1
+    assert says in next(iter(problems.values()))
+
+
+def test_an_all_or_nothing_checkout_captures_by_itself() -> None:
+    problems = problems_of({**CHECKOUT, "capture": "manual", "on_failure": "all_or_nothing"})
+    assert list(problems) == ["/capture"]

@@ -18,10 +18,11 @@ from coatcheck.ids import payment_id_of, time_ordered_ids
 from coatcheck.ledger import AccountBook, charge_accounts
 from coatcheck.metrics import Metrics
 from coatcheck.operations import Operation
-from coatcheck.payments.booking import ORDER_STATUS, Booking, booking_rows
-from coatcheck.payments.intake import Intake, make_intake
+from coatcheck.payments.booking import Booking, booking_rows
+from coatcheck.payments.effects import effect_of
+from coatcheck.payments.intake import USUAL, Intake, make_intake
 from coatcheck.payments.views import OrderView, PaymentView, read_payments
-from coatcheck.providers.outcome import Outcome
+from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Provider
 from coatcheck.risk import Assessor
 from coatcheck.shops import Caller
@@ -69,6 +70,7 @@ class Payments:
         key_life: timedelta,
         batch_size: int,
         metrics: Metrics,
+        refunds_late: bool = False,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -77,6 +79,7 @@ class Payments:
         self._holder = holder
         self._lease = lease
         self._key_life = key_life
+        self._refunds_late = refunds_late
         self._book = AccountBook(store, clock)
         lanes = 1 if batch_size > 1 else 8
         self._metrics = metrics
@@ -107,14 +110,16 @@ class Payments:
         return Acceptance(verdict, payment_id, accepted_at, operations, detail)
 
     async def apply(self, operation: Operation, outcome: Outcome) -> bool:
-        """Book a PSP's decision. Posts the charge's transfers; idempotent on the operation and its attempt.
+        """Book a PSP's decision. Posts the transfers of its effect; idempotent on the operation and its attempt.
 
         False when another holder has taken the operation over: its answer counts, not this one.
-        Locks: the lease, the operation, the order, then the accounts in id order.
+        Locks: the lease, the operation, the order, an all-or-nothing checkout's payment, then the accounts in id order.
         """
-        applied = await self._apply.submit(Booking(operation, outcome))
+        applied = await self._apply.submit(Booking(operation, outcome, self._refunds_late))
         if applied:
-            self._metrics.orders[ORDER_STATUS[outcome.kind].value, operation.charge.currency].inc()
+            status = effect_of(operation, outcome).order_status
+            if status is not None:
+                self._metrics.orders[status.value, operation.intent.currency].inc()
         return applied
 
     async def read(self, payment_id: UUID) -> PaymentView | None:
@@ -124,7 +129,10 @@ class Payments:
     def view_of(
         self, caller: Caller, request: PaymentRequest, acceptance: Acceptance, outcomes: Sequence[Outcome | None]
     ) -> PaymentView:
-        """Show a payment this process has just run, from what it committed: the same view a read would give."""
+        """Show a payment of usual charges that this process has just run, from what it committed.
+
+        The same view a read would give.
+        """
         return PaymentView(
             acceptance.payment_id,
             caller.shop_id,
@@ -142,9 +150,10 @@ class Payments:
                         order.commission_minor,
                         order.currency,
                         self._provider.name,
-                        OrderStatus.EXECUTING if outcome is None else ORDER_STATUS[outcome.kind],
+                        _status_of(outcome),
                         None if outcome is None else outcome.decline_code,
                         None if outcome is None else outcome.provider_reference,
+                        captured_minor=order.amount_minor if _status_of(outcome) is OrderStatus.SUCCESS else 0,
                     )
                     for order, outcome in zip(request.orders, outcomes, strict=True)
                 ]
@@ -173,20 +182,31 @@ class Payments:
         at = self._clock.now()
         event_ids = time_ordered_ids(at, len(items))
         payments = _columns_of([item.payment for item in items])
+        manners = _columns_of([item.manner for item in items])
+        usual = all(item.manner == USUAL for item in items)
         orders = _columns_of([(place, *row) for place, item in enumerate(items, 1) for row in item.orders])
         # The event ids stand before the event bodies, the last column.
         arguments = (at, at - self._key_life, self._holder, at + self._lease, *payments[:-1], event_ids, payments[-1])
-        rows = await self._store.pool.fetch(self._store.queries["payment_accept"], *arguments, *orders)
+        columns = (*arguments, *([None] * len(USUAL) if usual else manners), *orders)
+        rows = await self._store.pool.fetch(self._store.queries["payment_accept"], *columns)
         answers = {place: (Verdict(verdict), payment_id, at, detail) for place, verdict, payment_id, detail in rows}
         return [answers[place] for place in range(1, len(items) + 1)]
 
     async def _apply_batch(self, items: Sequence[Booking]) -> list[bool]:
         at = self._clock.now()
-        outcomes, transfers = booking_rows(items, at)
-        arguments = (*_columns_of(outcomes), *_columns_of(transfers, width=8))
+        rows_of = booking_rows(items, at)
+        changes = [None] * 13 if rows_of.changes is None else _columns_of(rows_of.changes)
+        phases = [None] * 2 if rows_of.phases is None else _columns_of(rows_of.phases, width=2)
+        arguments = (*_columns_of(rows_of.outcomes), *changes, *_columns_of(rows_of.transfers, width=8), *phases)
         rows = await self._store.pool.fetch(self._store.queries["payment_apply_outcomes"], at, *arguments)
         applied = {place for place, outcome in rows if outcome == "applied"}
         return [place in applied for place in range(1, len(items) + 1)]
+
+
+def _status_of(outcome: Outcome | None) -> OrderStatus:
+    if outcome is None:
+        return OrderStatus.EXECUTING
+    return OrderStatus.SUCCESS if outcome.kind is OutcomeKind.APPROVED else OrderStatus.FAILED
 
 
 def _columns_of(rows: Sequence[tuple[Any, ...]], width: int = 0) -> list[list[Any]]:

@@ -9,13 +9,15 @@ import msgspec
 
 from coatcheck import ids
 from coatcheck.errors import CoatcheckError, ErrorCode, Problem
-from coatcheck.operations import Operation
-from coatcheck.providers.protocol import Charge, ChargeRequest, NotChargeableError, Provider
+from coatcheck.operations import Operation, first_kind_of
+from coatcheck.providers.protocol import ChargeRequest, HostedOrder, HostedPage, Intent, NotChargeableError, Provider
 from coatcheck.risk import Decision, RiskDecision
 from coatcheck.shops import Caller
-from coatcheck.states import OperationKind, OrderStatus
+from coatcheck.states import Capture, OnFailure, OperationKind, OrderStatus
 from coatcheck.validation import OrderRequest, PaymentRequest
 
+# How a usual payment is made: (capture, on_failure, return_url). A batch of these alone does not send the columns.
+USUAL = (Capture.AUTOMATIC.value, OnFailure.KEEP.value, None)
 CREATE_ROUTE = "POST /v1/payments"  # idempotency keys are scoped to the shop, its mode and the route
 RISK_BLOCKED = "risk_blocked"
 
@@ -23,9 +25,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Intake(msgspec.Struct, frozen=True):
-    """One checkout on its way into a batch: its row, its orders' rows and what it becomes when accepted."""
+    """One checkout on its way into a batch: its row, its orders' rows and what it becomes when accepted.
+
+    `manner`: capture, on_failure and return_url.
+    """
 
     payment: tuple[Any, ...]
+    manner: tuple[str, str, str | None]
     orders: list[tuple[Any, ...]]
     operations: tuple[Operation, ...]
 
@@ -65,8 +71,13 @@ def make_intake(
     payment_id = ids.payment_id_of(shop_id, mode, request.checkout_id)
     buyer_id = ids.buyer_id_of(shop_id, mode, request.buyer.reference)
     is_blocked = decision.decision is RiskDecision.BLOCK
-    orders = _orders_of(caller, request, provider)
-    operations = () if is_blocked else tuple(_operation(caller, payment_id, order, provider, at) for order in orders)
+    kind = first_kind_of(request.capture, request.on_failure)
+    orders = _orders_of(caller, request, payment_id, kind, provider)
+    operations = (
+        ()
+        if is_blocked
+        else tuple(_operation(caller, request, payment_id, order, kind, provider, at) for order in orders)
+    )
     payment = (
         shop_id,
         mode.value,
@@ -90,7 +101,8 @@ def make_intake(
         _accepted_body(request, payment_id, buyer_id, decision, orders, provider=provider.name),
     )
     rows = [order.row(provider.name, is_blocked=is_blocked) for order in orders]
-    return Intake(payment, rows, operations)
+    manner = (request.capture.value, request.on_failure.value, request.return_url)
+    return Intake(payment, manner, rows, operations)
 
 
 def _array_of(values: Sequence[UUID]) -> str:
@@ -98,24 +110,30 @@ def _array_of(values: Sequence[UUID]) -> str:
     return f"{{{','.join([value.hex for value in values])}}}"
 
 
-def _orders_of(caller: Caller, request: PaymentRequest, provider: Provider) -> list[Order]:
+def _orders_of(
+    caller: Caller, request: PaymentRequest, payment_id: UUID, kind: OperationKind, provider: Provider
+) -> list[Order]:
+    order_ids = [ids.order_id_of(caller.shop_id, caller.mode, order.payment_order_id) for order in request.orders]
+    operation_ids = [ids.operation_id_of(order_id, kind) for order_id in order_ids]
+    hosted = _page_of(request, payment_id, operation_ids)
     orders: list[Order] = []
     problems: list[Problem] = []
-    for place, order in enumerate(request.orders):
-        order_id = ids.order_id_of(caller.shop_id, caller.mode, order.payment_order_id)
-        operation_id = ids.operation_id_of(order_id, OperationKind.CHARGE, 1)
+    for place, (order, order_id, operation_id) in enumerate(zip(request.orders, order_ids, operation_ids, strict=True)):
         asked = ChargeRequest(
             operation_id=operation_id,
+            kind=kind,
             amount_minor=order.amount_minor,
             currency=order.currency,
             token=request.token,
+            hosted=hosted,
             seller_account=order.seller_account,
             payment_order_id=order.payment_order_id,
         )
         try:
             orders.append(Order(order, order_id, operation_id, provider.prepare(asked)))
         except NotChargeableError as error:
-            pointer = "/payment_method/token" if error.is_about_token else f"/payment_orders/{place}"
+            method = "/payment_method/token" if hosted is None else "/payment_method/hosted"
+            pointer = method if error.is_about_token else f"/payment_orders/{place}"
             problems.append(Problem(pointer, f"{provider.name}: {error}"))
     if problems:
         different = list(dict.fromkeys(problems))  # one token's fault is every order's
@@ -125,17 +143,44 @@ def _orders_of(caller: Caller, request: PaymentRequest, provider: Provider) -> l
     return orders
 
 
-def _operation(caller: Caller, payment_id: UUID, order: Order, provider: Provider, at: datetime) -> Operation:
+def _page_of(request: PaymentRequest, payment_id: UUID, operation_ids: Sequence[UUID]) -> HostedPage | None:
+    if request.return_url is None:
+        return None
+    orders = tuple(
+        HostedOrder(
+            operation_id=operation_id,
+            amount_minor=order.amount_minor,
+            currency=order.currency,
+            payment_order_id=order.payment_order_id,
+        )
+        for order, operation_id in zip(request.orders, operation_ids, strict=True)
+    )
+    return HostedPage(payment_id=payment_id, return_url=request.return_url, orders=orders)
+
+
+def _operation(  # noqa: PLR0917 - one row's columns, passed on
+    caller: Caller,
+    request: PaymentRequest,
+    payment_id: UUID,
+    order: Order,
+    kind: OperationKind,
+    provider: Provider,
+    at: datetime,
+) -> Operation:
     return Operation(
         attempt=1,
+        first_kind=kind,
+        is_joint=request.on_failure is OnFailure.ALL_OR_NOTHING,
         order_id=order.order_id,
         payment_id=payment_id,
         shop_id=caller.shop_id,
         provider=provider.name,
         seller_account=order.request.seller_account,
         commission_minor=order.request.commission_minor,
-        charge=Charge(
+        intent=Intent(
             operation_id=order.operation_id,
+            kind=kind,
+            is_hosted=request.return_url is not None,
             amount_minor=order.request.amount_minor,
             currency=order.request.currency,
             mode=caller.mode,
@@ -162,6 +207,9 @@ def _accepted_body(
         "request_digest": request.digest(),
         "buyer_id": buyer_id,
         "metadata": request.metadata,
+        "capture": request.capture,
+        "on_failure": request.on_failure,
+        "return_url": request.return_url,
         "risk": {"decision": decision.decision, "signals": decision.signals, "subjects": decision.subjects},
         "orders": [
             {

@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from coatcheck.states import Mode, OrderStatus, PaymentStatus, payment_status_of
+from coatcheck.states import Capture, Mode, OnFailure, OrderStatus, PaymentStatus, payment_status_of
 from coatcheck.store import Store
 
 
@@ -25,6 +25,12 @@ class OrderView(msgspec.Struct, frozen=True):
     status: OrderStatus
     decline_code: str | None = None
     provider_reference: str | None = None
+    authorized_minor: int = 0
+    captured_minor: int = 0
+    refunded_minor: int = 0
+    redirect_url: str | None = None
+    expires_at: datetime | None = None
+    is_acting: bool = False
 
 
 class PaymentView(msgspec.Struct, frozen=True):
@@ -38,11 +44,33 @@ class PaymentView(msgspec.Struct, frozen=True):
     metadata: dict[str, str] | None
     created_at: datetime
     orders: tuple[OrderView, ...]
+    capture: Capture = Capture.AUTOMATIC
+    on_failure: OnFailure = OnFailure.KEEP
 
     @property
     def status(self) -> PaymentStatus:
         """Where the whole checkout stands."""
         return payment_status_of([order.status for order in self.orders])
+
+    @property
+    def is_settling(self) -> bool:
+        """Whether the gateway goes on without being asked: a capture or void is under way, or all-or-nothing's next."""
+        if any(order.is_acting for order in self.orders):
+            return True
+        waits = {OrderStatus.EXECUTING, OrderStatus.PENDING}
+        return (
+            self.on_failure is OnFailure.ALL_OR_NOTHING
+            and self.status is PaymentStatus.AUTHORIZED
+            and not any(order.status in waits for order in self.orders)
+        )
+
+    @property
+    def redirect_url(self) -> str | None:
+        """Where the buyer pays, while an order waits for that."""
+        for order in self.orders:
+            if order.redirect_url is not None and order.status is OrderStatus.PENDING:
+                return order.redirect_url
+        return None
 
     @property
     def is_done(self) -> bool:
@@ -69,6 +97,12 @@ def order_view(row: asyncpg.Record) -> OrderView:
         OrderStatus(row["status"]),
         row["decline_code"],
         row["provider_reference"],
+        row["authorized_minor"],
+        row["captured_minor"],
+        row["refunded_minor"],
+        row["redirect_url"],
+        row["expires_at"],
+        row["is_acting"],
     )
 
 
@@ -83,4 +117,6 @@ def _payment_view(rows: Sequence[asyncpg.Record]) -> PaymentView:
         None if first["metadata"] is None else msgspec.json.decode(first["metadata"]),
         first["created_at"],
         tuple([order_view(row) for row in rows]),
+        Capture(first["capture"]),
+        OnFailure(first["on_failure"]),
     )

@@ -59,6 +59,6 @@ class Assessor:
         if not counts:
             return [NO_FAILURES] * len(items)
         return [
-            Failures(counts.get(card, 0), counts.get(buyer, 0), counts.get(ip, 0) if ip else 0)
+            Failures(counts.get(card, 0) if card else 0, counts.get(buyer, 0), counts.get(ip, 0) if ip else 0)
             for card, buyer, ip in items
         ]

@@ -19,16 +19,16 @@ _IPV6_HOST_BYTES: Final = 8
 
 
 class Subjects(NamedTuple):
-    """The digests one payment's failures are counted under; `ip` only when the shop sent an address."""
+    """The digests one payment's failures are counted under; `card` and `ip` only where the shop sent a token or address."""
 
-    card: UUID
+    card: UUID | None
     buyer: UUID
     ip: UUID | None
 
     @property
     def given(self) -> tuple[UUID, ...]:
         """The digests there are."""
-        return (self.card, self.buyer) if self.ip is None else (self.card, self.buyer, self.ip)
+        return tuple([subject for subject in self if subject is not None])
 
 
 def digest_key_of(secret: bytes) -> bytes:
@@ -36,14 +36,17 @@ def digest_key_of(secret: bytes) -> bytes:
     return blake2b(secret, digest_size=32, person=b"coatcheck risk").digest()
 
 
-def subjects_of(key: bytes, shop_id: UUID, mode: Mode, *, token: str, buyer_reference: str, ip: str | None) -> Subjects:
+def subjects_of(
+    key: bytes, shop_id: UUID, mode: Mode, *, token: str | None, buyer_reference: str, ip: str | None
+) -> Subjects:
     """Name what a payment's failures count against. The same in every process that has the key.
 
-    `token` stands for the card. An IPv6 address counts as its /64: whoever has one address has all of them.
+    `token` stands for the card; on the PSP's page it is not known yet. An IPv6 address counts as its /64: whoever has
+    one address has all of them.
     """
     world = f"{shop_id.hex}:{mode}:"
     return Subjects(
-        _digest(key, f"card:{world}{token}"),
+        None if token is None else _digest(key, f"card:{world}{token}"),
         _digest(key, f"buyer:{world}{buyer_reference}"),
         None if ip is None else _digest(key, f"ip:{world}{_network_of(ip)}"),
     )

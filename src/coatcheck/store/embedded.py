@@ -14,8 +14,8 @@ with warnings.catch_warnings():
 DATABASE_NAME = "coatcheck"
 
 # Durability is PostgreSQL's default and stays so (fsync, synchronous_commit, full_page_writes); these lines only give
-# it room to work: fewer checkpoints, page images as they are (the build knows only pglz, which costs more processor time
-# than the bytes it saves: docs/benchmarks.md), and a vacuum that keeps the lease table small.
+# it room to work: fewer checkpoints, page images as they are (this build knows only pglz, which costs more than the
+# bytes it saves: docs/benchmarks.md), and a vacuum that keeps the lease table small.
 _SETTINGS = """
 shared_buffers = '256MB'
 max_connections = 100

@@ -1,6 +1,7 @@
 -- T1: the intent before any call. A batch of checkouts becomes payments, orders, operations leased to the caller, and
 -- events, in one commit. Arrays with the prefix p_ have one element per payment; those with o_ one per order, whose
--- o_position names its payment (from 1). Returns one row per payment, in any order:
+-- o_position names its payment (from 1). p_capture, p_on_failure and p_return_url are NULL when every payment of the
+-- batch is the usual one: automatic, keep, by token. Returns one row per payment, in any order:
 --   accepted           the rows are this request's own (also when the batch is run again after a lost COMMIT answer)
 --   same_key           the key was used for this very request: answer from the payment it made
 --   key_reused         the key was used for another request
@@ -17,6 +18,7 @@ CREATE OR REPLACE FUNCTION accept_payments(
     p_buyer_id uuid[], p_buyer_reference text[], p_buyer_email text[], p_buyer_name text[], p_buyer_country text[],
     p_buyer_ip text[],
     p_risk_decision text[], p_risk_signals text[], p_risk_subjects text[], p_event_id uuid[], p_event_body text[],
+    p_capture text[], p_on_failure text[], p_return_url text[],
     o_position integer[], o_order_id uuid[], o_payment_order_id text[], o_seller_account text[],
     o_amount_minor bigint[], o_commission_minor bigint[], o_currency text[], o_provider text[],
     o_operation_id uuid[], o_body bytea[]
@@ -62,9 +64,11 @@ BEGIN
 
     -- 2. The checkout.
     INSERT INTO payment (payment_id, shop_id, mode, checkout_id, request_digest, accepted_by, buyer_id, order_ids,
-                         metadata, risk_decision, risk_signals, risk_subjects, created_at)
+                         metadata, risk_decision, risk_signals, risk_subjects, capture, on_failure, return_url,
+                         created_at)
     SELECT g.payment_id, g.shop_id, g.mode, g.checkout_id, g.digest, g.nonce, g.buyer_id, g.order_ids::uuid[],
-           g.metadata::json, g.risk_decision, g.risk_signals::json, g.risk_subjects::uuid[], at
+           g.metadata::json, g.risk_decision, g.risk_signals::json, g.risk_subjects::uuid[],
+           coalesce(p_capture[g.n], 'automatic'), coalesce(p_on_failure[g.n], 'keep'), p_return_url[g.n], at
       FROM unnest(p_payment_id, p_shop_id, p_mode, p_checkout_id, p_digest, p_nonce, p_buyer_id, p_order_ids,
                   p_metadata, p_risk_decision, p_risk_signals, p_risk_subjects)
            WITH ORDINALITY
@@ -128,10 +132,12 @@ BEGIN
      WHERE (b.email, b.name, b.country, b.ip)
            IS DISTINCT FROM (excluded.email, excluded.name, excluded.country, excluded.ip);
 
-    INSERT INTO operation (operation_id, order_id, payment_id, shop_id, mode, kind, ordinal, provider, amount_minor,
-                           currency, body, status, attempt, first_sent_at, created_at)
-    SELECT g.operation_id, g.order_id, p_payment_id[g.position], p_shop_id[g.position], m.mode, 'charge', 1,
-           g.provider, g.amount_minor, g.currency, g.body, 'OPEN', 1, at, at
+    INSERT INTO operation (operation_id, order_id, payment_id, shop_id, mode, kind, provider, amount_minor, currency,
+                           body, is_hosted, status, attempt, first_sent_at, created_at)
+    SELECT g.operation_id, g.order_id, p_payment_id[g.position], p_shop_id[g.position], m.mode,
+           CASE WHEN p_capture[g.position] = 'manual' OR p_on_failure[g.position] = 'all_or_nothing'
+                THEN 'authorize' ELSE 'charge' END,
+           g.provider, g.amount_minor, g.currency, g.body, p_return_url[g.position] IS NOT NULL, 'OPEN', 1, at, at
       FROM unnest(o_position, o_order_id, o_operation_id, o_provider, o_amount_minor, o_currency, o_body)
            AS g (position, order_id, operation_id, provider, amount_minor, currency, body)
      CROSS JOIN LATERAL (SELECT p_mode[g.position] AS mode) AS m

@@ -1,9 +1,10 @@
 -- The PSP did not decide: the operation goes back to wait for its next step, or for a person. Fenced like a decision.
--- was_sent false: nothing has ever left for the PSP, so its idempotency window has not begun.
+-- was_sent false: nothing has ever left for the PSP, so its idempotency window has not begun. g_order_status NULL: the
+-- order's status is not this operation's to say. g_redirect_url: the PSP's page, once it is there.
 CREATE OR REPLACE FUNCTION reschedule_operations(
     at timestamptz,
     g_operation_id uuid[], g_attempt integer[], g_status text[], g_order_id uuid[], g_order_status text[],
-    g_provider_reference text[], g_cause text[], g_due_at timestamptz[], g_was_sent boolean[],
+    g_provider_reference text[], g_cause text[], g_due_at timestamptz[], g_was_sent boolean[], g_redirect_url text[],
     g_payment_id uuid[], g_shop_id uuid[], g_mode text[], g_event_id uuid[], g_event_kind text[], g_event_body text[]
 ) RETURNS TABLE (place integer, outcome text)
 LANGUAGE plpgsql SECURITY DEFINER
@@ -28,9 +29,12 @@ BEGIN
            WITH ORDINALITY AS g (operation_id, status, cause, was_sent, provider_reference, n)
      WHERE o.operation_id = g.operation_id AND g.n = ANY (won);
 
-    UPDATE payment_order AS o SET status = g.status
-      FROM unnest(g_order_id, g_order_status) WITH ORDINALITY AS g (order_id, status, n)
-     WHERE o.order_id = g.order_id AND g.n = ANY (won) AND order_may_become(o.status, g.status);
+    UPDATE payment_order AS o
+       SET status = CASE WHEN order_may_become(o.status, g.status) THEN g.status ELSE o.status END,
+           redirect_url = coalesce(g.redirect_url, o.redirect_url)
+      FROM unnest(g_order_id, g_order_status, g_redirect_url) WITH ORDINALITY AS g (order_id, status, redirect_url, n)
+     WHERE o.order_id = g.order_id AND g.n = ANY (won)
+       AND (order_may_become(o.status, g.status) OR g.redirect_url IS NOT NULL);
 
     INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
     SELECT g.payment_id, g.event_id, g.kind, g.shop_id, g.mode, reschedule_operations.at, g.body::json
@@ -91,22 +95,44 @@ $$;
 -- Take over work whose time has come: a retry that is due, or an operation whose holder's lease ran out. The attempt
 -- number goes up, so whoever held it before can no longer book anything. SKIP LOCKED: claimers never wait.
 CREATE OR REPLACE FUNCTION claim_operations(at timestamptz, new_holder uuid, lease_until timestamptz, most integer)
-RETURNS TABLE (
-    operation_id uuid, attempt integer, order_id uuid, payment_id uuid, shop_id uuid, mode text, provider text,
-    amount_minor bigint, currency text, body bytea, first_sent_at timestamptz, sent_before boolean,
-    provider_reference text, cause text, seller_account text, commission_minor bigint, order_status text
-)
+RETURNS TABLE (operation_id uuid, attempt integer)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
-    RETURN QUERY
-    WITH due AS (
-        SELECT l.operation_id FROM lease AS l WHERE l.due_at <= claim_operations.at ORDER BY l.due_at LIMIT most FOR UPDATE SKIP LOCKED
-    ), taken AS (
+    RETURN QUERY SELECT * FROM take_leases(at, new_holder, lease_until, ARRAY(
+        SELECT l.operation_id FROM lease AS l WHERE l.due_at <= claim_operations.at ORDER BY l.due_at LIMIT most
+           FOR UPDATE SKIP LOCKED
+    ));
+END;
+$$;
+
+-- Take over these operations, for somebody who has news of them; what another process is working on is left to it.
+CREATE OR REPLACE FUNCTION claim_named(at timestamptz, new_holder uuid, lease_until timestamptz, wanted uuid[])
+RETURNS TABLE (operation_id uuid, attempt integer)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY SELECT * FROM take_leases(at, new_holder, lease_until, ARRAY(
+        SELECT l.operation_id FROM lease AS l
+         WHERE l.operation_id = ANY (wanted) AND (l.holder IS NULL OR l.due_at <= claim_named.at)
+         ORDER BY l.operation_id FOR UPDATE SKIP LOCKED
+    ));
+END;
+$$;
+
+-- What both claims do with the leases they have locked.
+CREATE OR REPLACE FUNCTION take_leases(at timestamptz, new_holder uuid, lease_until timestamptz, locked uuid[])
+RETURNS TABLE (operation_id uuid, attempt integer)
+LANGUAGE sql
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+    WITH taken AS (
         UPDATE lease AS l SET attempt = l.attempt + 1, holder = new_holder, due_at = lease_until
-          FROM due WHERE l.operation_id = due.operation_id
+         WHERE l.operation_id = ANY (locked)
      RETURNING l.operation_id, l.attempt
     ), claimed AS (
         UPDATE operation AS o SET attempt = taken.attempt
@@ -114,17 +140,56 @@ BEGIN
      RETURNING o.*
     ), told AS (
         INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
-        SELECT c.payment_id, time_ordered_id(claim_operations.at), 'operation.claimed', c.shop_id, c.mode,
-               claim_operations.at,
+        SELECT c.payment_id, time_ordered_id(take_leases.at), 'operation.claimed', c.shop_id, c.mode, take_leases.at,
                json_build_object('operation_id', c.operation_id, 'order_id', c.order_id, 'attempt', c.attempt,
                                  'holder', new_holder)
           FROM claimed AS c
     )
-    SELECT c.operation_id, c.attempt, c.order_id, c.payment_id, c.shop_id, c.mode, c.provider, c.amount_minor,
-           c.currency::text, c.body, c.first_sent_at, c.first_sent_at IS NOT NULL, c.provider_reference, c.cause,
-           p.seller_account, p.commission_minor, p.status
-      FROM claimed AS c JOIN payment_order AS p ON p.order_id = c.order_id;
+    SELECT c.operation_id, c.attempt FROM claimed AS c;
+$$;
+
+-- Ask again about operations that were decided, because the PSP says something else by now: they become PENDING, which
+-- is asked about and never sent. Only what has no lease; the new attempt number fences whoever decided it.
+CREATE OR REPLACE FUNCTION reopen_operations(
+    at timestamptz, new_holder uuid, lease_until timestamptz, wanted uuid[], why text
+) RETURNS TABLE (operation_id uuid, attempt integer)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH reopened AS (
+        UPDATE operation AS o SET status = 'PENDING', attempt = o.attempt + 1, cause = why
+         WHERE o.operation_id = ANY (wanted) AND operation_may_become(o.status, 'PENDING')
+           AND o.status IN ('APPROVED', 'DECLINED')
+     RETURNING o.*
+    ), leased AS (
+        INSERT INTO lease (operation_id, attempt, holder, due_at)
+        SELECT r.operation_id, r.attempt, new_holder, lease_until FROM reopened AS r
+    ), told AS (
+        INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
+        SELECT r.payment_id, time_ordered_id(reopen_operations.at), 'operation.reopened', r.shop_id, r.mode,
+               reopen_operations.at,
+               json_build_object('operation_id', r.operation_id, 'order_id', r.order_id, 'attempt', r.attempt,
+                                 'kind', r.kind, 'why', why)
+          FROM reopened AS r
+    )
+    SELECT r.operation_id, r.attempt FROM reopened AS r;
 END;
+$$;
+
+-- Authorizations whose time to be asked about has come; the next time is set at once.
+CREATE OR REPLACE FUNCTION claim_authorizations(at timestamptz, next_at timestamptz, most integer)
+RETURNS TABLE (operation_id uuid)
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+    UPDATE authorization_watch AS w SET due_at = next_at
+     WHERE w.order_id = ANY (ARRAY(
+               SELECT d.order_id FROM authorization_watch AS d WHERE d.due_at <= claim_authorizations.at
+                ORDER BY d.due_at LIMIT most FOR UPDATE SKIP LOCKED))
+ RETURNING w.operation_id;
 $$;
 
 -- A claimed operation is about to be sent: its idempotency window begins if nothing had left before, and what earlier
@@ -154,7 +219,7 @@ AS $$
     SELECT count(*)::integer FROM released;
 $$;
 
-REVOKE ALL ON FUNCTION reschedule_operations, register_operations, claim_operations, mark_sending,
-    release_operations FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION reschedule_operations, register_operations, claim_operations, mark_sending,
-    release_operations TO coatcheck_app;
+REVOKE ALL ON FUNCTION reschedule_operations, register_operations, claim_operations, claim_named, take_leases,
+    reopen_operations, claim_authorizations, mark_sending, release_operations FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION reschedule_operations, register_operations, claim_operations, claim_named,
+    reopen_operations, claim_authorizations, mark_sending, release_operations TO coatcheck_app;

@@ -1,0 +1,336 @@
+"""The inbox: what PSPs tell us unasked. Stored first, raw and whole; handled afterwards, by any process.
+
+A webhook is a look-up's answer that came by itself. It is compared like one, booked through the same lease, and where
+it contradicts what was decided, the PSP is asked: so any order and any repetition of events ends in the same state.
+docs/webhooks-in.md has the table.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import NamedTuple
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import structlog
+
+from coatcheck.clock import Clock
+from coatcheck.events import EventKind
+from coatcheck.executor import Executor, mismatch_of
+from coatcheck.ids import INBOX, OPERATION, derive_id, parse_id, time_ordered_ids
+from coatcheck.metrics import Metrics
+from coatcheck.operations import Operation, Operations, Standing
+from coatcheck.providers.outcome import Outcome, OutcomeKind
+from coatcheck.providers.protocol import Notice, ReceivedEvent, WebhookReader
+from coatcheck.states import Mode, OperationKind, OperationStatus, OrderStatus, RefundStatus
+from coatcheck.store import Batcher, Store
+
+_ATTEMPTS = 12  # of an event that names an operation nobody knows, before it waits for a person
+_PARK_FIRST = timedelta(seconds=1)
+_PARK_CAP = timedelta(minutes=10)
+_GIVEN_UP = frozenset({OrderStatus.FAILED, OrderStatus.CANCELLED})
+
+log = structlog.get_logger("coatcheck.inbox")
+
+
+class EventOutcome(StrEnum):
+    """What became of a stored event."""
+
+    APPLIED = "applied"
+    NO_EFFECT = "no_effect"
+    UNMATCHED = "unmatched"
+    UNKNOWN_TYPE = "unknown_type"
+    REFUSED = "refused"
+    CHARGED_TWICE = "charged_twice"
+
+
+class Hearing(StrEnum):
+    """What to do about a notice."""
+
+    NOTHING = "nothing"
+    BOOK = "book"  # undecided here, decided there: the event's word is as good as an answer's
+    ASK = "ask"  # decided here, and the event says otherwise: ask how it stands now
+    PARK = "park"  # somebody is asking at this moment
+    REFUSE = "refuse"  # authentic, but about something else (A15)
+    TWICE = "twice"  # another charge under our reference (A8)
+
+
+class Heard(NamedTuple):
+    """A stored event on its way: the row's id, its claim's number, and what it says."""
+
+    inbox_id: UUID
+    attempt: int
+    notices: Sequence[Notice]
+
+
+class Settled(NamedTuple):
+    """What is written back: an outcome, or a time for the next try (None: a person's turn) and why."""
+
+    inbox_id: UUID
+    attempt: int
+    outcome: EventOutcome | None
+    due_at: datetime | None = None
+    cause: str | None = None
+
+
+def hear(standing: Standing, outcome: Outcome, at: datetime) -> Hearing:
+    """Decide about a notice of one of our operations. Pure.
+
+    Source: hazards A8, A9, A15, C2, D5, D6.
+    """
+    operation = standing.operation
+    if operation.status is OperationStatus.APPROVED and _is_another_charge(operation, outcome):
+        return Hearing.TWICE
+    if mismatch_of(operation.intent, outcome) is not None:
+        return Hearing.REFUSE
+    if operation.status in (OperationStatus.APPROVED, OperationStatus.DECLINED):
+        return Hearing.ASK if _contradicts(operation, outcome) else Hearing.NOTHING
+    if not outcome.kind.is_definite:
+        return Hearing.NOTHING
+    is_held = standing.holder is not None and standing.due_at is not None and standing.due_at > at
+    return Hearing.PARK if is_held else Hearing.BOOK
+
+
+def _is_another_charge(operation: Operation, outcome: Outcome) -> bool:
+    known, told = operation.intent.provider_reference, outcome.provider_reference
+    starts = operation.intent.kind.starts_an_order and not operation.intent.is_hosted
+    return starts and outcome.kind is OutcomeKind.APPROVED and None not in (known, told) and known != told
+
+
+def _contradicts(operation: Operation, outcome: Outcome) -> bool:
+    """Whether the PSP now says what would change a decision: a late success, a lapse, a refund that came back."""
+    was_approved = operation.status is OperationStatus.APPROVED
+    if operation.intent.kind is OperationKind.REFUND:
+        return was_approved and operation.refund_status is RefundStatus.SUCCEEDED and _declines(outcome)
+    if not operation.intent.kind.starts_an_order:
+        return False
+    if was_approved:
+        lapses = operation.intent.kind is OperationKind.AUTHORIZE and operation.order_status is OrderStatus.AUTHORIZED
+        return lapses and _declines(outcome) and outcome.is_cancelled
+    return (
+        outcome.kind is OutcomeKind.APPROVED and operation.order_status in _GIVEN_UP and not operation.authorized_minor
+    )
+
+
+def _declines(outcome: Outcome) -> bool:
+    return outcome.kind is OutcomeKind.DECLINED
+
+
+class Inbox:
+    """Stores what PSPs tell us, and handles it."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        readers: Mapping[tuple[str, Mode], WebhookReader],
+        operations: Operations,
+        executor: Executor,
+        metrics: Metrics,
+        batch_size: int,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._readers = readers
+        self._operations = operations
+        self._executor = executor
+        self._metrics = metrics
+        self._most = max(batch_size, 1)
+        self._arrived = asyncio.Event()
+        self._store_batch = Batcher(
+            self._write, size=batch_size, lanes=1 if batch_size > 1 else 4, observe=metrics.batch_observer("inbox")
+        )
+
+    async def store(
+        self, provider: str, mode: Mode, headers: Mapping[str, str], events: Sequence[ReceivedEvent]
+    ) -> int:
+        """Commit authentic events before anybody is told that they arrived. Returns how many were new.
+
+        Idempotent on provider, mode, account and the PSP's event id, for ever.
+        """
+        kept = msgspec.json.encode({name: value for name, value in headers.items() if name != "authorization"}).decode()
+        stored = await asyncio.gather(
+            *[self._store_batch.submit((provider, mode.value, kept, event)) for event in events]
+        )
+        self._arrived.set()
+        return sum(stored)
+
+    async def _write(self, items: Sequence[tuple[str, str, str, ReceivedEvent]]) -> list[bool]:
+        at = self._clock.now()
+        rows = [
+            (
+                derive_id(INBOX, provider, mode, event.account, event.event_id),
+                provider,
+                mode,
+                event.account,
+                event.event_id,
+                headers,
+                event.raw,
+            )
+            for provider, mode, headers, event in items
+        ]
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        answer = await self._store.pool.fetch(
+            "SELECT place FROM store_events($1, $2, $3, $4, $5, $6, $7, $8, $9)", at, at, *columns
+        )
+        new = {row["place"] for row in answer}
+        return [place in new for place in range(1, len(items) + 1)]
+
+    async def work(self, interval: timedelta, stopping: asyncio.Event) -> None:
+        """Handle events until stopped; trouble with the database is waited out."""
+        while not stopping.is_set():
+            self._arrived.clear()
+            try:
+                if await self.handle_once():
+                    continue
+            except Exception:
+                log.exception("inbox_failed")
+            try:
+                await asyncio.wait_for(self._arrived.wait(), interval.total_seconds())
+            except TimeoutError:
+                continue
+
+    async def handle_once(self) -> int:
+        """Claim what is due and handle it. Returns how many events were claimed."""
+        at = self._clock.now()
+        rows = await self._store.pool.fetch(
+            "SELECT * FROM claim_events($1, $2, $3)", at, at + self._operations.lease, self._most
+        )
+        if not rows:
+            return 0
+        settled: list[Settled] = []
+        heard: list[Heard] = []
+        for row in rows:
+            self._read(row, heard, settled)
+        named = {wanted for each in heard for notice in each.notices if (wanted := _operation_of(notice)) is not None}
+        standing = await self._operations.stand(named) if named else {}
+        settled.extend(await asyncio.gather(*[self._handle(each, standing) for each in heard]))
+        await self._settle(settled)
+        return len(rows)
+
+    def _read(self, row: asyncpg.Record, heard: list[Heard], settled: list[Settled]) -> None:
+        """Read one event; what cannot be read is a dead letter and keeps nobody else waiting (C13, C16)."""
+        reader = self._readers.get((row["provider"], Mode(row["mode"])))
+        try:
+            if reader is None:
+                raise ValueError("webhooks of this provider and mode are not configured here")
+            heard.append(Heard(row["inbox_id"], row["attempt"], reader.parse(row["raw"])))
+        except (ValueError, RecursionError) as error:
+            cause = f"cannot be read: {error}"[:300]
+            log.warning("webhook_unreadable", inbox_id=str(row["inbox_id"]), provider=row["provider"], cause=cause)
+            settled.append(Settled(row["inbox_id"], row["attempt"], None, None, cause))
+
+    async def _handle(self, event: Heard, standing: Mapping[UUID, Standing]) -> Settled:
+        """Do what each notice asks for; the strongest outcome is the event's. Any failure is tried again later."""
+        outcomes: list[EventOutcome] = []
+        for notice in event.notices:
+            try:
+                outcome = await self._act(notice, standing)
+            except Exception as error:
+                log.exception("webhook_failed", inbox_id=str(event.inbox_id))
+                return self._again(event, f"the gateway failed: {type(error).__name__}")
+            if outcome is None:
+                return self._again(event, "its operation is being worked on, or is not known here", _ATTEMPTS)
+            outcomes.append(outcome)
+        strongest = min(outcomes, key=_STRONGEST.index, default=EventOutcome.UNMATCHED)
+        self._metrics.webhooks[strongest.value].inc()
+        return Settled(event.inbox_id, event.attempt, strongest)
+
+    async def _act(self, notice: Notice, standing: Mapping[UUID, Standing]) -> EventOutcome | None:
+        """Act on one notice; None means: not now."""
+        if notice.outcome is None:
+            return EventOutcome.UNKNOWN_TYPE if notice.reference is None else EventOutcome.NO_EFFECT
+        operation_id = _operation_of(notice)
+        if operation_id is None:
+            return EventOutcome.UNMATCHED
+        found = standing.get(operation_id)
+        return None if found is None else await self._act_on(found, notice, notice.outcome)
+
+    async def _act_on(self, found: Standing, notice: Notice, outcome: Outcome) -> EventOutcome | None:
+        hearing = hear(found, outcome, self._clock.now())
+        operation_id = found.operation.intent.operation_id
+        if hearing is Hearing.BOOK:
+            return await self._book(operation_id, outcome)
+        if hearing is Hearing.ASK:
+            return await self._ask(operation_id, notice)
+        if hearing is Hearing.REFUSE:
+            difference = mismatch_of(found.operation.intent, outcome) or ""
+            await self._tell(found.operation, EventKind.WEBHOOK_REFUSED, notice, difference)
+        if hearing is Hearing.TWICE:
+            difference = f"another charge, {outcome.provider_reference}, beside the one that was booked"
+            await self._tell(found.operation, EventKind.ORDER_CHARGED_TWICE, notice, difference)
+        return _OUTCOME_OF[hearing]
+
+    async def _book(self, operation_id: UUID, outcome: Outcome) -> EventOutcome | None:
+        for held in await self._operations.claim_named([operation_id]):
+            await self._executor.settle(held, outcome)
+            return EventOutcome.APPLIED
+        return None  # somebody was faster; see again what came of it
+
+    async def _ask(self, operation_id: UUID, notice: Notice) -> EventOutcome:
+        for held in await self._operations.reopen([operation_id], f"the provider's event {notice.type}"):
+            await self._executor.run(held)
+            return EventOutcome.APPLIED
+        return EventOutcome.NO_EFFECT
+
+    async def _tell(self, operation: Operation, kind: EventKind, notice: Notice, difference: str) -> None:
+        log.error(kind.value.replace(".", "_"), operation=operation.intent.reference, difference=difference)
+        at = self._clock.now()
+        body = {
+            "operation_id": operation.intent.operation_id,
+            "order_id": operation.order_id,
+            "type": notice.type,
+            "difference": difference,
+            "provider_reference": notice.outcome.provider_reference if notice.outcome else None,
+        }
+        await self._store.pool.execute(
+            self._store.queries["event_write"],
+            operation.payment_id,
+            time_ordered_ids(at, 1)[0],
+            kind.value,
+            operation.shop_id,
+            operation.intent.mode.value,
+            at,
+            msgspec.json.encode(body).decode(),
+        )
+
+    def _again(self, event: Heard, cause: str, attempts: int = 10**6) -> Settled:
+        if event.attempt >= attempts:
+            return Settled(event.inbox_id, event.attempt, None, None, cause)
+        pause = min(_PARK_FIRST * 2 ** min(event.attempt - 1, 20), _PARK_CAP)
+        return Settled(event.inbox_id, event.attempt, None, self._clock.now() + pause, cause)
+
+    async def _settle(self, settled: Sequence[Settled]) -> None:
+        columns = [list(column) for column in zip(*settled, strict=True)]
+        columns[2] = [None if outcome is None else outcome.value for outcome in columns[2]]
+        await self._store.pool.execute("SELECT settle_events($1, $2, $3, $4, $5, $6)", self._clock.now(), *columns)
+
+    async def count(self) -> None:
+        """Set the gauges of what waits."""
+        (row,) = await self._store.pool.fetch(self._store.queries["inbox_counts"])
+        self._metrics.webhooks_waiting.set(row["waiting"])
+        self._metrics.webhooks_dead.set(row["dead"])
+
+
+# What a hearing comes to where nothing more is done; PARK is none: not now.
+_OUTCOME_OF = {
+    Hearing.NOTHING: EventOutcome.NO_EFFECT,
+    Hearing.REFUSE: EventOutcome.REFUSED,
+    Hearing.TWICE: EventOutcome.CHARGED_TWICE,
+    Hearing.PARK: None,
+}
+_STRONGEST = (
+    EventOutcome.CHARGED_TWICE,
+    EventOutcome.REFUSED,
+    EventOutcome.APPLIED,
+    EventOutcome.NO_EFFECT,
+    EventOutcome.UNMATCHED,
+    EventOutcome.UNKNOWN_TYPE,
+)
+
+
+def _operation_of(notice: Notice) -> UUID | None:
+    return None if notice.reference is None else parse_id(OPERATION, notice.reference)

@@ -1,0 +1,288 @@
+-- What a shop asks for after the charge: capture, cancel, refund. Each is an intent like a charge: committed with its
+-- lease before anybody calls the PSP. The order's one row decides every race: it is locked, then judged, then changed.
+
+-- Make the operations that act on orders' charges, leased to holder (NULL: due at once, for whoever comes first). A
+-- capture or void becomes its order's one act under way.
+CREATE OR REPLACE FUNCTION insert_follow_ups(
+    at timestamptz, lease_holder uuid, lease_until timestamptz, operation_ids uuid[], kind text, order_ids uuid[],
+    amounts_minor bigint[], is_final boolean, refund_ids uuid[], targets text[]
+) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+BEGIN
+    INSERT INTO operation (operation_id, order_id, payment_id, shop_id, mode, kind, provider, amount_minor, currency,
+                           body, target_reference, refund_id, is_final, status, attempt, first_sent_at, created_at)
+    SELECT g.operation_id, o.order_id, o.payment_id, o.shop_id, o.mode, insert_follow_ups.kind, o.provider,
+           g.amount_minor, o.currency, '', g.target, g.refund_id, insert_follow_ups.is_final, 'OPEN', 1,
+           CASE WHEN lease_holder IS NOT NULL THEN at END, at
+      FROM unnest(operation_ids, order_ids, amounts_minor, refund_ids, targets)
+           AS g (operation_id, order_id, amount_minor, refund_id, target)
+      JOIN payment_order AS o ON o.order_id = g.order_id;
+    INSERT INTO lease (operation_id, attempt, holder, due_at)
+    SELECT unnest(operation_ids), 1, lease_holder, coalesce(lease_until, at);
+    IF insert_follow_ups.kind IN ('capture', 'void') THEN
+        UPDATE payment_order AS o SET acting = g.operation_id
+          FROM unnest(operation_ids, order_ids) AS g (operation_id, order_id)
+         WHERE o.order_id = g.order_id AND o.acting IS NULL;
+    END IF;
+END;
+$$;
+
+-- Capture authorized orders of one payment: all that were asked for, or none. One row per order with its operation and
+-- 'requested', 'exists' (the same request again), or why none was: 'key_reused', 'unknown', 'not_authorized', 'busy',
+-- 'too_much'; 'held_back' where it was this one's neighbour. An amount NULL: all that is left.
+-- Idempotent on the ticket, which is the request's key. Locks: the orders, in id order.
+CREATE OR REPLACE FUNCTION request_captures(
+    at timestamptz, lease_holder uuid, lease_until timestamptz, wanted_payment uuid, order_ids uuid[],
+    amounts_minor bigint[], final boolean, ticket text, event_id uuid, event_body text
+) RETURNS TABLE (order_id uuid, operation_id uuid, outcome text)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    operation_ids uuid[] := ARRAY(SELECT operation_id_of(n, 'capture', ticket)
+                                    FROM unnest(order_ids) WITH ORDINALITY AS g (n, place) ORDER BY place);
+    outcomes text[];
+    targets text[];
+BEGIN
+    PERFORM 1 FROM payment_order AS o WHERE o.order_id = ANY (order_ids) ORDER BY o.order_id FOR UPDATE;
+    SELECT array_agg(CASE
+               WHEN (o.payment_id = wanted_payment) IS NOT TRUE THEN 'unknown'
+               WHEN c.operation_id IS NOT NULL
+               THEN CASE WHEN c.is_final = final AND c.amount_minor = coalesce(g.amount_minor, c.amount_minor)
+                         THEN 'exists' ELSE 'key_reused' END
+               WHEN o.status <> 'AUTHORIZED' THEN 'not_authorized'
+               WHEN o.acting IS NOT NULL THEN 'busy'
+               WHEN o.authorized_minor = o.captured_minor
+                    OR g.amount_minor > o.authorized_minor - o.captured_minor THEN 'too_much'
+               ELSE 'requested' END ORDER BY g.n),
+           array_agg(coalesce(g.amount_minor, o.authorized_minor - o.captured_minor) ORDER BY g.n),
+           array_agg(o.provider_reference ORDER BY g.n)
+      INTO outcomes, amounts_minor, targets
+      FROM unnest(order_ids, operation_ids, amounts_minor) WITH ORDINALITY AS g (order_id, operation_id, amount_minor, n)
+      LEFT JOIN payment_order AS o ON o.order_id = g.order_id
+      LEFT JOIN operation AS c ON c.operation_id = g.operation_id;
+    IF outcomes <@ ARRAY['requested', 'exists'] THEN
+        PERFORM insert_follow_ups(at, lease_holder, lease_until, array_agg(g.operation_id), 'capture',
+                                  array_agg(g.order_id), array_agg(g.amount_minor), final,
+                                  array_agg(NULL::uuid), array_agg(g.target))
+           FROM unnest(operation_ids, order_ids, amounts_minor, targets, outcomes)
+                AS g (operation_id, order_id, amount_minor, target, outcome)
+          WHERE g.outcome = 'requested' HAVING count(*) > 0;
+        PERFORM tell_of_request(at, wanted_payment, event_id, 'capture.requested', event_body)
+          WHERE 'requested' = ANY (outcomes);
+    ELSE
+        outcomes := array_replace(outcomes, 'requested', 'held_back');
+    END IF;
+    RETURN QUERY SELECT * FROM unnest(order_ids, operation_ids, outcomes);
+END;
+$$;
+
+-- Void what was authorized and not captured, and what is pending at the PSP, of a payment. One row per order with its
+-- operation and 'requested', 'exists', or 'charged' (nothing of the payment is touched then), 'busy', 'executing',
+-- 'done' (it has failed or is cancelled already), 'held_back'. Idempotent on the ticket. Locks: the orders, in id order.
+CREATE OR REPLACE FUNCTION request_cancel(
+    at timestamptz, lease_holder uuid, lease_until timestamptz, order_ids uuid[], ticket text, event_id uuid,
+    event_body text
+) RETURNS TABLE (order_id uuid, operation_id uuid, outcome text)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    operation_ids uuid[] := ARRAY(SELECT operation_id_of(n, 'void', ticket)
+                                    FROM unnest(order_ids) WITH ORDINALITY AS g (n, place) ORDER BY place);
+    payment uuid;
+    outcomes text[];
+    amounts bigint[];
+    targets text[];
+BEGIN
+    PERFORM 1 FROM payment_order AS o WHERE o.order_id = ANY (order_ids) ORDER BY o.order_id FOR UPDATE;
+    SELECT array_agg(CASE
+               WHEN v.operation_id IS NOT NULL THEN 'exists'
+               WHEN o.status IN ('FAILED', 'CANCELLED') THEN 'done'
+               WHEN o.status = 'SUCCESS' THEN 'charged'
+               WHEN o.acting IS NOT NULL THEN 'busy'
+               WHEN o.status = 'AUTHORIZED' THEN 'requested'
+               WHEN o.status = 'PENDING' AND first.provider_reference IS NOT NULL THEN 'requested'
+               ELSE 'executing' END ORDER BY g.n),
+           array_agg(CASE o.status WHEN 'AUTHORIZED' THEN o.authorized_minor - o.captured_minor ELSE o.amount_minor END
+                     ORDER BY g.n),
+           array_agg(coalesce(o.provider_reference, first.provider_reference) ORDER BY g.n), min(o.payment_id::text)::uuid
+      INTO outcomes, amounts, targets, payment
+      FROM unnest(order_ids, operation_ids) WITH ORDINALITY AS g (order_id, operation_id, n)
+      JOIN payment_order AS o ON o.order_id = g.order_id
+      LEFT JOIN operation AS v ON v.operation_id = g.operation_id
+      LEFT JOIN LATERAL (
+           SELECT c.provider_reference FROM operation AS c
+            WHERE c.operation_id IN (operation_id_of(o.order_id, 'charge', '1'), operation_id_of(o.order_id, 'authorize', '1'))
+            LIMIT 1) AS first ON true;
+    IF outcomes <@ ARRAY['requested', 'exists', 'done'] THEN
+        PERFORM insert_follow_ups(at, lease_holder, lease_until, array_agg(g.operation_id), 'void',
+                                  array_agg(g.order_id), array_agg(g.amount_minor), true,
+                                  array_agg(NULL::uuid), array_agg(g.target))
+           FROM unnest(operation_ids, order_ids, amounts, targets, outcomes)
+                AS g (operation_id, order_id, amount_minor, target, outcome)
+          WHERE g.outcome = 'requested' HAVING count(*) > 0;
+        PERFORM tell_of_request(at, payment, event_id, 'cancel.requested', event_body)
+          WHERE 'requested' = ANY (outcomes);
+    ELSE
+        outcomes := array_replace(outcomes, 'requested', 'held_back');
+    END IF;
+    RETURN QUERY SELECT * FROM unnest(order_ids, operation_ids, outcomes);
+END;
+$$;
+
+-- Reserve a refund and make its operation, in one commit: 'requested', 'exists' (the same key and content),
+-- 'key_reused', 'unknown', 'not_captured', 'disputed', 'too_much'. An amount NULL: all that is left. The commission's
+-- share: returns_commission gives back the same part of it, exactly all of it with the last refund.
+-- Idempotent on the refund's id, for ever. Locks: the order.
+CREATE OR REPLACE FUNCTION request_refund(
+    at timestamptz, lease_holder uuid, lease_until timestamptz, new_refund_id uuid, wanted_order uuid,
+    wanted_minor bigint, returns_commission boolean, request_key text, digest bytea, why text, new_operation_id uuid,
+    event_id uuid
+) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+DECLARE
+    o payment_order;
+    known refund;
+    left_minor bigint;
+    earned_minor bigint;
+    share_minor bigint := 0;
+BEGIN
+    SELECT * INTO o FROM payment_order AS p WHERE p.order_id = wanted_order FOR UPDATE;
+    SELECT * INTO known FROM refund AS r WHERE r.refund_id = new_refund_id;
+    IF known.refund_id IS NOT NULL THEN
+        RETURN CASE WHEN known.request_digest = digest AND known.order_id = wanted_order THEN 'exists' ELSE 'key_reused' END;
+    END IF;
+    left_minor := o.captured_minor - o.refund_reserved_minor;
+    wanted_minor := coalesce(wanted_minor, left_minor);
+    IF o.order_id IS NULL THEN RETURN 'unknown'; END IF;
+    IF o.captured_minor = 0 THEN RETURN 'not_captured'; END IF;
+    IF o.is_disputed THEN RETURN 'disputed'; END IF;
+    IF wanted_minor > left_minor OR left_minor = 0 THEN RETURN 'too_much'; END IF;
+
+    IF returns_commission THEN
+        earned_minor := commission_of(o.commission_minor, o.amount_minor, o.captured_minor);
+        share_minor := CASE WHEN wanted_minor = left_minor THEN earned_minor - o.refund_commission_minor
+                            ELSE least(commission_of(earned_minor, o.captured_minor, wanted_minor),
+                                       earned_minor - o.refund_commission_minor) END;
+    END IF;
+    UPDATE payment_order AS p
+       SET refund_reserved_minor = p.refund_reserved_minor + wanted_minor,
+           refund_commission_minor = p.refund_commission_minor + share_minor
+     WHERE p.order_id = wanted_order;
+    INSERT INTO refund (refund_id, order_id, payment_id, shop_id, mode, key, request_digest, amount_minor,
+                        commission_minor, currency, reason, status, created_at)
+    VALUES (new_refund_id, o.order_id, o.payment_id, o.shop_id, o.mode, request_key, digest, wanted_minor, share_minor,
+            o.currency, why, 'PENDING', at);
+    PERFORM insert_follow_ups(at, lease_holder, lease_until, ARRAY[new_operation_id], 'refund', ARRAY[wanted_order],
+                              ARRAY[wanted_minor], true, ARRAY[new_refund_id], ARRAY[o.provider_reference]);
+    DELETE FROM late_success AS l WHERE l.order_id = wanted_order;
+    PERFORM tell_of_request(at, o.payment_id, event_id, 'refund.requested', json_build_object(
+        'refund_id', new_refund_id, 'order_id', o.order_id, 'operation_id', new_operation_id, 'key', request_key,
+        'request_digest', encode(digest, 'hex'), 'amount_minor', wanted_minor, 'commission_minor', share_minor,
+        'currency', o.currency, 'reason', why, 'target_reference', o.provider_reference)::text);
+    RETURN 'requested';
+END;
+$$;
+
+-- The part of a commission that belongs to a part of its amount, rounded down; the whole's is exactly the whole.
+CREATE OR REPLACE FUNCTION commission_of(commission_minor bigint, whole_minor bigint, part_minor bigint) RETURNS bigint
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT div(commission_minor::numeric * part_minor, whole_minor)::bigint;
+$$;
+
+CREATE OR REPLACE FUNCTION tell_of_request(at timestamptz, payment uuid, event_id uuid, kind text, body text)
+RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+    INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
+    SELECT p.payment_id, tell_of_request.event_id, tell_of_request.kind, p.shop_id, p.mode, tell_of_request.at,
+           tell_of_request.body::json
+      FROM payment AS p WHERE p.payment_id = tell_of_request.payment;
+$$;
+
+-- All or nothing: what comes next for checkouts one of whose orders has just moved. The payment's row is locked first,
+-- so that of two orders decided at the same time the second sees the first. All authorized: capture all. One failed:
+-- void the others. A capture refused after others were captured: void what is left, give back what was taken.
+-- The operations' tickets are fixed, so none is made twice.
+CREATE OR REPLACE FUNCTION settle_checkouts(at timestamptz, payment_ids uuid[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+DECLARE
+    moved record;
+BEGIN
+    PERFORM 1 FROM payment AS p WHERE p.payment_id = ANY (payment_ids) ORDER BY p.payment_id FOR UPDATE;
+    WITH standing AS (
+        SELECT o.payment_id, bool_and(o.status = 'AUTHORIZED') AS all_authorized,
+               bool_or(o.status IN ('FAILED', 'CANCELLED') OR c.status = 'DECLINED') AS one_failed
+          FROM payment_order AS o
+          LEFT JOIN operation AS c ON c.operation_id = operation_id_of(o.order_id, 'capture', 'all-or-nothing')
+         WHERE o.order_id = ANY (ARRAY(SELECT unnest(p.order_ids) FROM payment AS p WHERE p.payment_id = ANY (payment_ids)))
+         GROUP BY o.payment_id
+    ), decided AS (
+        INSERT INTO checkout_decision AS d (payment_id, decision, decided_at)
+        SELECT s.payment_id, CASE WHEN s.one_failed THEN 'void' ELSE 'capture' END, at
+          FROM standing AS s WHERE s.one_failed OR s.all_authorized
+        ON CONFLICT (payment_id) DO UPDATE SET decision = 'undo', decided_at = excluded.decided_at
+         WHERE d.decision = 'capture' AND excluded.decision = 'void'
+     RETURNING d.payment_id, d.decision
+    )
+    INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
+    SELECT p.payment_id, time_ordered_id(settle_checkouts.at), 'checkout.decided', p.shop_id, p.mode, settle_checkouts.at,
+           json_build_object('payment_id', p.payment_id, 'decision', d.decision)
+      FROM decided AS d JOIN payment AS p USING (payment_id);
+
+    FOR moved IN  -- one statement per kind of next step, not per row
+        SELECT CASE d.decision WHEN 'capture' THEN 'capture' ELSE 'void' END AS kind,
+               array_agg(o.order_id) AS order_ids, array_agg(o.authorized_minor) AS amounts,
+               array_agg(o.provider_reference) AS targets
+          FROM checkout_decision AS d
+          JOIN payment AS p ON p.payment_id = d.payment_id
+          JOIN payment_order AS o ON o.order_id = ANY (p.order_ids)
+         WHERE d.payment_id = ANY (payment_ids) AND o.status = 'AUTHORIZED' AND o.acting IS NULL
+           AND NOT EXISTS (
+               SELECT FROM operation AS c
+                WHERE c.operation_id = operation_id_of(o.order_id, CASE d.decision WHEN 'capture' THEN 'capture' ELSE 'void' END,
+                                                       'all-or-nothing'))
+         GROUP BY 1
+    LOOP
+        PERFORM insert_follow_ups(
+            at, NULL, NULL,
+            ARRAY(SELECT operation_id_of(g.order_id, moved.kind, 'all-or-nothing')
+                    FROM unnest(moved.order_ids) WITH ORDINALITY AS g (order_id, n) ORDER BY g.n),
+            moved.kind, moved.order_ids, moved.amounts, true,
+            array_fill(NULL::uuid, ARRAY[cardinality(moved.order_ids)]), moved.targets
+        );
+    END LOOP;
+
+    PERFORM request_refund(
+        at, NULL, NULL, refund_id_of(o.shop_id, o.mode, 'all-or-nothing ' || o.order_id), o.order_id, NULL, true,
+        'all-or-nothing ' || o.order_id, sha256(convert_to('all-or-nothing ' || o.order_id, 'UTF8')),
+        'another order of this all-or-nothing checkout failed',
+        operation_id_of(o.order_id, 'refund', 'all-or-nothing'), time_ordered_id(at)
+    )
+      FROM checkout_decision AS d
+      JOIN payment AS p ON p.payment_id = d.payment_id
+      JOIN payment_order AS o ON o.order_id = ANY (p.order_ids)
+     WHERE d.payment_id = ANY (payment_ids) AND d.decision = 'undo' AND o.status = 'SUCCESS' AND o.captured_minor > o.refund_reserved_minor;
+END;
+$$;
+
+-- The id of a refund, as ids.py makes it.
+CREATE OR REPLACE FUNCTION refund_id_of(shop_id uuid, mode text, key text) RETURNS uuid
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT encode(substr(sha256(convert_to(
+        '2:rf32:' || replace(shop_id::text, '-', '') || length(mode) || ':' || mode || length(key) || ':' || key,
+        'UTF8')), 1, 16), 'hex')::uuid;
+$$;
+
+REVOKE ALL ON FUNCTION insert_follow_ups, request_captures, request_cancel, request_refund, tell_of_request,
+    settle_checkouts FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION request_captures, request_cancel, request_refund TO coatcheck_app;

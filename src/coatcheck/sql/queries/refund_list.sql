@@ -1,0 +1,6 @@
+-- An order's refunds, oldest first. $1 order_id
+SELECT r.refund_id, r.shop_id, r.mode, r.payment_id, o.payment_order_id, r.amount_minor, r.commission_minor,
+       r.currency::text AS currency, r.status, r.reason, r.decline_code, r.provider_reference, r.created_at, r.decided_at
+  FROM refund AS r JOIN payment_order AS o USING (order_id)
+ WHERE r.order_id = $1
+ ORDER BY r.created_at, r.refund_id

@@ -1,0 +1,49 @@
+"""Upkeep: what falls due without anybody asking. Authorizations to be asked about, refunds that policy owes.
+
+Any process may do it: rows are claimed, and what is made has a fixed ticket.
+"""
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+
+from coatcheck.executor import Executor
+from coatcheck.operations import Operations
+from coatcheck.refunds import Refunds
+
+_MOST = 100
+_ASK_AGAIN_IN = timedelta(hours=1)
+
+log = structlog.get_logger("coatcheck.upkeep")
+
+
+class Upkeep:
+    """Does what is due, once or until stopped."""
+
+    def __init__(self, operations: Operations, executor: Executor, refunds: Refunds) -> None:
+        self._operations = operations
+        self._executor = executor
+        self._refunds = refunds
+
+    async def tend_once(self) -> int:
+        """Ask about authorizations whose life should be over, and reserve the refunds that are owed. Returns how many.
+
+        An authorization ends by the PSP's word, never by ours (hazard D5): it is asked about, and asked again.
+        """
+        due = await self._operations.claim_authorizations(_ASK_AGAIN_IN, _MOST)
+        if due:
+            self._executor.start(await self._operations.reopen(due, "the authorization should have expired by now"))
+        return len(due) + await self._refunds.refund_late(_MOST)
+
+    async def tend(self, interval: timedelta, stopping: asyncio.Event) -> None:
+        """Tend until stopped; trouble with the database is waited out."""
+        while not stopping.is_set():
+            try:
+                await self.tend_once()
+            except Exception:
+                log.exception("upkeep_failed")
+            try:
+                await asyncio.wait_for(stopping.wait(), interval.total_seconds())
+            except TimeoutError:
+                continue

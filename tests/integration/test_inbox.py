@@ -1,0 +1,345 @@
+"""What PSPs tell us unasked: stored once, handled by anybody, one effect and one end in whatever order it comes."""
+
+import asyncio
+import hashlib
+import hmac
+import json
+from datetime import timedelta
+from itertools import permutations
+from typing import Any
+
+import pytest
+from tests.integration.outside import (
+    CALLER,
+    ScriptedProvider,
+    World,
+    approved,
+    checkout,
+    declined,
+    pending,
+    unknown,
+)
+
+from coatcheck.ids import OPERATION, operation_id_of, order_id_of, print_id
+from coatcheck.inbox import EventOutcome
+from coatcheck.providers.outcome import Outcome, OutcomeKind
+from coatcheck.providers.protocol import Intent, WebhookRefusedError
+from coatcheck.states import Capture, Mode, OperationKind
+from coatcheck.store import Store
+
+SECRET = "whsec_simulator"
+
+
+def lapsed(intent: Intent) -> Outcome:
+    return Outcome(kind=OutcomeKind.DECLINED, is_cancelled=True, decline_code="expired", reference=intent.reference)
+
+
+def reference_of(name: str, kind: OperationKind = OperationKind.CHARGE, ticket: str = "1") -> str:
+    order_id = order_id_of(CALLER.shop_id, CALLER.mode, name)
+    return print_id(OPERATION, operation_id_of(order_id, kind, ticket))
+
+
+def charge(name: str, status: str, *, kind: OperationKind = OperationKind.CHARGE, **more: Any) -> dict[str, Any]:
+    reference = reference_of(name, kind)
+    return {
+        "id": f"ch_{reference}",
+        "status": status,
+        "amount": 1000,
+        "currency": "EUR",
+        "reference": reference,
+        "decline_code": None,
+        "livemode": False,
+        "created": 1,
+        "amount_captured": 0,
+        "amount_refunded": 0,
+        "expires_at": None,
+        "disputed": False,
+        **more,
+    }
+
+
+class Psp:
+    """Sends signed events to a world's inbox, as the simulator does."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.sent = 0
+
+    def event(self, type_: str, subject: dict[str, Any], event_id: str = "") -> bytes:
+        self.sent += 1
+        return json.dumps(
+            {
+                "id": event_id or f"evt_{self.sent}",
+                "type": type_,
+                "created": int(self.world.clock.now().timestamp()),
+                "livemode": False,
+                "account": "coatcheck",
+                "data": {"object": subject},
+            }
+        ).encode()
+
+    async def send(self, raw: bytes) -> int:
+        at = int(self.world.clock.now().timestamp())
+        signature = hmac.new(SECRET.encode(), f"{at}.".encode() + raw, hashlib.sha256).hexdigest()
+        headers = {"simulator-signature": f"t={at},v1={signature}"}
+        (reader,) = self.world.gateway.webhooks.values()
+        return await self.world.gateway.inbox.store(
+            "simulator", Mode.TEST, headers, reader.receive(headers, raw, self.world.clock.now())
+        )
+
+    async def tell(self, type_: str, subject: dict[str, Any], event_id: str = "") -> None:
+        await self.send(self.event(type_, subject, event_id))
+        await self.handle()
+
+    async def handle(self) -> None:
+        while await self.world.gateway.inbox.handle_once():
+            pass
+        await self.world.quiet()
+
+    async def outcomes(self) -> list[str | None]:
+        rows = await self.world.store.pool.fetch("SELECT outcome FROM inbox ORDER BY received_at, event_id")
+        return [row["outcome"] for row in rows]
+
+
+async def test_C1_a_webhook_before_the_answer_settles_the_order(store: Store) -> None:
+    world = World(store)
+    psp = Psp(world)
+    world.provider.charges = [unknown]
+    view = await world.pay(checkout("c1", "o1"))
+    await psp.tell("charge.succeeded", charge("o1", "succeeded"))
+    assert (await world.read(view.payment_id)).status == "SUCCESS"
+    assert await psp.outcomes() == [EventOutcome.APPLIED]
+    assert await world.recover(timedelta(days=1)) == []
+    assert await world.count("transfer") == 2
+    assert await world.violations() == {}
+
+
+async def test_C1_a_webhook_while_the_call_runs_is_parked_and_handled_later(store: Store) -> None:
+    world = World(store)
+    psp = Psp(world)
+    accepted = await world.accept(checkout("c1", "o1"))  # leased to this process, which is asking the PSP
+    await psp.tell("charge.succeeded", charge("o1", "succeeded"))
+    assert await psp.outcomes() == [None]
+    await world.gateway.executor.start(accepted.operations)
+    world.clock.advance(timedelta(seconds=2))
+    await psp.handle()
+    assert await psp.outcomes() == [EventOutcome.NO_EFFECT]
+    assert await world.count("transfer") == 2
+    assert await world.violations() == {}
+
+
+async def test_C3_an_event_is_stored_once_and_its_effect_happens_once(store: Store) -> None:
+    world = World(store)
+    psp = Psp(world)
+    world.provider.charges = [unknown]
+    await world.pay(checkout("c1", "o1"))
+    raw = psp.event("charge.succeeded", charge("o1", "succeeded"))
+    assert sum(await asyncio.gather(*[psp.send(raw) for _ in range(8)])) == 1
+    await psp.handle()
+    await psp.tell("charge.succeeded", charge("o1", "succeeded"))  # the same effect under another id
+    assert await psp.outcomes() == [EventOutcome.APPLIED, EventOutcome.NO_EFFECT]
+    assert await world.count("transfer") == 2
+    assert await world.violations() == {}
+
+
+async def test_C2_every_order_of_events_ends_in_the_same_state(store: Store) -> None:
+    """Authorized, captured elsewhere in part, expired: told in any order, asked where it contradicts."""
+    kind = OperationKind.AUTHORIZE
+    told = [
+        ("charge.authorized", {"status": "authorized", "kind": kind}),
+        ("charge.authorized", {"status": "authorized", "kind": kind}),
+        ("charge.expired", {"status": "expired", "kind": kind}),
+    ]
+    ends = set()
+    for number, order in enumerate(permutations(told)):
+        world = World(store)
+        psp = Psp(world)
+        psp.sent = 100 * number
+        world.provider.acts[kind] = [unknown]
+        world.provider.look_ups = [lapsed] * 5  # how it stands by now, whoever asks
+        view = await world.pay(checkout(f"c{number}", f"o{number}", capture=Capture.MANUAL), key=f"k{number}")
+        for type_, what in order:
+            await psp.tell(type_, charge(f"o{number}", **what))
+        ends.add((await world.read(view.payment_id)).status)
+        assert await world.violations() == {}
+        assert await world.balances() == {}
+    assert ends == {"CANCELLED"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"amount": 1001},
+        {"currency": "USD"},
+        {"livemode": True},
+    ],
+)
+async def test_C6_authentic_is_not_valid(store: Store, wrong: dict[str, Any]) -> None:
+    world = World(store)
+    psp = Psp(world)
+    world.provider.charges = [unknown]
+    view = await world.pay(checkout("c1", "o1"))
+    await psp.tell("charge.succeeded", charge("o1", "succeeded", **wrong))
+    assert (await world.read(view.payment_id)).status == "EXECUTING"
+    assert await world.count("transfer") == 0
+    assert await psp.outcomes() == [EventOutcome.REFUSED]
+    assert await world.count("event", "kind = 'webhook.refused'") == 1
+    await world.recover()  # and it does not keep the truth out
+    assert (await world.read(view.payment_id)).status == "SUCCESS"
+    assert await world.violations() == {}
+
+
+async def test_C5_a_forged_event_leaves_no_trace(store: Store) -> None:
+    world = World(store)
+    raw = Psp(world).event("charge.succeeded", charge("o1", "succeeded"))
+    (reader,) = world.gateway.webhooks.values()
+    with pytest.raises(WebhookRefusedError):
+        reader.receive(
+            {"simulator-signature": f"t={int(world.clock.now().timestamp())},v1={'0' * 64}"}, raw, world.clock.now()
+        )
+    assert await world.count("inbox") == 0
+
+
+async def test_C13_a_poison_event_is_a_dead_letter_and_blocks_nobody(store: Store) -> None:
+    world = World(store)
+    psp = Psp(world)
+    world.provider.charges = [unknown]
+    view = await world.pay(checkout("c1", "o1"))
+    await psp.send(b'{"id": "evt_0", "data": NaN}\x00')
+    await psp.tell("charge.succeeded", charge("o1", "succeeded"))
+    assert (await world.read(view.payment_id)).status == "SUCCESS"
+    assert await world.count("inbox_lease", "due_at IS NULL") == 1
+    await world.gateway.inbox.count()
+    assert world.gateway.metrics.registry.get_sample_value("coatcheck_webhooks_dead") == 1
+
+
+async def test_C19_an_unknown_type_is_stored_and_counted(store: Store) -> None:
+    world = World(store)
+    psp = Psp(world)
+    await psp.tell("merchant.moved_house", {"id": "x"})
+    assert await psp.outcomes() == [EventOutcome.UNKNOWN_TYPE]
+    figures = world.gateway.metrics.registry
+    assert figures.get_sample_value("coatcheck_webhooks_total", {"outcome": "unknown_type"}) == 1
+
+
+async def test_an_event_about_nobody_s_operation_waits_and_then_goes_to_a_person(store: Store) -> None:
+    world = World(store)
+    psp = Psp(world)
+    await psp.tell("charge.succeeded", charge("nobody", "succeeded"))
+    for _ in range(12):
+        world.clock.advance(timedelta(minutes=11))
+        await psp.handle()
+    assert await psp.outcomes() == [None]
+    assert await world.count("inbox_lease", "due_at IS NULL") == 1
+
+
+async def test_A8_a_second_charge_under_our_reference_is_told_and_books_nothing(store: Store) -> None:
+    world = World(store)
+    psp = Psp(world)
+    await world.pay(checkout("c1", "o1"))
+    await psp.tell("charge.succeeded", charge("o1", "succeeded", id="ch_another"))
+    assert await psp.outcomes() == [EventOutcome.CHARGED_TWICE]
+    assert await world.count("event", "kind = 'order.charged_twice'") == 1
+    assert await world.count("transfer") == 2
+    assert await world.violations() == {}
+
+
+async def test_D6_a_refund_that_failed_days_later_is_asked_about_and_comes_back(store: Store) -> None:
+    world = World(store)
+    psp = Psp(world)
+    await world.pay(checkout("c1", "o1"))
+    before = await world.balances()
+    answer = await world.refund("o1", 600)
+    world.clock.advance(timedelta(days=9))
+    world.provider.look_ups = [declined]
+    reference = reference_of("o1", OperationKind.REFUND, answer.refund_id.hex)
+    action = {
+        "id": f"ch_{reference}",
+        "object": "refund",
+        "charge": "ch_1",
+        "amount": 600,
+        "currency": "EUR",
+        "reference": reference,
+        "status": "failed",
+        "failure_code": "bank_returned",
+        "livemode": False,
+        "created": 1,
+    }
+    await psp.tell("refund.failed", action)
+    await psp.tell("refund.succeeded", {**action, "status": "succeeded", "failure_code": None})  # late, and older
+    view = await world.gateway.refunds.read(answer.refund_id)
+    assert view is not None
+    assert view.status == "FAILED"
+    assert await world.balances() == before
+    assert await world.violations() == {}
+
+
+async def test_A9_a_success_after_the_end_is_asked_about_before_it_is_believed(store: Store) -> None:
+    world = World(store)
+    psp = Psp(world)
+    world.provider.charges = [pending]
+    view = await world.pay(checkout("c1", "o1"))
+    world.provider.look_ups = [lapsed]
+    await world.recover()
+    assert (await world.read(view.payment_id)).status == "CANCELLED"
+    world.provider.look_ups = [approved]
+    await psp.tell("charge.succeeded", charge("o1", "succeeded"))
+    assert (await world.read(view.payment_id)).status == "SUCCESS"
+    assert world.provider.asked == ["charge", "look_up", "look_up"]
+    assert await world.count("event", "kind = 'order.succeeded_late'") == 1
+    assert await world.violations() == {}
+
+
+async def test_C15_webhook_poll_and_return_at_once_have_one_effect(store: Store) -> None:
+    world = World(store, ScriptedProvider())
+    psp = Psp(world)
+    others = [World(store, clock=world.clock) for _ in range(3)]
+    view = await world.pay(checkout("c1", "o1", return_url="https://shop.example/"))
+    for each in (world, *others):
+        each.provider.look_ups = [approved] * 9
+    for _ in range(4):
+        await psp.send(psp.event("charge.succeeded", charge("o1", "succeeded")))
+    world.clock.advance(timedelta(minutes=2))
+
+    async def everything(each: World) -> None:
+        await each.gateway.executor.recover_once()
+        await each.gateway.inbox.handle_once()
+        await each.quiet()
+
+    await asyncio.gather(*[everything(each) for each in (world, *others)])
+    world.clock.advance(timedelta(minutes=2))
+    await psp.handle()
+    assert (await world.read(view.payment_id)).status == "SUCCESS"
+    assert await world.count("transfer") == 2
+    assert await world.count("inbox_lease") == 0
+    assert await world.violations() == {}
+
+
+async def test_C12_what_was_answered_survives_the_process(store: Store) -> None:
+    dead = World(store)
+    dead.provider.charges = [unknown]
+    view = await dead.pay(checkout("c1", "o1"))
+    psp = Psp(dead)
+    await psp.send(psp.event("charge.succeeded", charge("o1", "succeeded")))  # ... and it dies
+    alive = World(store, clock=dead.clock)
+    await Psp(alive).handle()
+    assert (await alive.read(view.payment_id)).status == "SUCCESS"
+
+
+async def test_D5_an_authorization_whose_time_is_over_is_asked_about(store: Store) -> None:
+    world = World(store)
+    view = await world.pay(checkout("c1", "o1", capture=Capture.MANUAL))
+    assert await world.gateway.upkeep.tend_once() == 0
+    world.clock.advance(timedelta(days=7, minutes=1))
+    world.provider.look_ups = [approved]
+    assert await world.gateway.upkeep.tend_once() == 1
+    await world.quiet()
+    assert (await world.read(view.payment_id)).status == "AUTHORIZED"  # the PSP says it lives
+    assert await world.violations() == {}
+    world.clock.advance(timedelta(hours=1, minutes=1))
+    world.provider.look_ups = [lapsed]
+    assert await world.gateway.upkeep.tend_once() == 1
+    await world.quiet()
+    assert (await world.read(view.payment_id)).status == "CANCELLED"
+    assert await world.balances() == {}
+    assert await world.violations() == {}

@@ -1,0 +1,391 @@
+"""Authorize, capture, void, refund and all-or-nothing: what the books say after each, and who wins a race."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import Literal
+
+import msgspec
+import pytest
+from tests.integration.outside import SETTINGS, ScriptedProvider, World, approved, checkout, declined, pending, unknown
+
+from coatcheck.ids import operation_id_of
+from coatcheck.providers.outcome import Outcome, OutcomeKind
+from coatcheck.providers.protocol import Intent
+from coatcheck.refunds import RefundVerdict
+from coatcheck.states import Capture, OnFailure, OperationKind, OrderStatus
+from coatcheck.store import Store
+
+MANUAL, TOGETHER = Capture.MANUAL, OnFailure.ALL_OR_NOTHING
+AUTHORIZE, CAPTURE, VOID, REFUND = (
+    OperationKind.AUTHORIZE,
+    OperationKind.CAPTURE,
+    OperationKind.VOID,
+    OperationKind.REFUND,
+)
+
+
+def lapsed(intent: Intent) -> Outcome:
+    return Outcome(
+        kind=OutcomeKind.DECLINED,
+        decline_code="authorization_expired",
+        is_cancelled=True,
+        reference=intent.reference,
+    )
+
+
+async def test_an_authorization_holds_and_a_capture_posts(store: Store) -> None:
+    world = World(store)
+    view = await world.pay(checkout("c1", "o1", capture=MANUAL))
+    assert view.status == "AUTHORIZED"
+    assert await world.balances() == {
+        "psp_receivable.held": 1000,
+        "seller_pending.held": 900,
+        "platform_commission.held": 100,
+    }
+    assert await world.violations() == {}
+    assert await world.capture(view) == ["requested"]
+    view = await world.read(view.payment_id)
+    assert (view.status, view.orders[0].captured_minor) == ("SUCCESS", 1000)
+    assert await world.balances() == {"psp_receivable": 1000, "seller_pending": 900, "platform_commission": 100}
+    assert await world.violations() == {}
+
+
+async def test_D5_parts_are_captured_and_the_rest_is_released(store: Store) -> None:
+    world = World(store)
+    view = await world.pay(checkout("c1", "o1", capture=MANUAL, amount_minor=1001))
+    assert await world.capture(view, key="first", is_final=False, o1=333) == ["requested"]
+    assert (await world.read(view.payment_id)).status == "AUTHORIZED"
+    assert await world.violations() == {}
+    assert await world.capture(view, key="too-much", o1=669) == ["too_much"]
+    assert await world.capture(view, key="second", o1=444) == ["requested"]
+    order = (await world.read(view.payment_id)).orders[0]
+    assert (order.status, order.captured_minor, order.authorized_minor) == ("SUCCESS", 777, 1001)
+    assert await world.balances() == {"psp_receivable": 777, "seller_pending": 700, "platform_commission": 77}
+    assert await world.violations() == {}
+
+
+async def test_a_void_releases_all(store: Store) -> None:
+    world = World(store)
+    view = await world.pay(checkout("c1", "o1", capture=MANUAL))
+    assert await world.cancel(view) == ["requested"]
+    assert (await world.read(view.payment_id)).status == "CANCELLED"
+    assert await world.balances() == {}
+    assert await world.violations() == {}
+    assert await world.cancel(view) == ["exists"]
+    assert await world.cancel(view, key="v2") == ["done"]
+    assert world.provider.asked == ["authorize", "void"]
+
+
+async def test_a_void_after_a_part_was_captured_keeps_that_part(store: Store) -> None:
+    world = World(store)
+    view = await world.pay(checkout("c1", "o1", capture=MANUAL))
+    await world.capture(view, is_final=False, o1=400)
+    assert await world.cancel(view) == ["requested"]
+    order = (await world.read(view.payment_id)).orders[0]
+    assert (order.status, order.captured_minor) == ("SUCCESS", 400)
+    assert await world.balances() == {"psp_receivable": 400, "seller_pending": 360, "platform_commission": 40}
+    assert await world.violations() == {}
+
+
+async def test_D4_of_captures_and_voids_at_once_one_wins(store: Store) -> None:
+    world = World(store)
+    view = await world.pay(checkout("c1", "o1", capture=MANUAL))
+    asked = [world.capture(view, key=f"c{n}") for n in range(8)] + [world.cancel(view, key=f"v{n}") for n in range(8)]
+    verdicts = [verdict for answer in await asyncio.gather(*asked) for verdict in answer]
+    assert verdicts.count("requested") == 1
+    assert sum(world.provider.asked.count(kind) for kind in ("capture", "void")) == 1
+    assert await world.violations() == {}
+
+
+async def test_D4_an_unknown_capture_blocks_the_void_until_it_is_known(store: Store) -> None:
+    world = World(store)
+    view = await world.pay(checkout("c1", "o1", capture=MANUAL))
+    world.provider.acts[CAPTURE] = [unknown]
+    await world.capture(view)
+    assert await world.cancel(view) == ["busy"]
+    await world.recover()
+    assert (await world.read(view.payment_id)).status == "SUCCESS"
+    sent = {(intent.reference, intent.amount_minor) for call, intent in world.provider.calls if call == "capture"}
+    assert len(sent) == 1
+    assert await world.violations() == {}
+
+
+async def test_a_capture_key_asked_again_captures_once_and_with_another_amount_is_refused(store: Store) -> None:
+    world = World(store)
+    view = await world.pay(checkout("c1", "o1", capture=MANUAL))
+    assert await world.capture(view, is_final=False, o1=300) == ["requested"]
+    assert await world.capture(view, is_final=False, o1=300) == ["exists"]
+    assert await world.capture(view, is_final=False, o1=301) == ["key_reused"]
+    assert (await world.read(view.payment_id)).orders[0].captured_minor == 300
+
+
+async def test_of_several_orders_all_are_captured_or_none(store: Store) -> None:
+    world = World(store)
+    view = await world.pay(checkout("c1", "o1", "o2", capture=MANUAL))
+    assert await world.capture(view, o1=500, o2=5000) == ["held_back", "too_much"]
+    assert world.provider.asked.count("capture") == 0
+    assert await world.capture(view, o1=500, o2=1000) == ["requested", "requested"]
+    assert (await world.read(view.payment_id)).status == "SUCCESS"
+    assert await world.violations() == {}
+
+
+async def test_a_declined_capture_may_be_tried_again(store: Store) -> None:
+    world = World(store)
+    view = await world.pay(checkout("c1", "o1", capture=MANUAL))
+    world.provider.acts[CAPTURE] = [declined]
+    await world.capture(view)
+    assert (await world.read(view.payment_id)).status == "AUTHORIZED"
+    assert await world.violations() == {}
+    assert await world.capture(view, key="again") == ["requested"]
+    assert (await world.read(view.payment_id)).status == "SUCCESS"
+
+
+async def test_D5_a_capture_that_finds_the_authorization_expired_cancels_the_order(store: Store) -> None:
+    world = World(store)
+    view = await world.pay(checkout("c1", "o1", capture=MANUAL))
+    world.provider.acts[CAPTURE] = [lapsed]
+    await world.capture(view)
+    assert (await world.read(view.payment_id)).status == "CANCELLED"
+    assert await world.balances() == {}
+    assert await world.count("authorization_watch") == 0
+    assert await world.violations() == {}
+
+
+async def test_a_charged_payment_cannot_be_cancelled(store: Store) -> None:
+    world = World(store)
+    view = await world.pay(checkout("c1", "o1", "o2"))
+    assert await world.cancel(view) == ["charged", "charged"]
+
+
+async def test_a_pending_order_is_cancelled_at_the_psp_and_then_nobody_books_its_charge(store: Store) -> None:
+    world = World(store)
+    world.provider.charges = [lambda intent: msgspec.structs.replace(pending(intent), provider_reference="ch_1")]
+    view = await world.pay(checkout("c1", "o1"))
+    assert view.status == "PENDING"
+    assert await world.cancel(view) == ["requested"]
+    assert (await world.read(view.payment_id)).status == "CANCELLED"
+    assert await world.count("lease") == 0
+    assert await world.violations() == {}
+    (void,) = [intent for call, intent in world.provider.calls if call == "void"]
+    assert void.target_reference == "ch_1"
+
+
+async def test_D1_32_refunds_at_once_never_exceed_what_was_captured(store: Store) -> None:
+    world = World(store)
+    await world.pay(checkout("c1", "o1"))
+    answers = await asyncio.gather(*[world.refund("o1", 100, key=f"r{n}") for n in range(32)])
+    assert [answer.verdict for answer in answers].count(RefundVerdict.REQUESTED) == 10
+    assert world.provider.asked.count("refund") == 10
+    assert await world.balances() == {}
+    assert await world.violations() == {}
+
+
+async def test_D2_a_refund_s_key_gives_back_once(store: Store) -> None:
+    world = World(store)
+    await world.pay(checkout("c1", "o1"))
+    first = await world.refund("o1", 400)
+    again = await world.refund("o1", 400)
+    assert (first.verdict, again.verdict, first.refund_id) == ("requested", "exists", again.refund_id)
+    assert (await world.refund("o1", 401)).verdict == "key_reused"
+    assert (await world.refund("o1", 601, key="r2")).verdict == "too_much"
+    assert world.provider.asked.count("refund") == 1
+    assert await world.violations() == {}
+
+
+@pytest.mark.parametrize("amounts", [(1, 1, 1, 1000), (333, 333, 337), (999, 4), (1003,)])
+async def test_D13_the_commission_goes_back_to_the_last_minor_unit(store: Store, amounts: tuple[int, ...]) -> None:
+    world = World(store)
+    await world.pay(checkout("c1", "o1", amount_minor=1003))
+    for number, amount in enumerate(amounts):
+        assert (await world.refund("o1", amount, key=f"r{number}")).verdict == "requested"
+        assert await world.violations() == {}
+    assert await world.balances() == {}
+
+
+async def test_a_failed_refund_makes_room_for_another(store: Store) -> None:
+    world = World(store)
+    await world.pay(checkout("c1", "o1"))
+    world.provider.acts[REFUND] = [declined]
+    first = await world.refund("o1")
+    assert (await world.gateway.refunds.read(first.refund_id)).status == "FAILED"  # type: ignore[union-attr]
+    assert (await world.balances())["psp_receivable"] == 1000
+    assert (await world.refund("o1", key="r2")).verdict == "requested"
+    assert await world.balances() == {}
+    assert await world.violations() == {}
+
+
+async def test_a_pending_refund_keeps_its_room_and_posts_when_the_psp_says_so(store: Store) -> None:
+    world = World(store)
+    await world.pay(checkout("c1", "o1"))
+    world.provider.acts[REFUND] = [pending]
+    answer = await world.refund("o1")
+    assert (await world.refund("o1", 1, key="r2")).verdict == "too_much"
+    assert (await world.balances())["psp_receivable"] == 1000
+    world.provider.look_ups = [approved]
+    await world.recover()
+    assert (await world.gateway.refunds.read(answer.refund_id)).status == "SUCCEEDED"  # type: ignore[union-attr]
+    assert world.provider.asked.count("refund") == 1
+    assert await world.balances() == {}
+    assert await world.violations() == {}
+
+
+async def test_D6_a_refund_that_comes_back_days_later_restores_the_books(store: Store) -> None:
+    world = World(store)
+    await world.pay(checkout("c1", "o1"))
+    before = await world.balances()
+    answer = await world.refund("o1", 600)
+    order_id = await world.store.pool.fetchval("SELECT order_id FROM payment_order")
+    world.clock.advance(timedelta(days=9))
+    operation_id = operation_id_of(order_id, REFUND, answer.refund_id.hex)
+    (held,) = await world.gateway.operations.reopen([operation_id], "the PSP says it failed")
+    await world.gateway.executor.settle(held, declined(held.intent))
+    assert (await world.gateway.refunds.read(answer.refund_id)).status == "FAILED"  # type: ignore[union-attr]
+    assert await world.balances() == before
+    assert await world.violations() == {}
+    assert (await world.refund("o1", 1000, key="r2")).verdict == "requested"
+    assert await world.violations() == {}
+
+
+async def test_nothing_is_refunded_before_it_is_captured(store: Store) -> None:
+    world = World(store)
+    await world.pay(checkout("c1", "o1", capture=MANUAL))
+    assert (await world.refund("o1")).verdict == "not_captured"
+    assert (await world.refund("nobody")).verdict == "unknown"
+
+
+async def test_A3_a_refund_is_not_sent_again_after_the_window(store: Store) -> None:
+    world = World(store)
+    await world.pay(checkout("c1", "o1"))
+    world.provider.acts[REFUND] = [unknown]
+    await world.refund("o1")
+    for _ in range(5):
+        await world.recover(timedelta(days=2))
+    assert world.provider.asked.count("refund") == 1
+    assert world.provider.asked.count("look_up") == 5
+
+
+async def test_all_or_nothing_captures_when_all_are_authorized(store: Store) -> None:
+    world = World(store)
+    view = await world.pay(checkout("c1", "o1", "o2", "o3", on_failure=TOGETHER))
+    await world.quiet()
+    view = await world.read(view.payment_id)
+    assert view.status == "SUCCESS"
+    assert sorted(world.provider.asked) == ["authorize"] * 3 + ["capture"] * 3
+    assert (await world.balances())["psp_receivable"] == 3000
+    assert await world.violations() == {}
+
+
+async def test_all_or_nothing_voids_when_one_is_declined(store: Store) -> None:
+    world = World(store)
+    world.provider.acts[AUTHORIZE] = [approved, declined, approved]
+    view = await world.pay(checkout("c1", "o1", "o2", "o3", on_failure=TOGETHER))
+    await world.quiet()
+    view = await world.read(view.payment_id)
+    assert sorted(order.status for order in view.orders) == ["CANCELLED", "CANCELLED", "FAILED"]
+    assert world.provider.asked.count("void") == 2
+    assert "capture" not in world.provider.asked
+    assert await world.balances() == {}
+    assert await world.violations() == {}
+
+
+async def test_all_or_nothing_gives_back_what_it_captured_when_a_capture_is_refused(store: Store) -> None:
+    world = World(store)
+    world.provider.acts[CAPTURE] = [approved, declined]
+    await world.pay(checkout("c1", "o1", "o2", on_failure=TOGETHER))
+    await world.quiet()
+    for _ in range(3):
+        await world.recover()
+    assert sorted(world.provider.asked) == ["authorize", "authorize", "capture", "capture", "refund", "void"]
+    assert await world.balances() == {}
+    assert await world.count("checkout_decision", "decision = 'undo'") == 1
+    assert await world.violations() == {}
+
+
+async def test_all_or_nothing_waits_for_the_unknown(store: Store) -> None:
+    world = World(store)
+    world.provider.acts[AUTHORIZE] = [approved, unknown]
+    await world.pay(checkout("c1", "o1", "o2", on_failure=TOGETHER))
+    await world.quiet()
+    assert "capture" not in world.provider.asked
+    await world.recover()
+    await world.quiet()
+    assert world.provider.asked.count("capture") == 2
+    assert await world.violations() == {}
+
+
+async def test_a_crash_after_all_were_authorized_is_finished_by_another_process(store: Store) -> None:
+    dead, alive = World(store), World(store)
+    accepted = await dead.accept(checkout("c1", "o1", "o2", on_failure=TOGETHER))
+    for operation in accepted.operations:
+        await dead.gateway.payments.apply(operation, msgspec.structs.replace(approved(operation.intent)))
+    assert await alive.count("operation", "kind = 'capture'") == 2  # decided in the last authorization's own commit
+    await alive.recover()
+    view = await alive.read(accepted.payment_id)
+    assert view.status == "SUCCESS"
+    assert await alive.violations() == {}
+
+
+async def test_both_orders_decided_at_once_still_decide_the_checkout_once(store: Store) -> None:
+    worlds = [World(store) for _ in range(4)]
+    for number in range(10):
+        accepted = await worlds[0].accept(
+            checkout(f"c{number}", f"a{number}", f"b{number}", on_failure=TOGETHER), f"k{number}"
+        )
+        await asyncio.gather(
+            *[
+                worlds[place].gateway.payments.apply(operation, approved(operation.intent))
+                for place, operation in enumerate(accepted.operations)
+            ]
+        )
+    assert await worlds[0].count("checkout_decision") == 10
+    assert await worlds[0].count("operation", "kind = 'capture'") == 20
+    assert await worlds[0].violations() == {}
+
+
+async def test_a_hosted_page_is_registered_once_and_only_asked_about(store: Store) -> None:
+    world = World(store)
+    view = await world.pay(checkout("c1", "o1", return_url="https://shop.example/"))
+    assert (view.status, view.redirect_url) == ("PENDING", "https://psp.example/page/cs_1")
+    world.provider.look_ups = [pending, approved]
+    await world.recover()
+    await world.recover()
+    assert (await world.read(view.payment_id)).status == "SUCCESS"
+    assert world.provider.asked == ["register", "look_up", "look_up"]
+    assert await world.violations() == {}
+
+
+async def test_a_page_ends_by_the_provider_s_word_never_by_ours(store: Store) -> None:
+    world = World(store)
+    view = await world.pay(checkout("c1", "o1", return_url="https://shop.example/"))
+    world.provider.look_ups = [pending] * 30 + [
+        lambda intent: msgspec.structs.replace(lapsed(intent), decline_code="page_expired")
+    ]
+    for _ in range(30):
+        await world.recover(timedelta(days=2))
+    assert (await world.read(view.payment_id)).status == "PENDING"
+    await world.recover(timedelta(days=2))
+    order = (await world.read(view.payment_id)).orders[0]
+    assert (order.status, order.decline_code) == (OrderStatus.CANCELLED, "page_expired")
+    assert await world.violations() == {}
+
+
+@pytest.mark.parametrize("policy", ["honour", "refund"])
+async def test_A9_a_success_after_the_end_is_booked_and_policy_decides(
+    store: Store, policy: Literal["honour", "refund"]
+) -> None:
+    world = World(store, ScriptedProvider(), settings=replace(SETTINGS, late_success=policy))
+    view = await world.pay(checkout("c1", "o1", return_url="https://shop.example/"))
+    world.provider.look_ups = [lapsed]
+    await world.recover()
+    assert (await world.read(view.payment_id)).status == "CANCELLED"
+    (operation_id,) = [row[0] for row in await store.pool.fetch("SELECT operation_id FROM operation")]
+    (held,) = await world.gateway.operations.reopen([operation_id], "charge.succeeded")
+    await world.gateway.executor.settle(held, approved(held.intent))
+    assert (await world.read(view.payment_id)).status == "SUCCESS"
+    assert (await world.balances())["psp_receivable"] == 1000
+    assert await world.gateway.refunds.refund_late(10) == (1 if policy == "refund" else 0)
+    assert await world.gateway.refunds.refund_late(10) == 0
+    await world.recover()
+    assert (await world.balances()).get("psp_receivable", 0) == (0 if policy == "refund" else 1000)
+    assert await world.violations() == {}
