@@ -68,20 +68,23 @@ WITH made AS MATERIALIZED (
     SELECT key_id, shop_id, 'test', 'k-history-' || n, digest, payment_id, nonce, at FROM made
 ), payments AS (
     INSERT INTO payment (payment_id, shop_id, mode, checkout_id, request_digest, accepted_by, buyer_id, order_ids,
-                         metadata, risk_decision, risk_signals, risk_subjects, created_at)
+                         metadata, risk_decision, risk_signals, risk_subjects, capture, on_failure, created_at)
     SELECT payment_id, shop_id, 'test', 'c-history-' || n, digest, nonce, buyer_id, ARRAY[order_id], NULL, 'ALLOW',
-           '[]', ARRAY[md5('card' || buyer)::uuid, md5('buyer' || buyer)::uuid, md5('ip' || buyer)::uuid], at
+           '[]', ARRAY[md5('card' || buyer)::uuid, md5('buyer' || buyer)::uuid, md5('ip' || buyer)::uuid], 'automatic',
+           'keep', at
       FROM made
 ), orders AS (
     INSERT INTO payment_order (order_id, payment_id, shop_id, mode, payment_order_id, seller_account, amount_minor,
-                               commission_minor, currency, provider, status, provider_reference, created_at, decided_at)
+                               commission_minor, currency, provider, status, provider_reference, authorized_minor,
+                               captured_minor, created_at, decided_at)
     SELECT order_id, payment_id, shop_id, 'test', 'o-history-' || n, 'seller-' || seller, amount_minor, $6::bigint,
-           currency, 'simulator', 'SUCCESS', 'ch_history' || n, at, at + interval '50 milliseconds'
+           currency, 'simulator', 'SUCCESS', 'ch_history' || n, amount_minor, amount_minor, at,
+           at + interval '50 milliseconds'
       FROM made
 ), operations AS (
-    INSERT INTO operation (operation_id, order_id, payment_id, shop_id, mode, kind, ordinal, provider, amount_minor,
-                           currency, body, status, attempt, first_sent_at, provider_reference, created_at, decided_at)
-    SELECT operation_id, order_id, payment_id, shop_id, 'test', 'charge', 1, 'simulator', amount_minor, currency,
+    INSERT INTO operation (operation_id, order_id, payment_id, shop_id, mode, kind, provider, amount_minor, currency,
+                           body, status, attempt, first_sent_at, provider_reference, created_at, decided_at)
+    SELECT operation_id, order_id, payment_id, shop_id, 'test', 'charge', 'simulator', amount_minor, currency,
            convert_to(format('{"amount":%s,"currency":"%s","token":"tok_approve.card%s","reference":"op_%s",'
                              '"description":"o-history-%s"}', amount_minor, currency, buyer, operation_id, n), 'UTF8'),
            'APPROVED', 1, at, 'ch_history' || n, at, at + interval '50 milliseconds'

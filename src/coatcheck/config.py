@@ -174,6 +174,25 @@ class Amounts:
         return dict(value)
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A list of texts without commas or spaces."""
+
+    expects: str = 'a list, such as "one,two" or ["one", "two"]'
+
+    def from_text(self, text: str) -> tuple[str, ...]:
+        """Read texts separated by commas; nothing is the empty list."""
+        return self.from_value([word.strip() for word in text.split(",") if word.strip()])
+
+    def from_value(self, value: Any) -> tuple[str, ...]:
+        """Check every text."""
+        if not isinstance(value, list | tuple):
+            raise ValueError(value)  # noqa: TRY004  one kind of error for every wrong setting
+        if not all(isinstance(word, str) and re.fullmatch(r"[^\s,]+", word) for word in value):
+            raise ValueError(value)
+        return tuple(value)
+
+
 def _one_of(*words: str) -> Text:
     return Text("one of " + ", ".join(words), words.__contains__)
 
@@ -240,6 +259,22 @@ class Settings:
         "How long Stripe remembers an idempotency key; 0 for a test server without keys, such as localstripe.",
     ] = 86_400
 
+    simulator_webhook_secrets: Annotated[
+        tuple[str, ...], Words(), "Secrets of the simulator's webhooks, the old and the new one while they change."
+    ] = field(default=("whsec_simulator",), repr=False)
+    stripe_webhook_secrets: Annotated[
+        tuple[str, ...], Words(), "Signing secrets (whsec_...) of Stripe's webhook endpoint, several while they change."
+    ] = field(default=(), repr=False)
+    adyen_hmac_keys: Annotated[
+        tuple[str, ...], Words(), "HMAC keys (hexadecimal) of Adyen's webhooks, several while they change."
+    ] = field(default=(), repr=False)
+    adyen_merchant_account: Annotated[
+        str | None, _ANY_TEXT, "Adyen's merchant account whose webhooks are taken; needed with adyen_hmac_keys."
+    ] = None
+    adyen_mode: Annotated[
+        Literal["test", "live"], _one_of("test", "live"), "Which of Adyen's two worlds that account is in."
+    ] = "test"
+
     call_deadline_s: Annotated[int, Whole(1, 600), "How long one call to the PSP may take in all."] = 10
     connect_deadline_s: Annotated[int, Whole(1, 600), "How long connecting to the PSP may take."] = 3
     lease_s: Annotated[
@@ -253,6 +288,13 @@ class Settings:
     ] = 12
     retry_base_ms: Annotated[int, _COUNT, "The first retry's longest delay; it doubles with each attempt."] = 200
     retry_cap_s: Annotated[int, Whole(1, 86_400), "The longest delay between two attempts."] = 60
+    breaker_threshold: Annotated[
+        int, Whole(0, 100_000), "Silences of a PSP in a row after which nothing new is sent to it; 0 for never."
+    ] = 50
+    breaker_pause_s: Annotated[int, Whole(1, 3600), "How often one sending tries whether a silent PSP is back."] = 5
+    upkeep_interval_ms: Annotated[
+        int, Whole(10, 3_600_000), "How often this process looks for authorizations to ask about and refunds it owes."
+    ] = 1_000
     recovery_interval_ms: Annotated[
         int, Whole(10, 3_600_000), "How often this process looks for operations whose time has come."
     ] = 200
@@ -260,7 +302,21 @@ class Settings:
         int, Whole(1, 10_000), "The most items in one database transaction; 1 is the unbatched baseline."
     ] = 512
 
+    late_success: Annotated[
+        Literal["honour", "refund"],
+        _one_of("honour", "refund"),
+        "What becomes of a charge that succeeds after its order was given up: kept, or refunded at once.",
+    ] = "honour"
+    refund_commission: Annotated[
+        Literal["return", "keep"],
+        _one_of("return", "keep"),
+        "Whether the platform gives back its share of the commission with a refund, or keeps it.",
+    ] = "return"
+
     body_limit_bytes: Annotated[int, Whole(1024, 64 * 1024 * 1024), "The largest request body taken."] = 262_144
+    webhook_limit_bytes: Annotated[
+        int, Whole(1024, 64 * 1024 * 1024), "The largest webhook of a provider that is taken."
+    ] = 1_048_576
     body_deadline_s: Annotated[int, Whole(1, 600), "How long a request body may take to arrive."] = 10
     body_depth: Annotated[int, Whole(4, 200), "How deeply the JSON of a body may be nested."] = 16
     orders_limit: Annotated[int, Whole(1, 100), "The most payment orders in one payment."] = 100
@@ -268,6 +324,25 @@ class Settings:
         int, Whole(60, _MANY), "How long an idempotency key is remembered; ids of payments and orders last for ever."
     ] = 86_400
     shutdown_grace_s: Annotated[int, Whole(0, 3600), "How long SIGTERM waits for what is in flight."] = 25
+
+    watch_interval_s: Annotated[int, Whole(1, 86_400), "How often this process looks for what somebody should see."] = 30
+    invariants_interval_s: Annotated[
+        int,
+        Whole(1, _MANY),
+        "How often one of the processes runs every invariant; they read whole tables.",
+    ] = 3_600
+    watch_stuck_s: Annotated[
+        int, Whole(1, _MANY), "An order that is EXECUTING for longer than this is an alert."
+    ] = 900
+    watch_overdue_s: Annotated[
+        int, Whole(1, _MANY), "Work that is due for longer than this, and nobody takes it, is an alert."
+    ] = 300
+    watch_expiring_s: Annotated[
+        int, Whole(0, _MANY), "An authorization that ends within this time, with money not captured, is an alert."
+    ] = 86_400
+    watch_transaction_s: Annotated[
+        int, Whole(1, _MANY), "A database transaction that is open for longer than this is an alert."
+    ] = 900
 
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
@@ -471,6 +546,16 @@ def _contradictions(settings: Settings) -> list[str]:
         problems.append(
             "COATCHECK_STRIPE_API_KEY: not set, and the provider is stripe; take a secret key (sk_test_...) from "
             "https://dashboard.stripe.com/apikeys and `export COATCHECK_STRIPE_API_KEY=sk_test_...`"
+        )
+    if settings.stripe_webhook_secrets and settings.stripe_api_key is None:
+        problems.append(
+            "COATCHECK_STRIPE_WEBHOOK_SECRETS: set without stripe_api_key, whose mode says which events are ours; "
+            "set COATCHECK_STRIPE_API_KEY too"
+        )
+    if settings.adyen_hmac_keys and settings.adyen_merchant_account is None:
+        problems.append(
+            "COATCHECK_ADYEN_HMAC_KEYS: set without adyen_merchant_account, whose events they prove; "
+            "set COATCHECK_ADYEN_MERCHANT_ACCOUNT too"
         )
     return problems
 

@@ -14,6 +14,7 @@ from time import perf_counter
 import msgspec
 import structlog
 
+from coatcheck.breaker import Breaker
 from coatcheck.clock import Clock
 from coatcheck.events import EventKind
 from coatcheck.metrics import Metrics
@@ -25,6 +26,7 @@ from coatcheck.states import Mode, OperationKind, OperationStatus, OrderStatus
 
 SERVER_ERROR = "server error: "
 NOT_FOUND = "not found at the provider"
+CIRCUIT_OPEN = "the provider is silent: nothing new is sent to it for now"
 ANSWER_REFUSED = "the provider's answer is about something else: "
 
 log = structlog.get_logger("coatcheck.executor")
@@ -136,6 +138,7 @@ class Executor:
         providers: Mapping[str, Provider],
         policy: RetryPolicy,
         metrics: Metrics,
+        breakers: Mapping[str, Breaker] | None = None,
         claim_most: int = 200,
         dice: random.Random | None = None,
     ) -> None:
@@ -145,6 +148,7 @@ class Executor:
         self._providers = providers
         self._policy = policy
         self._metrics = metrics
+        self._breakers = breakers or {}
         self._claim_most = claim_most
         self._dice = dice or random.SystemRandom()
         self._running: set[asyncio.Task[list[Outcome | None]]] = set()
@@ -213,6 +217,8 @@ class Executor:
     async def _ask(self, provider: Provider, operation: Operation) -> tuple[Operation, Outcome, bool]:
         """Take the steps the gate allows; the third value says whether money may have moved by now."""
         step = next_step(operation, provider.capabilities, self._clock.now())
+        if step is not Step.LOOK_UP and (held_back := self._held_back(provider)) is not None:
+            return operation, held_back, operation.sent_before
         if step is Step.REGISTER:
             return await self._register_and_send(provider, operation)
         if step is Step.SEND:
@@ -224,6 +230,13 @@ class Executor:
             found = msgspec.structs.replace(found, cause=NOT_FOUND, retry_after=provider.capabilities.look_up_lag)
         may_send = may_send_after(operation, found, provider.capabilities, self._clock.now())
         return await self._send(provider, operation) if may_send else (operation, found, True)
+
+    def _held_back(self, provider: Provider) -> Outcome | None:
+        """Say NOT_SENT while the provider's circuit is open; None when the sending may go."""
+        breaker = self._breakers.get(provider.name)
+        if breaker is None or breaker.may_send():
+            return None
+        return Outcome(kind=OutcomeKind.NOT_SENT, cause=CIRCUIT_OPEN, retry_after=breaker.wait())
 
     async def _register_and_send(self, provider: Provider, operation: Operation) -> tuple[Operation, Outcome, bool]:
         registered = await self._timed(provider, "register", operation.intent)
@@ -250,14 +263,18 @@ class Executor:
         started = perf_counter()
         ask = {"register": provider.register, "look_up": provider.look_up}.get(call, provider.send)
         outcome = await ask(intent)
-        self._tell_of_reach(provider.name, outcome)
+        self._tell_of_reach(provider.name, outcome, is_sending=call != "look_up")
         self._metrics.provider_seconds[provider.name, call].observe(perf_counter() - started)
         self._metrics.operation_outcomes[provider.name, call, outcome.kind.value].inc()
         return outcome
 
-    def _tell_of_reach(self, provider: str, outcome: Outcome) -> None:
-        """Log once when a provider stops answering, and once when it is back."""
+    def _tell_of_reach(self, provider: str, outcome: Outcome, *, is_sending: bool) -> None:
+        """Log once when a provider stops answering, and once when it is back; its circuit hears of every sending."""
         is_silent = outcome.kind in (OutcomeKind.NOT_SENT, OutcomeKind.UNKNOWN) and outcome.provider_reference is None
+        breaker = self._breakers.get(provider)
+        if is_sending and breaker is not None and breaker.hear(is_silent=is_silent):
+            self._metrics.circuit_open[provider].set(breaker.is_open)
+            log.warning("provider_circuit", provider=provider, is_open=breaker.is_open)
         if is_silent and provider not in self._silent:
             self._silent.add(provider)
             log.warning("provider_gives_no_answer", provider=provider, cause=outcome.cause)
@@ -270,7 +287,8 @@ class Executor:
         is_pending = outcome.kind is OutcomeKind.PENDING
         # What the PSP has accepted and decides later is no silence: one lost answer in between does not end the asking.
         waits_for_psp = is_pending or operation.status is OperationStatus.PENDING
-        is_spent = operation.attempt >= self._policy.budget_attempts and not waits_for_psp
+        is_free = waits_for_psp or outcome.cause == CIRCUIT_OPEN  # what was not even tried costs no retry
+        is_spent = operation.tries + 1 >= self._policy.budget_attempts and not is_free
         pause = max(self._policy.pause(operation.attempt, self._dice.random()), outcome.retry_after or timedelta(0))
         if outcome.is_server_error:
             outcome = msgspec.structs.replace(outcome, cause=f"{SERVER_ERROR}{outcome.cause}")
@@ -285,6 +303,7 @@ class Executor:
                 order_status=OrderStatus.PENDING if is_pending and operation.intent.kind.starts_an_order else None,
                 due_at=None if is_spent else self._clock.now() + pause,
                 was_sent=was_sent,
+                costs=not is_free,
             )
         )
 

@@ -60,6 +60,8 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self._count_money()
         self._count_operations()
+        self._count_webhooks()
+        self._count_alerts()
         self._count_batches()
         self._count_http()
 
@@ -103,10 +105,24 @@ class Metrics:
         self.unresolved_operations = self._gauge(
             "unresolved_operations", "Operations that only a look-up, a settlement file or a person may decide."
         )
+        self.circuit_open: Bound[str, Gauge] = Bound(
+            self._gauge("circuit_open", "1 while nothing new is sent to a silent provider.", "provider")
+        )
         self.fenced = self._counter("fenced", "Answers not booked: another process had taken the operation over.")
         self.answers_refused = self._counter(
             "answers_refused", "Answers not booked: the provider spoke of another amount, currency or reference."
         )
+
+    def _count_webhooks(self) -> None:
+        self.webhooks: Bound[str, Counter] = Bound(
+            self._counter("webhooks", "Events of providers that were handled, by what became of them.", "outcome"),
+            ("applied", "no_effect", "unmatched", "unknown_type", "refused", "charged_twice"),
+        )
+        self.webhooks_refused = self._counter(
+            "webhooks_refused", "Webhooks turned away at the door: not proven to come from the provider."
+        )
+        self.webhooks_waiting = self._gauge("webhooks_waiting", "Stored events that are not handled yet.")
+        self.webhooks_dead = self._gauge("webhooks_dead", "Stored events that wait for a person.")
 
     def _count_batches(self) -> None:
         self.batch_size: Bound[str, Histogram] = Bound(
@@ -116,6 +132,10 @@ class Metrics:
             self._histogram("batch_seconds", "Time of one batch at the database.", _BATCH_SECONDS, "batch")
         )
         self.deadlocks = self._gauge("deadlocks", "Deadlocks PostgreSQL has counted in our database; 0 is the aim.")
+
+    def _count_alerts(self) -> None:
+        self.alerts: Bound[str, Gauge] = Bound(self._gauge("alerts", "What somebody should look at, by kind.", "kind"))
+        self.watched_at = self._gauge("watched_at_seconds", "When the watcher last looked (Unix time).")
 
     def _count_http(self) -> None:
         self.http_requests: Bound[tuple[str, str], Counter] = Bound(
@@ -131,8 +151,8 @@ class Metrics:
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(f"coatcheck_{name}", meaning, labels, registry=self.registry)
 
-    def _gauge(self, name: str, meaning: str) -> Gauge:
-        return Gauge(f"coatcheck_{name}", meaning, registry=self.registry)
+    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        return Gauge(f"coatcheck_{name}", meaning, labels, registry=self.registry)
 
     def _histogram(self, name: str, meaning: str, buckets: Iterable[float], *labels: str) -> Histogram:
         return Histogram(f"coatcheck_{name}", meaning, labels, registry=self.registry, buckets=tuple(buckets))

@@ -31,11 +31,12 @@ from coatcheck.store import Batcher, Store
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """A committed intent that this process holds the lease of, as attempt number `attempt`.
 
-    `sent_before` says that an earlier attempt may have reached the PSP; `cause` is why that one decided nothing. The
+    `tries`: how much of the retry budget was used before. `sent_before` says that an earlier attempt may have reached the PSP; `cause` is why that one decided nothing. The
     order's counts are those at the time of the claim (minor units). `is_joint`: of an all-or-nothing checkout.
     """
 
     attempt: int
+    tries: int = 0
     order_id: UUID
     payment_id: UUID
     shop_id: UUID
@@ -74,7 +75,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 class Postponement(msgspec.Struct, frozen=True, kw_only=True):
     """What to do with an operation that was not decided. `due_at` None: only a person may move it on.
 
-    `order_status` None: the order's status is not this operation's to say.
+    `order_status` None: the order's status is not this operation's to say. `costs`: it used up one of its retries.
     """
 
     operation: Operation
@@ -84,6 +85,7 @@ class Postponement(msgspec.Struct, frozen=True, kw_only=True):
     order_status: OrderStatus | None
     due_at: datetime | None
     was_sent: bool
+    costs: bool = True
 
 
 def first_kind_of(capture: str, on_failure: str) -> OperationKind:
@@ -209,6 +211,7 @@ class Operations:
                 item.outcome.cause,
                 item.due_at,
                 item.was_sent,
+                item.costs,
                 item.outcome.redirect_url,
                 item.operation.payment_id,
                 item.operation.shop_id,
@@ -219,7 +222,7 @@ class Operations:
             )
             for item, event_id in zip(items, time_ordered_ids(at, len(items)), strict=True)
         ]
-        return await self._fenced("reschedule_operations", 16, at, rows)
+        return await self._fenced("reschedule_operations", 17, at, rows)
 
     async def _register_batch(self, items: Sequence[tuple[Operation, str]]) -> list[bool]:
         at = self._clock.now()
@@ -265,6 +268,7 @@ def _postponed_body(item: Postponement) -> str:
         "order_status": item.order_status,
         "due_at": item.due_at,
         "was_sent": item.was_sent,
+        "costs": item.costs,
         "provider_reference": item.outcome.provider_reference,
         "redirect_url": item.outcome.redirect_url,
         "cause": item.outcome.cause,
@@ -292,6 +296,7 @@ def _standing_of(row: asyncpg.Record) -> Standing:
 def _operation_of(row: asyncpg.Record) -> Operation:
     return Operation(
         attempt=row["attempt"],
+        tries=row["tries"],
         order_id=row["order_id"],
         payment_id=row["payment_id"],
         shop_id=row["shop_id"],

@@ -17,6 +17,7 @@ import uvloop
 
 from coatcheck.api.app import create_app
 from coatcheck.api.gateway import Gateway
+from coatcheck.breaker import Breaker
 from coatcheck.clock import Clock, SystemClock
 from coatcheck.config import Settings, SettingsError, digest_secret_of
 from coatcheck.executor import Executor, RetryPolicy
@@ -71,6 +72,10 @@ def _make_simulated(settings: Settings) -> Provider:
         connect_deadline_s=settings.connect_deadline_s,
         idempotency_window=timedelta(seconds=settings.simulator_window_s),
     )
+
+
+def _make_breaker(settings: Settings, clock: Clock) -> Breaker:
+    return Breaker(clock, threshold=settings.breaker_threshold, pause=timedelta(seconds=settings.breaker_pause_s))
 
 
 def make_webhook_readers(settings: Settings) -> dict[tuple[str, Mode], WebhookReader]:
@@ -139,6 +144,7 @@ def make_gateway(
             cap=timedelta(seconds=settings.retry_cap_s),
         ),
         metrics=metrics,
+        breakers={name: _make_breaker(settings, clock) for name in providers},
         dice=dice,
     )
     refunds = Refunds(store, clock, operations, returns_commission=settings.refund_commission == "return")

@@ -1,6 +1,7 @@
 """What a PSP's answers, errors and silences do to our money. Each test carries the hazard it stands for."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from itertools import product
 
@@ -9,6 +10,7 @@ import msgspec
 import pytest
 import structlog
 from tests.integration.outside import (
+    SETTINGS,
     ScriptedProvider,
     World,
     approved,
@@ -452,4 +454,36 @@ async def test_unknown_is_asked_again_by_look_up_after_not_found_inside_the_wind
     await world.pay(checkout())
     await world.recover()
     assert world.provider.asked == ["charge", "look_up", "charge"]
+    assert await statuses(world) == [("SUCCESS", "APPROVED")]
+
+
+async def test_F6_an_open_circuit_stops_new_sends_only_and_fails_nobody(store: Store) -> None:
+    world = World(store, settings=replace(SETTINGS, breaker_threshold=3, breaker_pause_s=600, retry_budget_attempts=4))
+    world.provider.charges = [unknown] * 3
+    for number in range(3):
+        await world.pay(checkout(f"c{number}", f"o{number}"), key=f"k{number}")
+    held_back = await world.pay(checkout("c9", "o9"), key="k9")
+    assert world.provider.asked == ["charge"] * 3
+    for _ in range(8):  # longer than the budget
+        await world.recover(timedelta(seconds=60))
+    assert world.provider.asked == ["charge"] * 3
+    assert await world.count("operation", "status = 'UNRESOLVED'") == 0
+    await world.recover(timedelta(minutes=11))  # the probe is answered, and everything goes on
+    await world.recover(timedelta(minutes=11))
+    assert await world.count("payment_order", "status = 'SUCCESS'") == 4
+    assert (await world.read(held_back.payment_id)).status == "SUCCESS"
+    assert await world.violations() == {}
+
+
+async def test_F6_look_ups_go_on_while_the_circuit_is_open(store: Store) -> None:
+    world = World(
+        store,
+        ScriptedProvider(look_up_before_resend=True),
+        settings=replace(SETTINGS, breaker_threshold=1, breaker_pause_s=3600),
+    )
+    world.provider.charges = [unknown]
+    world.provider.look_ups = [approved]
+    await world.pay(checkout("c1", "o1"))
+    await world.recover()
+    assert world.provider.asked == ["charge", "look_up"]
     assert await statuses(world) == [("SUCCESS", "APPROVED")]

@@ -4,7 +4,8 @@
 CREATE OR REPLACE FUNCTION reschedule_operations(
     at timestamptz,
     g_operation_id uuid[], g_attempt integer[], g_status text[], g_order_id uuid[], g_order_status text[],
-    g_provider_reference text[], g_cause text[], g_due_at timestamptz[], g_was_sent boolean[], g_redirect_url text[],
+    g_provider_reference text[], g_cause text[], g_due_at timestamptz[], g_was_sent boolean[],
+    g_costs boolean[], g_redirect_url text[],
     g_payment_id uuid[], g_shop_id uuid[], g_mode text[], g_event_id uuid[], g_event_kind text[], g_event_body text[]
 ) RETURNS TABLE (place integer, outcome text)
 LANGUAGE plpgsql SECURITY DEFINER
@@ -24,9 +25,10 @@ BEGIN
 
     UPDATE operation AS o
        SET status = g.status, cause = g.cause, first_sent_at = CASE WHEN g.was_sent THEN o.first_sent_at END,
-           provider_reference = coalesce(g.provider_reference, o.provider_reference)
-      FROM unnest(g_operation_id, g_status, g_cause, g_was_sent, g_provider_reference)
-           WITH ORDINALITY AS g (operation_id, status, cause, was_sent, provider_reference, n)
+           provider_reference = coalesce(g.provider_reference, o.provider_reference),
+           tries = o.tries + g.costs::integer
+      FROM unnest(g_operation_id, g_status, g_cause, g_was_sent, g_provider_reference, g_costs)
+           WITH ORDINALITY AS g (operation_id, status, cause, was_sent, provider_reference, costs, n)
      WHERE o.operation_id = g.operation_id AND g.n = ANY (won);
 
     UPDATE payment_order AS o

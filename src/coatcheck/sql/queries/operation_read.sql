@@ -1,5 +1,5 @@
 -- Operations ($1) with all that running them needs, of their orders, refunds, payments and leases.
-SELECT o.operation_id, o.attempt, o.kind, o.status, o.order_id, o.payment_id, o.shop_id, o.mode, o.provider,
+SELECT o.operation_id, o.attempt, o.tries, o.kind, o.status, o.order_id, o.payment_id, o.shop_id, o.mode, o.provider,
        o.amount_minor, o.currency::text AS currency, o.body, o.first_sent_at, o.provider_reference, o.target_reference,
        o.is_final, o.is_hosted, o.cause, o.created_at,
        p.seller_account, p.commission_minor, p.status AS order_status, p.authorized_minor, p.captured_minor,

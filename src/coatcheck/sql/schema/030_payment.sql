@@ -101,7 +101,7 @@ CREATE TABLE payment_order (
 
 -- One thing asked of a PSP: the intent, committed before any call, and what became of it. `body` is the frozen request of
 -- a charge or authorization; what acts on an earlier one is made of these columns alone, `target_reference` being the
--- PSP's id of that. `is_final`: nothing is captured after this capture. `is_hosted`: the buyer pays on the PSP's page.
+-- PSP's id of that. `attempt` is the fence, raised by every claim; `tries` counts what used up the retry budget. `is_final`: nothing is captured after this capture. `is_hosted`: the buyer pays on the PSP's page.
 CREATE TABLE operation (
     operation_id       uuid PRIMARY KEY,
     order_id           uuid NOT NULL,
@@ -119,6 +119,7 @@ CREATE TABLE operation (
     is_hosted          boolean NOT NULL DEFAULT false,
     status             text NOT NULL,
     attempt            integer NOT NULL,
+    tries              integer NOT NULL DEFAULT 0,
     first_sent_at      timestamptz,
     provider_reference text,
     decline_code       text,
