@@ -43,6 +43,8 @@ GOALS = (
     Goal("ledger", "transfers_per_s", 60_000, True, "transfers/s in batches of 1,000", ("batch", "1000")),
     Goal("ledger", "transfers_per_s", 90_000, True, "transfers/s in batches of 8,000", ("batch", "8000")),
     Goal("ledger_hot", "ratio_to_uniform", 0.8, True, "of that with one account in every transfer"),
+    Goal("webhooks", "stored_and_applied_per_s", 2000, True, "webhooks/s stored and applied"),
+    Goal("hanging", "ratio", 1.2, False, "of the p99 beside a provider that hangs, by the p99 alone"),
     Goal("growth", "ratio_to_empty", 0.85, True, "of the throughput on empty tables"),
 )
 
@@ -54,12 +56,16 @@ def parts_of(*, is_quick: bool) -> list[list[str]]:
             ["-m", "bench.ledger", "--seconds", "1"],
             ["-m", "bench.end_to_end", "--quick"],
             ["-m", "bench.added_latency", "--quick"],
+            ["-m", "bench.webhooks", "--quick"],
+            ["-m", "bench.hanging", "--quick"],
             ["-m", "bench.growth", "--quick"],
         ]
     return [
         ["-m", "bench.ledger", "--seconds", "5"],
         ["-m", "bench.end_to_end"],
         ["-m", "bench.added_latency"],
+        ["-m", "bench.webhooks"],
+        ["-m", "bench.hanging"],
         ["-m", "bench.risk_cost", "--warm-up", "3", "--seconds", "6"],
         ["-m", "bench.growth", "--orders", "300000", "--warm-up", "4", "--seconds", "12"],
     ]
