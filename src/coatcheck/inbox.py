@@ -19,6 +19,7 @@ import structlog
 from coatcheck.clock import Clock
 from coatcheck.events import EventKind
 from coatcheck.executor import Executor, mismatch_of
+from coatcheck.failpoints import CALM, Failpoint, Failpoints
 from coatcheck.ids import INBOX, OPERATION, derive_id, parse_id, time_ordered_ids
 from coatcheck.metrics import Metrics
 from coatcheck.operations import Operation, Operations, Standing
@@ -73,6 +74,14 @@ class Settled(NamedTuple):
     outcome: EventOutcome | None
     due_at: datetime | None = None
     cause: str | None = None
+
+
+class Desk(NamedTuple):
+    """What a batch of events is handled with: how their operations stood at `at`, and those taken to be booked."""
+
+    at: datetime
+    standing: Mapping[UUID, Standing]
+    held: dict[UUID, Operation]
 
 
 def hear(standing: Standing, outcome: Outcome, at: datetime) -> Hearing:
@@ -131,8 +140,10 @@ class Inbox:
         executor: Executor,
         metrics: Metrics,
         batch_size: int,
+        failpoints: Failpoints = CALM,
     ) -> None:
         self._store = store
+        self._failpoints = failpoints
         self._clock = clock
         self._readers = readers
         self._operations = operations
@@ -152,9 +163,11 @@ class Inbox:
         Idempotent on provider, mode, account and the PSP's event id, for ever.
         """
         kept = msgspec.json.encode({name: value for name, value in headers.items() if name != "authorization"}).decode()
+        await self._failpoints.reach(Failpoint.INBOX_BEFORE_STORE)
         stored = await asyncio.gather(
             *[self._store_batch.submit((provider, mode.value, kept, event)) for event in events]
         )
+        await self._failpoints.reach(Failpoint.INBOX_AFTER_STORE)
         self._arrived.set()
         return sum(stored)
 
@@ -195,40 +208,61 @@ class Inbox:
 
     async def handle_once(self) -> int:
         """Claim what is due and handle it. Returns how many events were claimed."""
+        await self._failpoints.reach(Failpoint.INBOX_BEFORE_CLAIM)
         at = self._clock.now()
         rows = await self._store.pool.fetch(
             "SELECT * FROM claim_events($1, $2, $3)", at, at + self._operations.lease, self._most
         )
         if not rows:
             return 0
+        await self._failpoints.reach(Failpoint.INBOX_AFTER_CLAIM)
         settled: list[Settled] = []
         heard: list[Heard] = []
         for row in rows:
             self._read(row, heard, settled)
-        named = {wanted for each in heard for notice in each.notices if (wanted := _operation_of(notice)) is not None}
-        standing = await self._operations.stand(named) if named else {}
-        settled.extend(await asyncio.gather(*[self._handle(each, standing) for each in heard]))
+        desk = await self._look(heard)
+        settled.extend(await asyncio.gather(*[self._handle(each, desk) for each in heard]))
         await self._settle(settled)
         return len(rows)
+
+    async def _look(self, heard: Sequence[Heard]) -> Desk:
+        """Read how the operations stand that events are about, and take those that are to be booked, all at once."""
+        told = [(wanted, notice) for each in heard for notice in each.notices if (wanted := _operation_of(notice))]
+        standing = await self._operations.stand([wanted for wanted, _ in told]) if told else {}
+        at = self._clock.now()
+        to_book = {
+            wanted
+            for wanted, notice in told
+            if wanted in standing
+            and notice.outcome is not None
+            and hear(standing[wanted], notice.outcome, at) is Hearing.BOOK
+        }
+        if not to_book:
+            return Desk(at, standing, {})
+        await self._failpoints.reach(Failpoint.INBOX_BEFORE_BOOK)
+        held = await self._operations.claim_named(list(to_book))
+        return Desk(at, standing, {operation.intent.operation_id: operation for operation in held})
 
     def _read(self, row: asyncpg.Record, heard: list[Heard], settled: list[Settled]) -> None:
         """Read one event; what cannot be read is a dead letter and keeps nobody else waiting (C13, C16)."""
         reader = self._readers.get((row["provider"], Mode(row["mode"])))
+        if reader is None:
+            cause = "webhooks of this provider and mode are not configured here any more"
+            settled.append(Settled(row["inbox_id"], row["attempt"], None, None, cause))
+            return
         try:
-            if reader is None:
-                raise ValueError("webhooks of this provider and mode are not configured here")
             heard.append(Heard(row["inbox_id"], row["attempt"], reader.parse(row["raw"])))
         except (ValueError, RecursionError) as error:
             cause = f"cannot be read: {error}"[:300]
             log.warning("webhook_unreadable", inbox_id=str(row["inbox_id"]), provider=row["provider"], cause=cause)
             settled.append(Settled(row["inbox_id"], row["attempt"], None, None, cause))
 
-    async def _handle(self, event: Heard, standing: Mapping[UUID, Standing]) -> Settled:
+    async def _handle(self, event: Heard, desk: Desk) -> Settled:
         """Do what each notice asks for; the strongest outcome is the event's. Any failure is tried again later."""
         outcomes: list[EventOutcome] = []
         for notice in event.notices:
             try:
-                outcome = await self._act(notice, standing)
+                outcome = await self._act(notice, desk)
             except Exception as error:
                 log.exception("webhook_failed", inbox_id=str(event.inbox_id))
                 return self._again(event, f"the gateway failed: {type(error).__name__}")
@@ -239,21 +273,27 @@ class Inbox:
         self._metrics.webhooks[strongest.value].inc()
         return Settled(event.inbox_id, event.attempt, strongest)
 
-    async def _act(self, notice: Notice, standing: Mapping[UUID, Standing]) -> EventOutcome | None:
+    async def _act(self, notice: Notice, desk: Desk) -> EventOutcome | None:
         """Act on one notice; None means: not now."""
         if notice.outcome is None:
             return EventOutcome.UNKNOWN_TYPE if notice.reference is None else EventOutcome.NO_EFFECT
         operation_id = _operation_of(notice)
         if operation_id is None:
             return EventOutcome.UNMATCHED
-        found = standing.get(operation_id)
-        return None if found is None else await self._act_on(found, notice, notice.outcome)
+        found = desk.standing.get(operation_id)
+        return None if found is None else await self._act_on(found, notice, notice.outcome, desk)
 
-    async def _act_on(self, found: Standing, notice: Notice, outcome: Outcome) -> EventOutcome | None:
-        hearing = hear(found, outcome, self._clock.now())
+    async def _act_on(self, found: Standing, notice: Notice, outcome: Outcome, desk: Desk) -> EventOutcome | None:
+        await self._failpoints.reach(Failpoint.INBOX_BEFORE_ACT)
+        hearing = hear(found, outcome, desk.at)
         operation_id = found.operation.intent.operation_id
         if hearing is Hearing.BOOK:
-            return await self._book(operation_id, outcome)
+            held = desk.held.pop(operation_id, None)
+            if held is None:
+                return None  # somebody was faster, or another event of this batch: see again what came of it
+            await self._failpoints.reach(Failpoint.INBOX_BEFORE_APPLY)
+            await self._executor.settle(held, outcome)
+            return EventOutcome.APPLIED
         if hearing is Hearing.ASK:
             return await self._ask(operation_id, notice)
         if hearing is Hearing.REFUSE:
@@ -264,14 +304,10 @@ class Inbox:
             await self._tell(found.operation, EventKind.ORDER_CHARGED_TWICE, notice, difference)
         return _OUTCOME_OF[hearing]
 
-    async def _book(self, operation_id: UUID, outcome: Outcome) -> EventOutcome | None:
-        for held in await self._operations.claim_named([operation_id]):
-            await self._executor.settle(held, outcome)
-            return EventOutcome.APPLIED
-        return None  # somebody was faster; see again what came of it
-
     async def _ask(self, operation_id: UUID, notice: Notice) -> EventOutcome:
+        await self._failpoints.reach(Failpoint.INBOX_BEFORE_REOPEN)
         for held in await self._operations.reopen([operation_id], f"the provider's event {notice.type}"):
+            await self._failpoints.reach(Failpoint.INBOX_BEFORE_ASK)
             await self._executor.run(held)
             return EventOutcome.APPLIED
         return EventOutcome.NO_EFFECT
@@ -286,6 +322,7 @@ class Inbox:
             "difference": difference,
             "provider_reference": notice.outcome.provider_reference if notice.outcome else None,
         }
+        await self._failpoints.reach(Failpoint.INBOX_BEFORE_TELL)
         await self._store.pool.execute(
             self._store.queries["event_write"],
             operation.payment_id,
@@ -296,6 +333,7 @@ class Inbox:
             at,
             msgspec.json.encode(body).decode(),
         )
+        await self._failpoints.reach(Failpoint.INBOX_AFTER_TELL)
 
     def _again(self, event: Heard, cause: str, attempts: int = 10**6) -> Settled:
         if event.attempt >= attempts:
@@ -306,7 +344,9 @@ class Inbox:
     async def _settle(self, settled: Sequence[Settled]) -> None:
         columns = [list(column) for column in zip(*settled, strict=True)]
         columns[2] = [None if outcome is None else outcome.value for outcome in columns[2]]
+        await self._failpoints.reach(Failpoint.INBOX_BEFORE_SETTLE)
         await self._store.pool.execute("SELECT settle_events($1, $2, $3, $4, $5, $6)", self._clock.now(), *columns)
+        await self._failpoints.reach(Failpoint.INBOX_AFTER_SETTLE)
 
     async def count(self) -> None:
         """Set the gauges of what waits."""

@@ -205,46 +205,6 @@ def charge_accounts(provider: str, seller: str) -> tuple[AccountName, AccountNam
     return psp_receivable(provider), seller_pending(seller), platform_commission()
 
 
-def charge_transfers(
-    *,
-    transfer_ids: Sequence[UUID],
-    shop_id: UUID,
-    mode: Mode,
-    provider: str,
-    seller: str,
-    gross_minor: int,
-    commission_minor: int,
-    currency: str,
-    subject_id: UUID,
-    phase: Phase = Phase.POSTED,
-) -> list[Transfer]:
-    """Say how a charged order of `gross_minor` is booked: the seller's share, and the platform's commission.
-
-    `transfer_ids`: at least one id per leg (two); a leg of zero is left out. With Phase.HELD it is an authorization.
-    """
-    receivable, pending, commission = (
-        account_id_of(shop_id, mode, account.name, currency) for account in charge_accounts(provider, seller)
-    )
-    legs = (
-        (TransferKind.CHARGE, pending, gross_minor - commission_minor),
-        (TransferKind.COMMISSION, commission, commission_minor),
-    )
-    return [
-        Transfer(
-            transfer_id=transfer_id,
-            kind=kind,
-            phase=phase,
-            debit_account_id=receivable,
-            credit_account_id=credit_account_id,
-            amount_minor=amount_minor,
-            currency=currency,
-            subject_id=subject_id,
-        )
-        for transfer_id, (kind, credit_account_id, amount_minor) in zip(transfer_ids, legs, strict=False)
-        if amount_minor != 0
-    ]
-
-
 class Ledger:
     """The books of every shop and mode: post, open, read."""
 

@@ -18,7 +18,6 @@ from coatcheck.ledger import (
     Transfer,
     bank,
     charge_accounts,
-    charge_transfers,
     psp_receivable,
     seller_available,
     seller_pending,
@@ -483,17 +482,24 @@ async def test_the_trial_balance_balances_per_currency(store: Store) -> None:
     ]
     await ledger.open_accounts([*accounts, OTHER_SHOP, TEST_MODE], AT)
     for currency, gross in (("EUR", 1000), ("KWD", 5000)):
-        legs = charge_transfers(
-            transfer_ids=[uuid4(), uuid4()],
-            shop_id=SHOP,
-            mode=Mode.LIVE,
-            provider="psp",
-            seller="s",
-            gross_minor=gross,
-            commission_minor=gross // 10,
-            currency=currency,
-            subject_id=SUBJECT,
+        receivable, pending, commission = (
+            Account(SHOP, Mode.LIVE, name, currency).account_id for name in charge_accounts("psp", "s")
         )
+        legs = [
+            Transfer(
+                transfer_id=uuid4(),
+                kind=kind,
+                debit_account_id=receivable,
+                credit_account_id=credit,
+                amount_minor=amount,
+                currency=currency,
+                subject_id=SUBJECT,
+            )
+            for kind, credit, amount in (
+                ("charge", pending, gross - gross // 10),
+                ("commission", commission, gross // 10),
+            )
+        ]
         assert await ledger.post(legs, AT) == [PostOutcome.POSTED] * 2
     euros, dinars = await ledger.trial_balance(SHOP, Mode.LIVE)
     assert (euros.currency, euros.total_debits_minor, euros.total_credits_minor) == ("EUR", 1000, 1000)

@@ -4,12 +4,14 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
+from uuid import uuid4
 
 import msgspec
 import pytest
 from tests.integration.outside import SETTINGS, ScriptedProvider, World, approved, checkout, declined, pending, unknown
 
-from coatcheck.ids import operation_id_of
+from coatcheck.ids import operation_id_of, refund_id_of
+from coatcheck.payments.effects import commission_of
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Intent
 from coatcheck.refunds import RefundVerdict
@@ -389,3 +391,18 @@ async def test_A9_a_success_after_the_end_is_booked_and_policy_decides(
     await world.recover()
     assert (await world.balances()).get("psp_receivable", 0) == (0 if policy == "refund" else 1000)
     assert await world.violations() == {}
+
+
+async def test_sql_and_python_make_the_same_tickets_and_shares(store: Store) -> None:
+    order_id, shop_id = uuid4(), uuid4()
+    assert await store.pool.fetchval("SELECT operation_id_of($1, 'capture', 'ключ-1')", order_id) == operation_id_of(
+        order_id, "capture", "ключ-1"
+    )
+    assert await store.pool.fetchval("SELECT refund_id_of($1, 'live', 'k 1')", shop_id) == refund_id_of(
+        shop_id, "live", "k 1"
+    )
+    for commission, whole, part in ((0, 1, 1), (1, 3, 2), (999, 1000, 333), (2**53 - 1, 2**53 - 1, 2**52), (7, 10, 0)):
+        told = await store.pool.fetchval(
+            "SELECT commission_of($1::bigint, $2::bigint, $3::bigint)", commission, whole, part
+        )
+        assert told == commission_of(commission, whole, part)

@@ -12,6 +12,7 @@ import asyncpg
 import msgspec
 
 from coatcheck.clock import Clock
+from coatcheck.failpoints import CALM, Failpoint, Failpoints
 from coatcheck.ids import time_ordered_ids
 from coatcheck.operations import Operation, Operations
 from coatcheck.store import Store
@@ -48,8 +49,9 @@ class Act(msgspec.Struct, frozen=True):
 class Acts:
     """Commits captures and voids."""
 
-    def __init__(self, store: Store, clock: Clock, operations: Operations) -> None:
+    def __init__(self, store: Store, clock: Clock, operations: Operations, *, failpoints: Failpoints = CALM) -> None:
         self._store = store
+        self._failpoints = failpoints
         self._clock = clock
         self._operations = operations
 
@@ -62,6 +64,7 @@ class Acts:
         Locks: the orders, in id order.
         """
         at = self._clock.now()
+        await self._failpoints.reach(Failpoint.CAPTURE_BEFORE_COMMIT)
         rows = await self._store.pool.fetch(
             "SELECT * FROM request_captures($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
             at,
@@ -77,6 +80,7 @@ class Acts:
                 {"payment_id": payment_id, "key": key, "is_final": is_final, "amounts_minor": _texts(amounts_minor)}
             ).decode(),
         )
+        await self._failpoints.reach(Failpoint.CAPTURE_AFTER_COMMIT)
         return await self._act(rows)
 
     async def cancel(self, payment_id: UUID, order_ids: Sequence[UUID], key: str) -> Act:
@@ -85,6 +89,7 @@ class Acts:
         Posts nothing. Idempotent on the key, for ever. Locks: the orders, in id order.
         """
         at = self._clock.now()
+        await self._failpoints.reach(Failpoint.CANCEL_BEFORE_COMMIT)
         rows = await self._store.pool.fetch(
             "SELECT * FROM request_cancel($1, $2, $3, $4, $5, $6, $7)",
             at,
@@ -95,6 +100,7 @@ class Acts:
             time_ordered_ids(at, 1)[0],
             msgspec.json.encode({"payment_id": payment_id, "key": key}).decode(),
         )
+        await self._failpoints.reach(Failpoint.CANCEL_AFTER_COMMIT)
         return await self._act(rows)
 
     async def _act(self, rows: Sequence[asyncpg.Record]) -> Act:

@@ -50,7 +50,7 @@ def booking_rows(items: Sequence[Booking], at: datetime) -> BookingRows:
     rows = BookingRows([], None if is_plain else [], [], None if is_plain else [])
     for place, (item, event_id) in enumerate(zip(items, event_ids, strict=True), 1):
         effect = effect_of(item.operation, item.outcome)
-        transfers = [_transfer_of(item.operation, leg, next(transfer_ids)) for leg in effect.legs]
+        transfers = [transfer_of(item.operation, leg, next(transfer_ids)) for leg in effect.legs]
         rows.outcomes.append(_outcome_row(item, effect, event_id, transfers))
         rows.transfers.extend([(place, *_transfer_row(transfer)) for transfer in transfers])
         if rows.changes is not None and rows.phases is not None:
@@ -68,7 +68,7 @@ def _is_plain(item: Booking) -> bool:
     )
 
 
-def _transfer_of(operation: Operation, leg: Leg, transfer_id: UUID) -> Transfer:
+def transfer_of(operation: Operation, leg: Leg, transfer_id: UUID) -> Transfer:
     """Put a leg into the books' words: which accounts, and which side."""
     intent = operation.intent
     receivable, pending, commission = (

@@ -14,6 +14,7 @@ import msgspec
 
 from coatcheck.clock import Clock
 from coatcheck.errors import CoatcheckError
+from coatcheck.failpoints import CALM, Failpoint, Failpoints
 from coatcheck.ids import payment_id_of, time_ordered_ids
 from coatcheck.ledger import AccountBook, charge_accounts
 from coatcheck.metrics import Metrics
@@ -71,8 +72,10 @@ class Payments:
         batch_size: int,
         metrics: Metrics,
         refunds_late: bool = False,
+        failpoints: Failpoints = CALM,
     ) -> None:
         self._store = store
+        self._failpoints = failpoints
         self._clock = clock
         self._provider = provider
         self._assessor = assessor
@@ -105,7 +108,9 @@ class Payments:
             if known is None:
                 raise
             return known  # it was taken once, by another provider or under other rules: the same ticket, the same coat
+        await self._failpoints.reach(Failpoint.ACCEPT_BEFORE_COMMIT)
         verdict, payment_id, accepted_at, detail = await self._accept.submit(intake)
+        await self._failpoints.reach(Failpoint.ACCEPT_AFTER_COMMIT)
         operations = intake.operations if verdict is Verdict.ACCEPTED else ()
         return Acceptance(verdict, payment_id, accepted_at, operations, detail)
 
