@@ -11,12 +11,14 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from time import perf_counter
 
+import asyncpg
 import msgspec
 import structlog
 
 from coatcheck.breaker import Breaker
 from coatcheck.clock import Clock
 from coatcheck.events import EventKind
+from coatcheck.failpoints import CALM, Failpoint, Failpoints
 from coatcheck.metrics import Metrics
 from coatcheck.operations import Operation, Operations, Postponement
 from coatcheck.payments import Payments
@@ -141,8 +143,10 @@ class Executor:
         breakers: Mapping[str, Breaker] | None = None,
         claim_most: int = 200,
         dice: random.Random | None = None,
+        failpoints: Failpoints = CALM,
     ) -> None:
         self._clock = clock
+        self._failpoints = failpoints
         self._payments = payments
         self._operations = operations
         self._providers = providers
@@ -177,6 +181,7 @@ class Executor:
 
         Calls the PSP outside any transaction. An error of our own is silence like any other: UNKNOWN, asked again.
         """
+        await self._failpoints.reach(Failpoint.RUN_STARTED)
         provider = self._providers.get(operation.provider)
         if provider is None:
             unsent = Outcome(kind=OutcomeKind.NOT_SENT, cause=f"provider {operation.provider} is not configured here")
@@ -194,18 +199,33 @@ class Executor:
 
         The one way in for every answer: of a sending, a look-up or a webhook. Returns the decision that was booked.
         """
+        await self._failpoints.reach(Failpoint.SETTLE_STARTED)
         difference = mismatch_of(operation.intent, outcome)
         if difference is not None:
             await self._refuse(operation, outcome, difference)
         elif not outcome.kind.is_definite:
             await self._postpone(operation, outcome, was_sent=was_sent)
-        elif await self._payments.apply(operation, self._with_life(operation, outcome)):
+        elif await self._book(operation, outcome, was_sent=was_sent):
             if operation.is_joint:
+                await self._failpoints.reach(Failpoint.JOINT_BEFORE_RECOVERY)
                 await self.recover_once()  # what this decision made due: the others' captures or voids
             return outcome
         else:
             self._metrics.fenced.inc()
         return None
+
+    async def _book(self, operation: Operation, outcome: Outcome, *, was_sent: bool) -> bool:
+        """Book a decision; one that the books refuse by their own rules is asked about again, and lost on nobody."""
+        await self._failpoints.reach(Failpoint.APPLY_BEFORE_COMMIT)
+        try:
+            is_booked = await self._payments.apply(operation, self._with_life(operation, outcome))
+        except asyncpg.CheckViolationError as error:
+            log.exception("decision_refused", operation=operation.intent.reference)
+            unbooked = Outcome(kind=OutcomeKind.UNKNOWN, cause=f"the decision could not be booked: {error}"[:300])
+            await self._postpone(operation, unbooked, was_sent=was_sent)
+            return False
+        await self._failpoints.reach(Failpoint.APPLY_AFTER_COMMIT)
+        return is_booked
 
     def _with_life(self, operation: Operation, outcome: Outcome) -> Outcome:
         """Say until when an authorization lives: the PSP's word, else what is usual there."""
@@ -223,7 +243,9 @@ class Executor:
             return await self._register_and_send(provider, operation)
         if step is Step.SEND:
             return await self._send(provider, operation)
+        await self._failpoints.reach(Failpoint.LOOK_UP_BEFORE_CALL)
         found = await self._timed(provider, "look_up", operation.intent)
+        await self._failpoints.reach(Failpoint.LOOK_UP_AFTER_CALL)
         if mismatch_of(operation.intent, found) is not None:
             return operation, found, True
         if found.kind is OutcomeKind.NOT_FOUND:
@@ -239,24 +261,43 @@ class Executor:
         return Outcome(kind=OutcomeKind.NOT_SENT, cause=CIRCUIT_OPEN, retry_after=breaker.wait())
 
     async def _register_and_send(self, provider: Provider, operation: Operation) -> tuple[Operation, Outcome, bool]:
+        await self._failpoints.reach(Failpoint.REGISTER_BEFORE_CALL)
         registered = await self._timed(provider, "register", operation.intent)
+        await self._failpoints.reach(Failpoint.REGISTER_AFTER_CALL)
         reference = registered.provider_reference
         if operation.intent.is_hosted:
             return operation, registered, registered.kind is not OutcomeKind.NOT_SENT
         if registered.kind.is_definite or reference is None:
             return operation, registered, False
         difference = mismatch_of(operation.intent, registered)
-        if difference is not None or not await self._operations.register(operation, reference):
+        if difference is not None or not await self._keep_reference(operation, reference):
             return operation, registered, False
         intent = msgspec.structs.replace(operation.intent, provider_reference=reference)
         return await self._send(provider, msgspec.structs.replace(operation, intent=intent))
 
+    async def _keep_reference(self, operation: Operation, reference: str) -> bool:
+        await self._failpoints.reach(Failpoint.REGISTER_BEFORE_COMMIT)
+        is_kept = await self._operations.register(operation, reference)
+        await self._failpoints.reach(Failpoint.REGISTER_AFTER_COMMIT)
+        return is_kept
+
+    async def _mark(self, operation: Operation) -> bool:
+        await self._failpoints.reach(Failpoint.SEND_BEFORE_MARK)
+        is_ours = await self._operations.mark_sending(operation)
+        await self._failpoints.reach(Failpoint.SEND_AFTER_MARK)
+        return is_ours
+
     async def _send(self, provider: Provider, operation: Operation) -> tuple[Operation, Outcome, bool]:
-        is_marked = operation.intent.first_sent_at is not None and operation.cause is None
-        if not is_marked and not await self._operations.mark_sending(operation):
+        first_sent_at = operation.intent.first_sent_at
+        # Committed just now, under a lease that still holds: nothing to ask. A process that slept in between asks.
+        is_young = first_sent_at is not None and self._clock.now() - first_sent_at < self._operations.lease
+        is_marked = is_young and operation.cause is None
+        if not is_marked and not await self._mark(operation):
             fenced = Outcome(kind=OutcomeKind.NOT_SENT, cause="another process took the operation over")
             return operation, fenced, operation.sent_before
+        await self._failpoints.reach(Failpoint.SEND_BEFORE_CALL)
         outcome = await self._timed(provider, operation.intent.kind.value, operation.intent)
+        await self._failpoints.reach(Failpoint.SEND_AFTER_CALL)
         return operation, outcome, operation.sent_before or outcome.kind is not OutcomeKind.NOT_SENT
 
     async def _timed(self, provider: Provider, call: str, intent: Intent) -> Outcome:
@@ -294,6 +335,7 @@ class Executor:
             outcome = msgspec.structs.replace(outcome, cause=f"{SERVER_ERROR}{outcome.cause}")
         if is_spent:
             log.warning("operation_unresolved", operation=operation.intent.reference, cause=outcome.cause)
+        await self._failpoints.reach(Failpoint.POSTPONE_BEFORE_COMMIT)
         await self._put_back(
             Postponement(
                 operation=operation,
@@ -306,11 +348,13 @@ class Executor:
                 costs=not is_free,
             )
         )
+        await self._failpoints.reach(Failpoint.POSTPONE_AFTER_COMMIT)
 
     async def _refuse(self, operation: Operation, outcome: Outcome, difference: str) -> None:
         """Post nothing for an answer about another amount, currency or object: it is an incident for a person."""
         self._metrics.answers_refused.inc()
         log.error("answer_refused", operation=operation.intent.reference, difference=difference)
+        await self._failpoints.reach(Failpoint.REFUSE_BEFORE_COMMIT)
         await self._put_back(
             Postponement(
                 operation=operation,
@@ -322,6 +366,7 @@ class Executor:
                 was_sent=True,
             )
         )
+        await self._failpoints.reach(Failpoint.REFUSE_AFTER_COMMIT)
 
     async def _put_back(self, postponement: Postponement) -> None:
         if not await self._operations.postpone(postponement):
@@ -329,7 +374,9 @@ class Executor:
 
     async def recover_once(self) -> int:
         """Claim what is due and start it. Returns how many operations were claimed."""
+        await self._failpoints.reach(Failpoint.RECOVERY_BEFORE_CLAIM)
         claimed = await self._operations.claim(self._claim_most)
+        await self._failpoints.reach(Failpoint.RECOVERY_BEFORE_START)
         for operation in claimed:
             self.start([operation])
         return len(claimed)
@@ -361,7 +408,9 @@ class Executor:
         if self._running:
             await asyncio.wait(set(self._running), timeout=grace.total_seconds())
         if not self._running:
+            await self._failpoints.reach(Failpoint.STOP_BEFORE_RELEASE)
             await self._operations.release()
+            await self._failpoints.reach(Failpoint.STOP_AFTER_RELEASE)
 
 
 def _kind_of(operation: Operation, *, is_spent: bool, is_pending: bool) -> EventKind:

@@ -487,3 +487,15 @@ async def test_F6_look_ups_go_on_while_the_circuit_is_open(store: Store) -> None
     await world.recover()
     assert world.provider.asked == ["charge", "look_up"]
     assert await statuses(world) == [("SUCCESS", "APPROVED")]
+
+
+async def test_F2_a_process_that_slept_through_its_lease_asks_before_it_sends(store: Store) -> None:
+    """Frozen between the commit and the first sending, for so long that the PSP has forgotten the key by now."""
+    asleep = World(store, ScriptedProvider(idempotency_window=timedelta(0)))
+    awake = World(store, clock=asleep.clock)
+    accepted = await asleep.accept(checkout("c1", "o1"))
+    await awake.recover()
+    assert await statuses(awake) == [("SUCCESS", "APPROVED")]
+    await asleep.gateway.executor.start(accepted.operations)
+    assert asleep.provider.asked == []
+    assert await awake.violations() == {}

@@ -343,3 +343,17 @@ async def test_D5_an_authorization_whose_time_is_over_is_asked_about(store: Stor
     assert (await world.read(view.payment_id)).status == "CANCELLED"
     assert await world.balances() == {}
     assert await world.violations() == {}
+
+
+async def test_A14_a_claim_before_its_time_does_not_count_as_having_waited(store: Store) -> None:
+    """Found by the model checker: "not found", then news that nobody lived to book, then "not found" again too soon."""
+    world = World(store, ScriptedProvider(look_up_before_resend=True, look_up_lag=timedelta(minutes=1)))
+    world.provider.charges = [unknown]
+    await world.pay(checkout("c1", "o1"))
+    world.clock.advance(timedelta(seconds=1))
+    await world.recover(timedelta(seconds=1))  # not found, for the first time
+    assert world.provider.asked == ["charge", "look_up"]
+    (operation_id,) = [row[0] for row in await store.pool.fetch("SELECT operation_id FROM operation")]
+    assert len(await world.gateway.operations.claim_named([operation_id])) == 1  # ... and this process dies of it
+    await world.recover(timedelta(seconds=31))  # the lease is over, the lag is not
+    assert world.provider.asked == ["charge", "look_up", "look_up"]

@@ -406,3 +406,22 @@ async def test_sql_and_python_make_the_same_tickets_and_shares(store: Store) -> 
             "SELECT commission_of($1::bigint, $2::bigint, $3::bigint)", commission, whole, part
         )
         assert told == commission_of(commission, whole, part)
+
+
+async def test_D5_a_lapse_waits_for_the_capture_that_is_under_way(store: Store) -> None:
+    world = World(store)
+    view = await world.pay(checkout("c1", "o1", capture=MANUAL))
+    world.provider.acts[CAPTURE] = [unknown]
+    await world.capture(view)
+    (operation_id,) = [row[0] for row in await store.pool.fetch("SELECT operation_id FROM authorization_watch")]
+    (held,) = await world.gateway.operations.reopen([operation_id], "time to ask")
+    assert await world.gateway.executor.settle(held, lapsed(held.intent)) is None
+    assert (await world.read(view.payment_id)).status == "AUTHORIZED"
+    assert await world.violations() == {}
+    world.provider.look_ups = [lapsed] * 9  # the PSP says so of both
+    world.provider.acts[CAPTURE] = [lapsed]
+    for _ in range(3):
+        await world.recover()
+    assert (await world.read(view.payment_id)).status == "CANCELLED"
+    assert await world.balances() == {}
+    assert await world.violations() == {}

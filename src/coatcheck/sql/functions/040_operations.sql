@@ -106,7 +106,7 @@ BEGIN
     RETURN QUERY SELECT * FROM take_leases(at, new_holder, lease_until, ARRAY(
         SELECT l.operation_id FROM lease AS l WHERE l.due_at <= claim_operations.at ORDER BY l.due_at LIMIT most
            FOR UPDATE SKIP LOCKED
-    ));
+    ), false);
 END;
 $$;
 
@@ -122,12 +122,15 @@ BEGIN
         SELECT l.operation_id FROM lease AS l
          WHERE l.operation_id = ANY (wanted) AND (l.holder IS NULL OR l.due_at <= claim_named.at)
          ORDER BY l.operation_id FOR UPDATE SKIP LOCKED
-    ));
+    ), true);
 END;
 $$;
 
--- What both claims do with the leases they have locked.
-CREATE OR REPLACE FUNCTION take_leases(at timestamptz, new_holder uuid, lease_until timestamptz, locked uuid[])
+-- What both claims do with the leases they have locked. A claim before its time forgets why the last attempt decided
+-- nothing: a "not found" counts as the first of two only when the second is asked for no sooner than it said (A14).
+CREATE OR REPLACE FUNCTION take_leases(
+    at timestamptz, new_holder uuid, lease_until timestamptz, locked uuid[], forgets_cause boolean
+)
 RETURNS TABLE (operation_id uuid, attempt integer)
 LANGUAGE sql
 SET search_path = pg_catalog, public, pg_temp
@@ -137,7 +140,8 @@ AS $$
          WHERE l.operation_id = ANY (locked)
      RETURNING l.operation_id, l.attempt
     ), claimed AS (
-        UPDATE operation AS o SET attempt = taken.attempt
+        UPDATE operation AS o
+           SET attempt = taken.attempt, cause = CASE WHEN forgets_cause THEN NULL ELSE o.cause END
           FROM taken WHERE o.operation_id = taken.operation_id
      RETURNING o.*
     ), told AS (

@@ -177,7 +177,7 @@ AS $$
            json_build_object('order_id', t.order_id, 'payment_order_id', min(t.payment_order_id),
                              'amount_minor', min(t.amount_minor), 'currency', min(t.currency),
                              'provider', min(t.provider), 'provider_reference', min(t.known),
-                             'other_reference', min(t.other))
+                             'other_reference', string_agg(DISTINCT t.other, ' and '))
       FROM (SELECT u.order_id, u.payment_id, u.shop_id, u.mode, u.created_at AS since, u.payment_order_id, u.amount_minor,
                    u.currency::text AS currency, u.provider, u.provider_reference AS known,
                    substring(u.cause FROM 'provider_reference ''([^'']+)'' instead of') AS other
@@ -186,13 +186,16 @@ AS $$
                AND u.cause LIKE 'the provider''s answer is about something else: %provider\_reference % instead of %'
             UNION ALL
             SELECT p.order_id, p.payment_id, p.shop_id, p.mode, e.at, p.payment_order_id, p.amount_minor,
-                   p.currency::text, p.provider, p.provider_reference, e.body ->> 'other_reference'
+                   p.currency::text, p.provider, p.provider_reference, e.body ->> 'provider_reference'
               FROM event AS e
               JOIN payment_order AS p ON p.order_id = (e.body ->> 'order_id')::uuid
              WHERE e.kind = 'order.charged_twice'
-               AND NOT EXISTS (SELECT FROM event AS a
-                                WHERE a.subject_id = e.subject_id AND a.event_id > e.event_id
-                                  AND a.kind = 'alert.acknowledged' AND a.body ->> 'subject' = p.order_id::text)
+               -- A charge that was told of before somebody saw to it is seen to, however often it is told again.
+               AND NOT EXISTS (SELECT FROM event AS a JOIN event AS f ON f.subject_id = a.subject_id AND f.at <= a.at
+                                WHERE a.subject_id = e.subject_id AND a.kind = 'alert.acknowledged'
+                                  AND a.body ->> 'subject' = p.order_id::text AND f.kind = e.kind
+                                  AND f.body ->> 'order_id' = e.body ->> 'order_id'
+                                  AND f.body ->> 'provider_reference' = e.body ->> 'provider_reference')
            ) AS t
      WHERE 'charged_twice' = ANY (kinds)
      GROUP BY t.order_id
