@@ -157,7 +157,15 @@ def test_a_wrong_secret_is_named_but_not_shown(variable: str, text: str) -> None
 def test_secrets_are_not_in_the_repr_and_not_in_the_table() -> None:
     secret = {name: "x" * 40 for name, about in SETTINGS.items() if about.is_secret}
     settings = Settings(**secret)  # type: ignore[arg-type]
-    assert set(secret) == {"database_url", "simulator_api_key", "stripe_api_key", "digest_secret"}
+    assert set(secret) == {
+        "adyen_hmac_keys",
+        "database_url",
+        "digest_secret",
+        "simulator_api_key",
+        "simulator_webhook_secrets",
+        "stripe_api_key",
+        "stripe_webhook_secrets",
+    }
     assert "x" * 40 not in repr(settings)
     assert show("x" * 40, is_secret=True) == "(hidden)"
 
@@ -219,3 +227,24 @@ def test_a_digest_secret_given_is_used_and_a_broken_file_refused(tmp_path: Path)
     (tmp_path / "digest.key").write_bytes(b"short")
     with pytest.raises(SettingsError, match="too short"):
         digest_secret_of(Settings(data_dir=tmp_path))
+
+
+def test_C11_several_webhook_secrets_may_prove_at_once() -> None:
+    loaded = load_settings({"COATCHECK_SIMULATOR_WEBHOOK_SECRETS": "whsec_old, whsec_new"})
+    assert loaded.simulator_webhook_secrets == ("whsec_old", "whsec_new")
+    (problem,) = problems_of({"COATCHECK_SIMULATOR_WEBHOOK_SECRETS": "whsec old"})
+    assert "COATCHECK_SIMULATOR_WEBHOOK_SECRETS" in problem
+    assert "whsec" not in problem.split("is not")[0].partition("SECRETS")[2]  # a secret is not repeated
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "needs"),
+    [
+        ("COATCHECK_STRIPE_WEBHOOK_SECRETS", "whsec_1", "COATCHECK_STRIPE_API_KEY"),
+        ("COATCHECK_ADYEN_HMAC_KEYS", "ab" * 32, "COATCHECK_ADYEN_MERCHANT_ACCOUNT"),
+    ],
+)
+def test_C10_a_webhook_secret_needs_the_account_it_is_bound_to(variable: str, value: str, needs: str) -> None:
+    (problem,) = problems_of({variable: value})
+    assert problem.startswith(variable)
+    assert needs in problem
