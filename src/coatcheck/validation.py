@@ -685,8 +685,10 @@ def _told(error: ValidationError) -> Iterator[Problem]:
                 yield Problem(f"{pointer}/{pointer_step(name)}", _unknown(name, schema["properties"]))
         case "type":
             yield Problem(pointer, _wrong_type(error))
-        case "oneOf" if (given.get("token") is None) is not (given.get("hosted") is None):
-            return  # one of the two is there: what is wrong with it is told at its own place
+        case "oneOf" if not isinstance(given, dict) or (given.get("token") is None) is not (
+            given.get("hosted") is None
+        ):
+            return  # what is wrong with the one that is there is told at its own place
         case _:
             yield Problem(pointer, _wrong_value(error))
 

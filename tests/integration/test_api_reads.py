@@ -319,7 +319,8 @@ async def test_the_list_reads_its_index_and_nothing_more(gateway_server: Running
     await pay(gateway_server, key, "c0")
     await owner.execute(
         "INSERT INTO payment SELECT gen_random_uuid(), shop_id, mode, n::text, request_digest, accepted_by, buyer_id, "
-        "order_ids, NULL, risk_decision, risk_signals, risk_subjects, created_at - n * interval '1 second' "
+        "order_ids, NULL, risk_decision, risk_signals, risk_subjects, capture, on_failure, return_url, "
+        "created_at - n * interval '1 second' "
         "FROM payment, generate_series(1, 20000) AS n"
     )
     await owner.execute("ANALYZE payment")

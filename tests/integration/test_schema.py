@@ -54,3 +54,10 @@ async def test_schemathesis_finds_no_5xx_and_no_violation_of_the_schema(
     assert seen >= {("/v1/payments", status) for status in ("200", "201", "400", "401", "415", "422")}
     for route in ("/v1/payments/{payment_id}", "/v1/payment_orders/{payment_order_id}"):
         assert seen >= {(route, status) for status in ("200", "401", "404")}, route
+    for act in ("capture", "cancel"):
+        assert seen >= {
+            (f"/v1/payments/{{payment_id}}/{act}", status) for status in ("200", "400", "401", "404", "409")
+        }
+    assert seen >= {("/v1/refunds", status) for status in ("200", "201", "400", "401", "404", "409", "422")}
+    assert orders.get("CANCELLED", 0) >= 1, orders
+    assert await store.pool.fetchval("SELECT count(*) FROM refund WHERE status = 'SUCCEEDED'") >= 1

@@ -13,7 +13,12 @@ from coatcheck.api.openapi import OPERATIONS, make_document
 from coatcheck.api.schema import _HEADERS, _STYLE_DIGEST, _page, _page_of
 from coatcheck.errors import ErrorCode
 from coatcheck.money import EXPONENTS
-from coatcheck.validation import parse_payment_request
+from coatcheck.validation import (
+    parse_cancel_request,
+    parse_capture_request,
+    parse_payment_request,
+    parse_refund_request,
+)
 
 DOCUMENT: dict[str, Any] = json.loads(json.dumps(make_document()))
 EVERY = [(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods]
@@ -69,7 +74,8 @@ def test_every_error_code_of_the_api_is_told_under_its_status() -> None:
             for code in answer["content"].get(PROBLEM_JSON, {}).get("examples", {}):
                 assert str(ErrorCode[code.upper()].status) == status
                 told.add(code)
-    assert told == {code.code for code in ErrorCode} - {"method_not_allowed"}  # of no operation: it is not taken
+    # Of no operation: what is not taken, and what providers are told.
+    assert told == {code.code for code in ErrorCode} - {"method_not_allowed", "webhook_refused"}
     problem = DOCUMENT["components"]["schemas"]["ProblemBody"]
     assert set(problem["properties"]["code"]["enum"]) == {code.code for code in ErrorCode}
 
@@ -95,6 +101,46 @@ def test_the_example_is_a_request_the_gateway_takes() -> None:
     assert [order.amount_minor for order in asked.orders] == [12_995, 9_500]
     schema = {"$ref": "#/components/schemas/CreatePayment", "components": DOCUMENT["components"]}
     Draft202012Validator(schema).validate(example)
+
+
+@pytest.mark.parametrize(
+    ("path", "parse"),
+    [
+        ("/v1/payments/{payment_id}/capture", parse_capture_request),
+        ("/v1/payments/{payment_id}/cancel", parse_cancel_request),
+        ("/v1/refunds", parse_refund_request),
+    ],
+)
+def test_B3_what_acts_on_a_payment_has_a_key_that_never_expires_and_a_right_example(path: str, parse: Any) -> None:
+    operation = described(path, "post")
+    assert {"400", "401", "404", "408", "409", "413", "415", "422"} <= operation["responses"].keys()
+    (key,) = [each for each in operation["parameters"] if each["name"] == "Idempotency-Key"]
+    assert "for ever" in key["description"]
+    assert "idempotency_key_missing" in operation["responses"]["400"]["content"][PROBLEM_JSON]["examples"]
+    parse(json.dumps(operation["requestBody"]["content"][JSON]["example"]).encode(), body_depth=16, orders_limit=100)
+
+
+def test_every_link_leads_to_an_operation_that_takes_what_it_gives() -> None:
+    by_id = {described(path, method)["operationId"]: described(path, method) for path, method in EVERY}
+    links = [
+        link
+        for path, method in EVERY
+        for answer in described(path, method)["responses"].values()
+        for link in answer.get("links", {}).values()
+    ]
+    linked = {link["operationId"] for link in links}
+    assert {"capture_payment", "cancel_payment", "create_refund", "get_refund", "list_refunds", "get_payment"} <= linked
+    for link in links:
+        target = by_id[link["operationId"]]
+        assert link.get("parameters", {}).keys() <= {each["name"] for each in target["parameters"]}
+        if "requestBody" in link:
+            name = target["requestBody"]["content"][JSON]["schema"]["$ref"].rpartition("/")[2]
+            assert link["requestBody"].keys() <= DOCUMENT["components"]["schemas"][name]["properties"].keys()
+
+
+def test_a_parameter_that_is_needed_is_described_as_such() -> None:
+    needed = {each["name"]: each["required"] for each in described("/v1/refunds", "get")["parameters"]}
+    assert needed == {"payment_order_id": True, "limit": False, "cursor": False}
 
 
 def test_the_page_shows_every_operation_and_body_and_asks_nothing_of_the_internet() -> None:

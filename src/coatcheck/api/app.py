@@ -14,6 +14,8 @@ from coatcheck.api.edge import JSON, answer_coatcheck_error, answer_http_error, 
 from coatcheck.api.gateway import Gateway, gateway_of
 from coatcheck.api.openapi import OPERATIONS
 from coatcheck.api.schema import openapi_json, schema_page
+from coatcheck.api.status_page import get_status_page
+from coatcheck.api.webhooks import receive_webhook
 from coatcheck.errors import CoatcheckError
 from coatcheck.metrics import CONTENT_TYPE, Metrics
 
@@ -42,6 +44,7 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Print the figures for Prometheus; what the database knows is read at each scrape."""
     gateway = gateway_of(request)
     await gateway.operations.count(gateway.metrics)
+    await gateway.inbox.count()
     return Response(gateway.metrics.render(), media_type=CONTENT_TYPE)
 
 
@@ -77,7 +80,16 @@ class CountRequests:
             self._metrics.http_seconds[route].observe(perf_counter() - started)
 
 
-_HANDLERS = (live, ready, metrics, openapi_json, schema_page, *[operation.handler for operation in OPERATIONS])
+_HANDLERS = (
+    live,
+    ready,
+    metrics,
+    openapi_json,
+    schema_page,
+    receive_webhook,
+    get_status_page,
+    *[operation.handler for operation in OPERATIONS],
+)
 
 
 def _methods_handler(handlers: Sequence[HTTPRouteHandler]) -> HTTPRouteHandler:

@@ -12,8 +12,27 @@ import msgspec
 from litestar.handlers import HTTPRouteHandler
 
 from coatcheck import __version__
+from coatcheck.api.dead_letters import (
+    ConfirmResolution,
+    DeadLetterBody,
+    DeadLetterDetailBody,
+    DeadLetterListBody,
+    DeadLetterListParameters,
+    ProposalBody,
+    ReplayBody,
+    ReplayDeadLetters,
+    ResolutionBody,
+    ResolveDeadLetter,
+    confirm_dead_letter,
+    get_dead_letter,
+    list_dead_letters,
+    replay_dead_letters,
+    resolve_dead_letter,
+    retry_dead_letter,
+)
 from coatcheck.api.edge import JSON, PROBLEM_JSON, ProblemBody, problem
 from coatcheck.api.ledger import TrialBalanceBody, get_trial_balance
+from coatcheck.api.payment_acts import cancel_payment, capture_payment
 from coatcheck.api.payment_list import (
     EventListBody,
     PaymentListBody,
@@ -23,11 +42,19 @@ from coatcheck.api.payment_list import (
 )
 from coatcheck.api.payment_orders import PaymentOrderBody, get_payment_order
 from coatcheck.api.payments import PaymentBody, create_payment, get_payment
-from coatcheck.api.questions import NAME_PATTERN, PageParameters, Parameters, schema_of
+from coatcheck.api.questions import NAME_PATTERN, PageParameters, Parameters, required_of, schema_of
+from coatcheck.api.refunds import (
+    RefundBody,
+    RefundListBody,
+    RefundListParameters,
+    create_refund,
+    get_refund,
+    list_refunds,
+)
 from coatcheck.api.sellers import WalletBody, get_wallet
 from coatcheck.errors import ErrorCode
 from coatcheck.money import EXPONENTS
-from coatcheck.validation import CreatePayment
+from coatcheck.validation import CancelPayment, CapturePayment, CreatePayment, CreateRefund
 
 _REFERENCE = "#/components/schemas/{name}"
 _ANY = (ErrorCode.UNAUTHENTICATED, ErrorCode.CARD_NUMBER_REFUSED, ErrorCode.INTERNAL, ErrorCode.OVERLOADED)
@@ -50,10 +77,21 @@ _EXAMPLE = {
     "metadata": {"cart": "summer"},
 }
 
+_CAPTURE_EXAMPLE = {"payment_orders": [{"payment_order_id": "order-1001-a", "amount": "100.00"}]}
+_REFUND_EXAMPLE = {"payment_order_id": "order-1001-a", "amount": "29.95", "reason": "the hat was too small"}
+
 _PATH_PARAMETERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "payment_id": (
         "The payment's id, as the gateway printed it.",
         {"type": "string", "pattern": "^pay_[a-z2-7]{26}$", "examples": ["pay_dpgs5zdhcp7p3nlvvnjrb7o7cq"]},
+    ),
+    "refund_id": (
+        "The refund's id, as the gateway printed it.",
+        {"type": "string", "pattern": "^rf_[a-z2-7]{26}$", "examples": ["rf_dpgs5zdhcp7p3nlvvnjrb7o7cq"]},
+    ),
+    "operation_id": (
+        "The operation's id, as the gateway printed it: our reference at the provider.",
+        {"type": "string", "pattern": "^op_[a-z2-7]{26}$", "examples": ["op_dpgs5zdhcp7p3nlvvnjrb7o7cq"]},
     ),
     "payment_order_id": (
         "The shop's own id of the payment order; percent-encoded, a slash as %2F.",
@@ -65,27 +103,30 @@ _PATH_PARAMETERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     ),
 }
 
-_PREFERENCES: Sequence[Mapping[str, Any]] = (
-    {
-        "name": "Idempotency-Key",
-        "in": "header",
-        "required": False,
-        "description": "A text of your own that names this request: the same whenever you send it again, new for a new "
-        "one. A quoted string (RFC 8941) or bare. Needed here or as `idempotency_key` in the body; remembered for 24 "
-        "hours.",
-        "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": NAME_PATTERN},
-        "example": "7f3c9d0e-place-order",
-    },
-    {
-        "name": "Prefer",
-        "in": "header",
-        "required": False,
-        "description": "`wait=N` (RFC 7240): answer after N seconds with what is known then. Anything else is passed "
-        "over.",
-        "schema": {"type": "string"},
-        "example": "wait=10",
-    },
-)
+
+def _preferences(life: str, example: str) -> Sequence[Mapping[str, Any]]:
+    """Describe the headers of a request that moves money; `life`: how long its key is remembered."""
+    return (
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "description": "A text of your own that names this request: the same whenever you send it again, new for a "
+            f"new one. A quoted string (RFC 8941) or bare. Needed here or as `idempotency_key` in the body; {life}.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": NAME_PATTERN},
+            "example": example,
+        },
+        {
+            "name": "Prefer",
+            "in": "header",
+            "required": False,
+            "description": "`wait=N` (RFC 7240): answer after N seconds with what is known then. Anything else is "
+            "passed over.",
+            "schema": {"type": "string"},
+            "example": "wait=10",
+        },
+    )
+
 
 _REPLAYED = {
     "Idempotent-Replayed": {
@@ -122,6 +163,22 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     example: Mapping[str, Any] | None = None
 
 
+# What a body may be refused for, and what every POST that moves money may be.
+_BODY = (
+    ErrorCode.MALFORMED_BODY,
+    ErrorCode.BODY_TOO_SLOW,
+    ErrorCode.BODY_TOO_LARGE,
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+    ErrorCode.INVALID_REQUEST,
+)
+_POST = (
+    *_BODY,
+    ErrorCode.IDEMPOTENCY_KEY_MISSING,
+    ErrorCode.IDEMPOTENCY_KEY_MISMATCH,
+    ErrorCode.IDEMPOTENCY_KEY_INVALID,
+)
+_FOR_EVER = "it is the ticket of what it asks for, and remembered for ever"
+
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
         tag="Payments",
@@ -130,27 +187,107 @@ OPERATIONS: tuple[Operation, ...] = (
         handler=create_payment,
         body=CreatePayment,
         example=_EXAMPLE,
-        headers=_PREFERENCES,
+        headers=_preferences("remembered for 24 hours", "7f3c9d0e-place-order"),
         answers=(
             Answer(
-                status=201, body=PaymentBody, meaning="Every order is final; a decline is a result.", headers=_REPLAYED
+                status=201,
+                body=PaymentBody,
+                meaning="Every order is decided; a decline is a result.",
+                headers=_REPLAYED,
             ),
             Answer(status=202, body=PaymentBody, meaning="What is known so far; the gateway goes on, ask with GET."),
         ),
         problems=(
-            ErrorCode.MALFORMED_BODY,
-            ErrorCode.IDEMPOTENCY_KEY_MISSING,
-            ErrorCode.IDEMPOTENCY_KEY_MISMATCH,
-            ErrorCode.IDEMPOTENCY_KEY_INVALID,
-            ErrorCode.BODY_TOO_SLOW,
+            *_POST,
             ErrorCode.REQUEST_IN_PROGRESS,
             ErrorCode.CHECKOUT_CONFLICT,
             ErrorCode.PAYMENT_ORDER_CONFLICT,
-            ErrorCode.BODY_TOO_LARGE,
-            ErrorCode.UNSUPPORTED_MEDIA_TYPE,
-            ErrorCode.INVALID_REQUEST,
             ErrorCode.IDEMPOTENCY_KEY_REUSED,
         ),
+    ),
+    Operation(
+        tag="Payments",
+        method="post",
+        path="/v1/payments/{payment_id}/capture",
+        handler=capture_payment,
+        body=CapturePayment,
+        example=_CAPTURE_EXAMPLE,
+        headers=_preferences(_FOR_EVER, "7f3c9d0e-capture"),
+        answers=(
+            Answer(
+                status=200,
+                body=PaymentBody,
+                meaning="The payment as it stands. An order that the provider refused to capture is still AUTHORIZED.",
+                headers=_REPLAYED,
+            ),
+            Answer(status=202, body=PaymentBody, meaning="The outcome is not known yet; the gateway goes on."),
+        ),
+        problems=(
+            *_POST,
+            ErrorCode.NOT_FOUND,
+            ErrorCode.CAPTURE_NOT_POSSIBLE,
+            ErrorCode.IDEMPOTENCY_KEY_REUSED,
+        ),
+    ),
+    Operation(
+        tag="Payments",
+        method="post",
+        path="/v1/payments/{payment_id}/cancel",
+        handler=cancel_payment,
+        body=CancelPayment,
+        example={"idempotency_key": "7f3c9d0e-cancel"},
+        headers=_preferences(_FOR_EVER, "7f3c9d0e-cancel"),
+        answers=(
+            Answer(status=200, body=PaymentBody, meaning="The payment as it stands.", headers=_REPLAYED),
+            Answer(status=202, body=PaymentBody, meaning="The outcome is not known yet; the gateway goes on."),
+        ),
+        problems=(
+            *_POST,
+            ErrorCode.NOT_FOUND,
+            ErrorCode.PAYMENT_ALREADY_CHARGED,
+            ErrorCode.OPERATION_IN_PROGRESS,
+        ),
+    ),
+    Operation(
+        tag="Refunds",
+        method="post",
+        path="/v1/refunds",
+        handler=create_refund,
+        body=CreateRefund,
+        example=_REFUND_EXAMPLE,
+        headers=_preferences(_FOR_EVER, "7f3c9d0e-refund"),
+        answers=(
+            Answer(
+                status=201,
+                body=RefundBody,
+                meaning="The refund is decided; a refusal of the provider's is a result.",
+                headers=_REPLAYED,
+            ),
+            Answer(status=202, body=RefundBody, meaning="The refund is PENDING; the gateway goes on, ask with GET."),
+        ),
+        problems=(
+            *_POST,
+            ErrorCode.NOT_FOUND,
+            ErrorCode.REFUND_NOT_POSSIBLE,
+            ErrorCode.IDEMPOTENCY_KEY_REUSED,
+        ),
+    ),
+    Operation(
+        tag="Refunds",
+        method="get",
+        path="/v1/refunds",
+        handler=list_refunds,
+        parameters=RefundListParameters,
+        answers=(Answer(status=200, body=RefundListBody, meaning="One page."),),
+        problems=(*_LIST, ErrorCode.NOT_FOUND),
+    ),
+    Operation(
+        tag="Refunds",
+        method="get",
+        path="/v1/refunds/{refund_id}",
+        handler=get_refund,
+        answers=(Answer(status=200, body=RefundBody, meaning="The refund."),),
+        problems=(ErrorCode.NOT_FOUND,),
     ),
     Operation(
         tag="Payments",
@@ -202,6 +339,61 @@ OPERATIONS: tuple[Operation, ...] = (
         answers=(Answer(status=200, body=TrialBalanceBody, meaning="The trial balance."),),
         problems=(ErrorCode.INVALID_REQUEST,),
     ),
+    Operation(
+        tag="Dead letters",
+        method="get",
+        path="/v1/dead_letters",
+        handler=list_dead_letters,
+        parameters=DeadLetterListParameters,
+        answers=(Answer(status=200, body=DeadLetterListBody, meaning="One page."),),
+        problems=_LIST,
+    ),
+    Operation(
+        tag="Dead letters",
+        method="get",
+        path="/v1/dead_letters/{operation_id}",
+        handler=get_dead_letter,
+        answers=(Answer(status=200, body=DeadLetterDetailBody, meaning="The dead letter."),),
+        problems=(ErrorCode.INVALID_REQUEST, ErrorCode.NOT_FOUND),
+    ),
+    Operation(
+        tag="Dead letters",
+        method="post",
+        path="/v1/dead_letters/{operation_id}/retry",
+        handler=retry_dead_letter,
+        answers=(Answer(status=202, body=DeadLetterBody, meaning="It is being asked about."),),
+        problems=(ErrorCode.INVALID_REQUEST, ErrorCode.NOT_FOUND),
+    ),
+    Operation(
+        tag="Dead letters",
+        method="post",
+        path="/v1/dead_letters/{operation_id}/resolve",
+        handler=resolve_dead_letter,
+        body=ResolveDeadLetter,
+        example={"word": "charged", "provider_reference": "ch_3PqX", "reason": "seen in the provider's dashboard"},
+        answers=(Answer(status=201, body=ProposalBody, meaning="The proposal; nothing is booked yet."),),
+        problems=(*_BODY, ErrorCode.NOT_FOUND),
+    ),
+    Operation(
+        tag="Dead letters",
+        method="post",
+        path="/v1/dead_letters/{operation_id}/confirm",
+        handler=confirm_dead_letter,
+        body=ConfirmResolution,
+        example={"proposal_id": "prop_dpgs5zdhcp7p3nlvvnjrb7o7cq"},
+        answers=(Answer(status=200, body=ResolutionBody, meaning="It is booked."),),
+        problems=(*_BODY, ErrorCode.NOT_FOUND, ErrorCode.OPERATION_IN_PROGRESS),
+    ),
+    Operation(
+        tag="Dead letters",
+        method="post",
+        path="/v1/dead_letters/retry",
+        handler=replay_dead_letters,
+        body=ReplayDeadLetters,
+        example={"dry_run": True, "cause": "read timeout", "older_than_s": 3600},
+        answers=(Answer(status=200, body=ReplayBody, meaning="What is, or would be, asked about."),),
+        problems=_BODY,
+    ),
 )
 
 
@@ -228,7 +420,9 @@ def make_document() -> dict[str, Any]:
         "security": [{"api_key": []}],
         "tags": [
             {"name": "Payments", "description": "Checkouts in, and what became of them."},
+            {"name": "Refunds", "description": "Money back to buyers."},
             {"name": "Money", "description": "Sellers' wallets and the books."},
+            {"name": "Dead letters", "description": "What waits for a person."},
         ],
         "paths": paths,
         "components": {
@@ -277,7 +471,13 @@ def _query_parameters(shape: type[Parameters]) -> list[dict[str, Any]]:
     if not shape.__struct_fields__:
         return []
     return [
-        {"name": name, "in": "query", "required": False, "description": schema["description"], "schema": schema}
+        {
+            "name": name,
+            "in": "query",
+            "required": name in required_of(shape),
+            "description": schema["description"],
+            "schema": schema,
+        }
         for name, schema in schema_of(shape).items()
     ]
 
@@ -291,8 +491,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
         }
         if answer.headers:
             response["headers"] = answer.headers
-        if answer.body is PaymentBody and operation.method == "post":
-            response["links"] = _LINKS
+        if operation.method == "post" and answer.body in _LINKS:
+            response["links"] = _LINKS[answer.body]
         responses[str(answer.status)] = response
     for status in sorted({code.status for code in (*operation.problems, *_ANY)}):
         codes = [code for code in (*operation.problems, *_ANY) if code.status == status]
@@ -321,7 +521,7 @@ def _reference_to(body: type[msgspec.Struct]) -> dict[str, str]:
     return {"$ref": _REFERENCE.format(name=body.__name__)}
 
 
-_LINKS = {
+_LINKS_OF_PAYMENT = {
     "payment": {
         "operationId": "get_payment",
         "parameters": {"payment_id": "$response.body#/payment_id"},
@@ -341,5 +541,40 @@ _LINKS = {
         "operationId": "get_wallet",
         "parameters": {"seller_account": "$response.body#/payment_orders/0/seller_account"},
         "description": "What its seller has.",
+    },
+    "capture": {
+        "operationId": "capture_payment",
+        "parameters": {"payment_id": "$response.body#/payment_id"},
+        "description": "Take what was authorized.",
+    },
+    "cancel": {
+        "operationId": "cancel_payment",
+        "parameters": {"payment_id": "$response.body#/payment_id"},
+        "description": "Release it.",
+    },
+    "refund_first_order": {
+        "operationId": "create_refund",
+        "requestBody": {"payment_order_id": "$response.body#/payment_orders/0/payment_order_id"},
+        "description": "Give one of its orders back.",
+    },
+    "refunds_of_first_order": {
+        "operationId": "list_refunds",
+        "parameters": {"payment_order_id": "$response.body#/payment_orders/0/payment_order_id"},
+        "description": "What was given back of one of its orders.",
+    },
+}
+_LINKS: Mapping[type[msgspec.Struct], Mapping[str, Any]] = {
+    PaymentBody: _LINKS_OF_PAYMENT,
+    RefundBody: {
+        "refund": {
+            "operationId": "get_refund",
+            "parameters": {"refund_id": "$response.body#/refund_id"},
+            "description": "The refund as it stands later.",
+        },
+        "refunds": {
+            "operationId": "list_refunds",
+            "parameters": {"payment_order_id": "$response.body#/payment_order_id"},
+            "description": "All refunds of its order.",
+        },
     },
 }

@@ -10,11 +10,10 @@ from msgspec import Meta
 
 from coatcheck.api.cursors import parse_cursor, print_cursor
 from coatcheck.api.gateway import Gateway
-from coatcheck.api.payments import PaymentBody, payment_body
+from coatcheck.api.payments import PaymentBody, find_payment, payment_body
 from coatcheck.api.questions import NAME_PATTERN, PageParameters, answer, caller_of, parameters_of
-from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.events import EventKind
-from coatcheck.ids import EVENT, PAYMENT, buyer_id_of, parse_id, payment_id_of, print_id
+from coatcheck.ids import EVENT, buyer_id_of, payment_id_of, print_id
 from coatcheck.payments import PaymentView
 from coatcheck.reporting import PaymentQuery, Place, find_events, find_payments
 from coatcheck.shops import Caller
@@ -93,7 +92,7 @@ async def list_payments(request: Request[Any, Any, Any]) -> Response[bytes]:
     )
     views = await asyncio.gather(*[gateway.payments.read(payment_id) for payment_id in page.payment_ids])
     # A payment may have moved on since it was found.
-    bodies = [payment_body(view) for view in views if view is not None and asked.status in (None, view.status)]
+    bodies = [payment_body(gateway, view) for view in views if view is not None and asked.status in (None, view.status)]
     return answer(PaymentListBody(bodies, None if page.resume_at is None else print_cursor(page.resume_at, *list_name)))
 
 
@@ -120,7 +119,7 @@ async def _of_checkout(gateway: Gateway, caller: Caller, asked: PaymentListParam
         or asked.status not in (None, view.status)
         or asked.buyer_reference not in (None, view.buyer_reference)
     )
-    return [] if is_left_out else [payment_body(view)]
+    return [] if is_left_out else [payment_body(gateway, view)]
 
 
 def _is_of(view: PaymentView, caller: Caller) -> bool:
@@ -133,16 +132,11 @@ async def list_payment_events(request: Request[Any, Any, Any]) -> Response[bytes
     gateway, caller = await caller_of(request)
     asked = parameters_of(request, PageParameters)
     payment_id = request.path_params["payment_id"]
-    subject_id = parse_id(PAYMENT, payment_id)
-    view = None if subject_id is None else await gateway.payments.read(subject_id)
-    if view is None or subject_id is None or not _is_of(view, caller):
-        raise CoatcheckError(
-            ErrorCode.NOT_FOUND, f"No payment {payment_id} in shop {caller.shop_name}, {caller.mode} mode."
-        )
+    view = await find_payment(gateway, caller, payment_id)
     list_name = ("events", payment_id)
     after = parse_cursor(asked.cursor, *list_name)
     found = await find_events(
-        gateway.store, subject_id, after=None if after is None else after.row_id, limit=asked.limit + 1
+        gateway.store, view.payment_id, after=None if after is None else after.row_id, limit=asked.limit + 1
     )
     shown = found[: asked.limit]
     bodies = [

@@ -3,13 +3,14 @@
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from litestar import Request, Response, get
 
-from coatcheck.api.payments import OrderBody
+from coatcheck.api.gateway import Gateway
+from coatcheck.api.payments import OrderBody, order_body
 from coatcheck.api.questions import Parameters, answer, caller_of, name_in_path, parameters_of
 from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.ids import PAYMENT, order_id_of, print_id
-from coatcheck.money import format_amount
 from coatcheck.reporting import OrderReport, find_order
 from coatcheck.shops import Caller
 from coatcheck.states import Mode
@@ -33,34 +34,28 @@ async def get_payment_order(request: Request[Any, Any, Any]) -> Response[bytes]:
     gateway, caller = await caller_of(request)
     parameters_of(request, Parameters)
     name = name_in_path(request, _NAME_PLACE)
+    return answer(_body_of(await find_own_order(gateway, caller, name)))
+
+
+async def find_own_order(gateway: Gateway, caller: Caller, name: str | None) -> OrderReport:
+    """Find an order of the caller's own, by the shop's id of it. Raises CoatcheckError NOT_FOUND.
+
+    What is stored is compared with what was asked for: a hash is never trusted alone (hazard B7).
+    """
     order_id = None if name is None else order_id_of(caller.shop_id, caller.mode, name)
     report = None if order_id is None else await find_order(gateway.store, order_id)
-    if report is None or not _is_meant(report, caller, name):
+    asked = (caller.shop_id, caller.mode, name)
+    if report is None or (report.shop_id, report.mode, report.order.payment_order_id) != asked:
         named = "of that name" if name is None else name
         raise CoatcheckError(
             ErrorCode.NOT_FOUND, f"No payment order {named} in shop {caller.shop_name}, {caller.mode} mode."
         )
-    return answer(_body_of(report))
-
-
-def _is_meant(report: OrderReport, caller: Caller, name: str | None) -> bool:
-    """Compare what is stored with what was asked for: a hash is never trusted alone."""
-    asked = (caller.shop_id, caller.mode, name)
-    return (report.shop_id, report.mode, report.order.payment_order_id) == asked
+    return report
 
 
 def _body_of(report: OrderReport) -> PaymentOrderBody:
-    order = report.order
     return PaymentOrderBody(
-        payment_order_id=order.payment_order_id,
-        seller_account=order.seller_account,
-        amount=format_amount(order.amount_minor, order.currency),
-        currency=order.currency,
-        commission=format_amount(order.commission_minor, order.currency),
-        status=order.status,
-        decline_code=order.decline_code,
-        provider=order.provider,
-        provider_reference=order.provider_reference,
+        **msgspec.structs.asdict(order_body(report.order)),
         payment_id=print_id(PAYMENT, report.payment_id),
         checkout_id=report.checkout_id,
         mode=report.mode,

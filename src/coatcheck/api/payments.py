@@ -1,33 +1,28 @@
 """`/v1/payments`: a checkout in, its outcome out."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, get, post
 from msgspec import Meta
 
-from coatcheck.api.edge import (
-    JSON,
-    REPLAYED,
-    encode,
-    headers_of,
-    read_body,
-    refuse_card_numbers,
-    require_json,
-    wait_of,
-)
-from coatcheck.api.gateway import Gateway, gateway_of
+from coatcheck.api.bodies import Asked, take
+from coatcheck.api.edge import JSON, REPLAYED, encode
+from coatcheck.api.gateway import Gateway
 from coatcheck.api.questions import Parameters, answer, caller_of, parameters_of
+from coatcheck.api.status_page import status_url_of
 from coatcheck.errors import CoatcheckError, ErrorCode
+from coatcheck.failpoints import Failpoint
 from coatcheck.ids import PAYMENT, parse_id, print_id
 from coatcheck.money import format_amount
-from coatcheck.payments import Acceptance, PaymentView, Verdict
+from coatcheck.payments import Acceptance, OrderView, PaymentView, Verdict
 from coatcheck.shops import Caller
-from coatcheck.states import Mode, OrderStatus, PaymentStatus
-from coatcheck.validation import PaymentRequest, parse_idempotency_key, parse_payment_request
+from coatcheck.states import Capture, Mode, OnFailure, OrderStatus, PaymentStatus
+from coatcheck.validation import PaymentRequest, parse_payment_request
 
 _POLL_FIRST_S = 0.05
 _POLL_CAP_S = 0.5
@@ -51,12 +46,25 @@ class OrderBody(msgspec.Struct, frozen=True):
     amount: Amount
     currency: Annotated[str, Meta(examples=["EUR"])]
     commission: Amount
+    authorized: Annotated[Amount, Meta(description="What was reserved on the card, or taken at once.")]
+    captured: Annotated[Amount, Meta(description="What was taken of it.")]
+    refunded: Annotated[Amount, Meta(description="What has gone back of it.")]
     status: OrderStatus
     decline_code: Annotated[
         str | None, Meta(description="Why the charge failed: the provider's word, or risk_blocked.")
     ]
     provider: str
     provider_reference: Annotated[str | None, Meta(description="The provider's own id of the charge.")]
+    expires_at: Annotated[
+        datetime | None, Meta(description="Until when the order can be captured, while it is AUTHORIZED.")
+    ]
+
+
+class NextAction(msgspec.Struct, frozen=True):
+    """What the buyer has to do: open `redirect_url`, the provider's page, and pay there."""
+
+    type: Literal["redirect"]
+    redirect_url: str
 
 
 class PaymentBody(msgspec.Struct, frozen=True):
@@ -68,14 +76,44 @@ class PaymentBody(msgspec.Struct, frozen=True):
     status: PaymentStatus
     is_payment_done: Annotated[bool, Meta(description="Whether every order is final.")]
     buyer_reference: str | None
+    capture: Capture
+    on_failure: OnFailure
     payment_orders: list[OrderBody]
     metadata: dict[str, str] | None
-    next_action: Annotated[None, Meta(description="What the buyer has to do; nothing yet.")]
+    next_action: Annotated[NextAction | None, Meta(description="What the buyer has to do; null when nothing.")]
+    status_url: Annotated[
+        str,
+        Meta(
+            description="The buyer's page of this payment, at the gateway's own address. Whoever has it may look.",
+            examples=["/pay/pay_dpgs5zdhcp7p3nlvvnjrb7o7cq?token=9f2c1d7e4b8a4f0e9d3c5a6b7e8f9012"],
+        ),
+    ]
     created_at: datetime
 
 
-def payment_body(view: PaymentView) -> PaymentBody:
+def order_body(order: OrderView) -> OrderBody:
+    """Put an order into the API's words: amounts as decimal text."""
+    currency = order.currency
+    return OrderBody(
+        order.payment_order_id,
+        order.seller_account,
+        format_amount(order.amount_minor, currency),
+        currency,
+        format_amount(order.commission_minor, currency),
+        format_amount(max(order.authorized_minor, order.captured_minor), currency),  # what is taken was authorized
+        format_amount(order.captured_minor, currency),
+        format_amount(order.refunded_minor, currency),
+        order.status,
+        order.decline_code,
+        order.provider,
+        order.provider_reference,
+        order.expires_at if order.status is OrderStatus.AUTHORIZED else None,
+    )
+
+
+def payment_body(gateway: Gateway, view: PaymentView) -> PaymentBody:
     """Put a payment into the API's words: printed ids, amounts as decimal text."""
+    redirect_url = view.redirect_url
     return PaymentBody(
         payment_id=print_id(PAYMENT, view.payment_id),
         checkout_id=view.checkout_id,
@@ -83,22 +121,12 @@ def payment_body(view: PaymentView) -> PaymentBody:
         status=view.status,
         is_payment_done=view.is_done,
         buyer_reference=view.buyer_reference,
-        payment_orders=[
-            OrderBody(
-                order.payment_order_id,
-                order.seller_account,
-                format_amount(order.amount_minor, order.currency),
-                order.currency,
-                format_amount(order.commission_minor, order.currency),
-                order.status,
-                order.decline_code,
-                order.provider,
-                order.provider_reference,
-            )
-            for order in view.orders
-        ],
+        capture=view.capture,
+        on_failure=view.on_failure,
+        payment_orders=[order_body(order) for order in view.orders],
         metadata=view.metadata,
-        next_action=None,
+        next_action=None if redirect_url is None else NextAction("redirect", redirect_url),
+        status_url=status_url_of(gateway.page_key, view.shop_id, view.mode, view.payment_id),
         created_at=view.created_at,
     )
 
@@ -106,24 +134,16 @@ def payment_body(view: PaymentView) -> PaymentBody:
 @post("/v1/payments", status_code=201)
 async def create_payment(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Take a checkout: check it, commit it, charge every order once, answer with what became of it."""
-    gateway = gateway_of(request)
-    authorization, content_type, header_key, prefer = headers_of(
-        request.scope, b"authorization", b"content-type", b"idempotency-key", b"prefer"
-    )
-    caller = await gateway.keys.authenticate(authorization)
-    settings = gateway.settings
-    require_json(content_type)
-    refuse_card_numbers(request.scope)
-    raw = await read_body(request.receive, limit_bytes=settings.body_limit_bytes, deadline_s=settings.body_deadline_s)
-    asked = parse_payment_request(raw, body_depth=settings.body_depth, orders_limit=settings.orders_limit)
-    key = parse_idempotency_key(header_key, asked.idempotency_key)
-    acceptance = await gateway.payments.accept(caller, asked, key)
-    wait_s = wait_of(prefer)
+    asked = await take(request, parse_payment_request)
+    gateway = asked.gateway
+    acceptance = await gateway.payments.accept(asked.caller, asked.body, asked.key)
     if acceptance.verdict is Verdict.ACCEPTED:
-        view = await _run(gateway, asked, caller, acceptance, settings.response_wait_s if wait_s is None else wait_s)
+        await gateway.failpoints.reach(Failpoint.ANSWER_BEFORE_RUN)
+        view = await _run(asked, acceptance)
+        await gateway.failpoints.reach(Failpoint.ANSWER_BEFORE_REPLY)
         return _answer(gateway, view, is_replay=False)
     refuse_conflict(acceptance)
-    view = await _wait_for_first(gateway, acceptance.payment_id, wait_s)
+    view = await _wait_for_first(gateway, acceptance.payment_id, asked.wait_s)
     gateway.metrics.idempotent_replays.inc()
     return _answer(gateway, view, is_replay=True)
 
@@ -150,36 +170,45 @@ def refuse_conflict(acceptance: Acceptance) -> None:
         )
 
 
-async def _run(
-    gateway: Gateway, asked: PaymentRequest, caller: Caller, acceptance: Acceptance, wait_s: int
-) -> PaymentView:
+async def _run(asked: Asked[PaymentRequest], acceptance: Acceptance) -> PaymentView:
     """Run a new payment's operations at once and answer with what is known when they end or the wait does.
 
     The work is a task of its own: a caller that goes away leaves it running.
     """
+    gateway = asked.gateway
     if not acceptance.operations:
-        return await _read(gateway, acceptance.payment_id)
+        return await read_payment(gateway, acceptance.payment_id)
     running = gateway.executor.start(acceptance.operations)
     try:
-        async with asyncio.timeout(wait_s):
+        async with asyncio.timeout(asked.patience_s):
             outcomes = await asyncio.shield(running)
-            view = gateway.payments.view_of(caller, asked, acceptance, outcomes)
-            return view if view.is_done else await _poll(gateway, acceptance.payment_id)
+            if asked.body.is_usual:
+                view = gateway.payments.view_of(asked.caller, asked.body, acceptance, outcomes)
+                if view.is_done:
+                    return view
+            return await poll_payment(gateway, acceptance.payment_id, _is_working)
     except TimeoutError:
-        return await _read(gateway, acceptance.payment_id)
+        return await read_payment(gateway, acceptance.payment_id)
+
+
+def _is_working(view: PaymentView) -> bool:
+    """Whether the gateway still does what the checkout asked for; a later capture is another request."""
+    if view.status is PaymentStatus.EXECUTING:
+        return True
+    return view.on_failure is OnFailure.ALL_OR_NOTHING and view.is_settling
 
 
 async def _wait_for_first(gateway: Gateway, payment_id: UUID, wait_s: int | None) -> PaymentView:
     """Answer a repeated request from the first one's payment. Raises REQUEST_IN_PROGRESS while that one runs."""
-    view = await _read(gateway, payment_id)
-    if view.status is not PaymentStatus.EXECUTING:
+    view = await read_payment(gateway, payment_id)
+    if not _is_working(view):
         return view
     if wait_s is not None:
         try:
             async with asyncio.timeout(wait_s):
-                return await _poll(gateway, payment_id)
+                return await poll_payment(gateway, payment_id, _is_working)
         except TimeoutError:
-            return await _read(gateway, payment_id)
+            return await read_payment(gateway, payment_id)
     age_s = (gateway.clock.now() - view.created_at).total_seconds()
     if age_s > gateway.settings.response_wait_s:
         return view  # the first answer went out long ago; this payment waits for its provider
@@ -190,21 +219,22 @@ async def _wait_for_first(gateway: Gateway, payment_id: UUID, wait_s: int | None
     )
 
 
-async def _poll(gateway: Gateway, payment_id: UUID) -> PaymentView:
+async def poll_payment(gateway: Gateway, payment_id: UUID, is_working: Callable[[PaymentView], bool]) -> PaymentView:
     """Read until nobody here works on the payment: it is done, or its provider decides later (PENDING).
 
     Another process may finish it, so the row is the truth.
     """
     pause_s = _POLL_FIRST_S
     while True:
-        await asyncio.sleep(pause_s)
-        view = await _read(gateway, payment_id)
-        if view.status is not PaymentStatus.EXECUTING or gateway.stopping.is_set():
+        view = await read_payment(gateway, payment_id)
+        if not is_working(view) or gateway.stopping.is_set():
             return view
+        await asyncio.sleep(pause_s)
         pause_s = min(pause_s * 2, _POLL_CAP_S)
 
 
-async def _read(gateway: Gateway, payment_id: UUID) -> PaymentView:
+async def read_payment(gateway: Gateway, payment_id: UUID) -> PaymentView:
+    """Read a payment that is known to be there."""
     view = await gateway.payments.read(payment_id)
     if view is None:  # committed a moment ago: only a lost database can take it away
         raise CoatcheckError(ErrorCode.INTERNAL, "The payment's rows are gone. Check the database.")
@@ -213,12 +243,18 @@ async def _read(gateway: Gateway, payment_id: UUID) -> PaymentView:
 
 def _answer(gateway: Gateway, view: PaymentView, *, is_replay: bool) -> Response[bytes]:
     gateway.metrics.payments[view.status.value].inc()
+    is_decided = view.is_done or _is_reserved(view)
     return Response(
-        encode(payment_body(view)),
-        status_code=201 if view.is_done else 202,
+        encode(payment_body(gateway, view)),
+        status_code=201 if is_decided else 202,
         media_type=JSON,
-        headers=REPLAYED if is_replay and view.is_done else None,
+        headers=REPLAYED if is_replay and is_decided else None,
     )
+
+
+def _is_reserved(view: PaymentView) -> bool:
+    """Whether all is done that was asked for, and the shop has the next word: to capture or to cancel."""
+    return view.status is PaymentStatus.AUTHORIZED and not view.is_settling
 
 
 @get("/v1/payments/{payment_id:str}")
@@ -226,11 +262,15 @@ async def get_payment(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Show one payment as it stands now."""
     gateway, caller = await caller_of(request)
     parameters_of(request, Parameters)
-    payment_id = request.path_params["payment_id"]
-    wanted = parse_id(PAYMENT, payment_id)
-    view = None if wanted is None else await gateway.payments.read(wanted)
+    return answer(payment_body(gateway, await find_payment(gateway, caller, request.path_params["payment_id"])))
+
+
+async def find_payment(gateway: Gateway, caller: Caller, printed_id: str) -> PaymentView:
+    """Find a payment of the caller's own, by its printed id. Raises CoatcheckError NOT_FOUND (hazard B7)."""
+    payment_id = parse_id(PAYMENT, printed_id)
+    view = None if payment_id is None else await gateway.payments.read(payment_id)
     if view is None or (view.shop_id, view.mode) != (caller.shop_id, caller.mode):
         raise CoatcheckError(
-            ErrorCode.NOT_FOUND, f"No payment {payment_id} in shop {caller.shop_name}, {caller.mode} mode."
+            ErrorCode.NOT_FOUND, f"No payment {printed_id} in shop {caller.shop_name}, {caller.mode} mode."
         )
-    return answer(payment_body(view))
+    return view

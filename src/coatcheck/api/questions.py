@@ -68,6 +68,8 @@ def parameters_of(request: Request[Any, Any, Any], shape: type[_Parameters]) -> 
             read[name] = _value_of(name, text, shape)
         except ValueError:
             problems.append(Problem("/" + name, hint_of(shape, name)))
+    missing = [name for name in required_of(shape) if name not in given]
+    problems += [Problem("/" + name, "Send this parameter: it is required.") for name in missing]
     if problems:
         first = f"query parameter {problems[0].pointer[1:]}: {problems[0].detail}"
         detail = first if len(problems) == 1 else f"{len(problems)} problems, all of them listed. The first: {first}"
@@ -95,13 +97,24 @@ def _given(query: bytes) -> tuple[dict[str, str], list[Problem]]:
 def _value_of(name: str, text: str, shape: type[Parameters]) -> Any:
     # Numbers are the only parameters that msgspec would not read from text; anything else is wrong as it stands.
     value = int(text) if _NUMBER.fullmatch(text) and schema_of(shape)[name].get("type") == "integer" else text
-    read = getattr(msgspec.convert({name: value}, shape), name)
+    read = msgspec.convert(value, _types_of(shape)[name])
     if isinstance(read, datetime):
         try:
             return read.astimezone(UTC)
         except OverflowError:
             raise ValueError(text) from None
     return read
+
+
+@cache
+def _types_of(shape: type[Parameters]) -> dict[str, Any]:
+    return {field.name: field.type for field in msgspec.structs.fields(shape)}
+
+
+@cache
+def required_of(shape: type[Parameters]) -> tuple[str, ...]:
+    """Name the parameters that must be sent."""
+    return tuple([field.name for field in msgspec.structs.fields(shape) if field.required])
 
 
 @cache

@@ -29,7 +29,7 @@ from coatcheck.risk import Assessor
 from coatcheck.shops import Caller
 from coatcheck.states import OrderStatus
 from coatcheck.store import Batcher, Store
-from coatcheck.validation import PaymentRequest
+from coatcheck.validation import OrderRequest, PaymentRequest
 
 
 class Verdict(StrEnum):
@@ -158,7 +158,8 @@ class Payments:
                         _status_of(outcome),
                         None if outcome is None else outcome.decline_code,
                         None if outcome is None else outcome.provider_reference,
-                        captured_minor=order.amount_minor if _status_of(outcome) is OrderStatus.SUCCESS else 0,
+                        authorized_minor=_moved(order, outcome),
+                        captured_minor=_moved(order, outcome),
                     )
                     for order, outcome in zip(request.orders, outcomes, strict=True)
                 ]
@@ -212,6 +213,10 @@ def _status_of(outcome: Outcome | None) -> OrderStatus:
     if outcome is None:
         return OrderStatus.EXECUTING
     return OrderStatus.SUCCESS if outcome.kind is OutcomeKind.APPROVED else OrderStatus.FAILED
+
+
+def _moved(order: OrderRequest, outcome: Outcome | None) -> int:
+    return order.amount_minor if _status_of(outcome) is OrderStatus.SUCCESS else 0
 
 
 def _columns_of(rows: Sequence[tuple[Any, ...]], width: int = 0) -> list[list[Any]]:

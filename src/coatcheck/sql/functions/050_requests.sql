@@ -46,10 +46,15 @@ DECLARE
                                     FROM unnest(order_ids) WITH ORDINALITY AS g (n, place) ORDER BY place);
     outcomes text[];
     targets text[];
+    all_ids CONSTANT uuid[] := order_ids || (SELECT p.order_ids FROM payment AS p WHERE p.payment_id = wanted_payment);
+    taken_ids uuid[];  -- what this ticket took before; the same request names the same orders
 BEGIN
-    PERFORM 1 FROM payment_order AS o WHERE o.order_id = ANY (order_ids) ORDER BY o.order_id FOR UPDATE;
+    PERFORM 1 FROM payment_order AS o WHERE o.order_id = ANY (all_ids) ORDER BY o.order_id FOR UPDATE;
+    taken_ids := ARRAY(SELECT c.order_id FROM operation AS c
+                        WHERE c.operation_id IN (SELECT operation_id_of(n, 'capture', ticket) FROM unnest(all_ids) AS n));
     SELECT array_agg(CASE
                WHEN (o.payment_id = wanted_payment) IS NOT TRUE THEN 'unknown'
+               WHEN taken_ids <> '{}' AND NOT (taken_ids @> order_ids AND order_ids @> taken_ids) THEN 'key_reused'
                WHEN c.operation_id IS NOT NULL
                THEN CASE WHEN c.is_final = final AND c.amount_minor = coalesce(g.amount_minor, c.amount_minor)
                          THEN 'exists' ELSE 'key_reused' END

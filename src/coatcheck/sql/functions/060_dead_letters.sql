@@ -1,17 +1,18 @@
 -- What people may do with operations that wait for them. None of these decides what is asked of a PSP: the executor's
 -- gate does, whoever made the operation due. A dead letter is an operation that is UNRESOLVED.
 
--- Make dead letters due again, a pace apart, so that a bulk replay does not fall on the PSP at once. Returns those that
--- were waiting; what is already due, held or decided is left alone. Locks: the leases.
-CREATE OR REPLACE FUNCTION retry_dead_letters(at timestamptz, wanted uuid[], pace interval, who text)
-RETURNS TABLE (operation_id uuid)
+-- Make dead letters due again, each at its own time. Returns those that were waiting, at the attempt the caller knows of;
+-- what has been asked about since, is due, held or decided is left alone. Locks: the leases.
+CREATE OR REPLACE FUNCTION retry_dead_letters(
+    at timestamptz, wanted uuid[], attempts integer[], dues timestamptz[], who text
+) RETURNS TABLE (operation_id uuid)
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
 AS $$
     WITH due AS (
-        UPDATE lease AS l SET due_at = retry_dead_letters.at + (w.n - 1) * pace
-          FROM unnest(wanted) WITH ORDINALITY AS w (operation_id, n)
-         WHERE l.operation_id = w.operation_id AND l.holder IS NULL AND l.due_at IS NULL
+        UPDATE lease AS l SET due_at = w.due
+          FROM unnest(wanted, attempts, dues) AS w (operation_id, attempt, due)
+         WHERE l.operation_id = w.operation_id AND l.attempt = w.attempt AND l.holder IS NULL AND l.due_at IS NULL
      RETURNING l.operation_id, l.due_at
     ), told AS (
         INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
@@ -113,7 +114,7 @@ BEGIN
                               'word', known.word, 'provider_reference', known.provider_reference,
                               'reason', known.reason, 'proposed_by', known.proposed_by, 'by', who));
     RETURN QUERY SELECT 'confirmed', t.attempt
-                   FROM take_leases(confirm_resolution.at, new_holder, lease_until, ARRAY[wanted]) AS t;
+                   FROM take_leases(confirm_resolution.at, new_holder, lease_until, ARRAY[wanted], true) AS t;
 END;
 $$;
 

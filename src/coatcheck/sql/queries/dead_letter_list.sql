@@ -1,5 +1,5 @@
 -- Operations that wait for a person, oldest first, after the place ($3, $4), at most $5. $1 shop and $2 mode: NULL is all.
--- $6 provider and $7 a part of the cause: NULL is any. $8: made before. $9: leave out what is being asked about already.
+-- $6 provider and $7 a part of the cause: NULL is any. $8: made no later. $9: leave out what is being asked about already.
 -- $10: only this operation; NULL is any.
 SELECT 'operation' AS kind, o.operation_id, o.created_at, p.payment_order_id,
        l.holder IS NOT NULL OR l.due_at IS NOT NULL AS is_retrying,
@@ -13,7 +13,7 @@ SELECT 'operation' AS kind, o.operation_id, o.created_at, p.payment_order_id,
    AND ($1::uuid IS NULL OR o.shop_id = $1) AND ($2::text IS NULL OR o.mode = $2)
    AND (o.created_at, o.operation_id) > ($3::timestamptz, $4::uuid)
    AND ($6::text IS NULL OR o.provider = $6) AND ($7::text IS NULL OR strpos(lower(o.cause), lower($7)) > 0)
-   AND o.created_at < $8::timestamptz
+   AND o.created_at <= $8::timestamptz
    AND NOT ($9::boolean AND (l.holder IS NOT NULL OR l.due_at IS NOT NULL))
    AND ($10::uuid IS NULL OR o.operation_id = $10)
  ORDER BY o.created_at, o.operation_id

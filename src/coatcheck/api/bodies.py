@@ -1,0 +1,65 @@
+"""What every POST passes: who asks, the body within its limits and read strictly, and the request's key."""
+
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+from litestar import Request
+
+from coatcheck.api.edge import headers_of, read_body, refuse_card_numbers, require_json, wait_of
+from coatcheck.api.gateway import Gateway, gateway_of
+from coatcheck.shops import Caller
+from coatcheck.validation import parse_idempotency_key
+
+
+class Keyed(Protocol):
+    """A body that may hold its request's key."""
+
+    @property
+    def idempotency_key(self) -> str | None:
+        """The key, unless the header has it."""
+        ...
+
+
+_Body = TypeVar("_Body", bound=Keyed)
+_Read_co = TypeVar("_Read_co", bound=Keyed, covariant=True)
+
+
+class Parse(Protocol[_Read_co]):
+    """Reads one kind of body; see validation.py."""
+
+    def __call__(self, raw: bytes, *, body_depth: int, orders_limit: int) -> _Read_co:
+        """Raise CoatcheckError with everything that is wrong."""
+        ...
+
+
+class Asked(NamedTuple, Generic[_Body]):
+    """A request that may be worked on: who sent it, what it says, its key; `wait_s` None without a preference."""
+
+    gateway: Gateway
+    caller: Caller
+    body: _Body
+    key: str
+    wait_s: int | None
+
+    @property
+    def patience_s(self) -> int:
+        """How long to wait for an outcome before answering with what is known."""
+        return self.gateway.settings.response_wait_s if self.wait_s is None else self.wait_s
+
+
+async def take(request: Request[Any, Any, Any], parse: Parse[_Body]) -> Asked[_Body]:
+    """Take a request in, in the order in which it may be refused.
+
+    Raises CoatcheckError: UNAUTHENTICATED, UNSUPPORTED_MEDIA_TYPE, CARD_NUMBER_REFUSED, BODY_TOO_LARGE, BODY_TOO_SLOW,
+    MALFORMED_BODY, INVALID_REQUEST, and of the key IDEMPOTENCY_KEY_MISSING, _MISMATCH, _INVALID.
+    """
+    gateway = gateway_of(request)
+    authorization, content_type, header_key, prefer = headers_of(
+        request.scope, b"authorization", b"content-type", b"idempotency-key", b"prefer"
+    )
+    caller = await gateway.keys.authenticate(authorization)
+    settings = gateway.settings
+    require_json(content_type)
+    refuse_card_numbers(request.scope)
+    raw = await read_body(request.receive, limit_bytes=settings.body_limit_bytes, deadline_s=settings.body_deadline_s)
+    body = parse(raw, body_depth=settings.body_depth, orders_limit=settings.orders_limit)
+    return Asked(gateway, caller, body, parse_idempotency_key(header_key, body.idempotency_key), wait_of(prefer))
