@@ -220,7 +220,7 @@ class Executor:
         try:
             is_booked = await self._payments.apply(operation, self._with_life(operation, outcome))
         except asyncpg.CheckViolationError as error:
-            log.exception("decision_refused", operation=operation.intent.reference)
+            log.warning("decision_refused", operation=operation.intent.reference, error=str(error))
             unbooked = Outcome(kind=OutcomeKind.UNKNOWN, cause=f"the decision could not be booked: {error}"[:300])
             await self._postpone(operation, unbooked, was_sent=was_sent)
             return False

@@ -95,7 +95,10 @@ def hear(standing: Standing, outcome: Outcome, at: datetime) -> Hearing:
     if mismatch_of(operation.intent, outcome) is not None:
         return Hearing.REFUSE
     if operation.status in (OperationStatus.APPROVED, OperationStatus.DECLINED):
-        return Hearing.ASK if _contradicts(operation, outcome) else Hearing.NOTHING
+        if not _contradicts(operation, outcome):
+            return Hearing.NOTHING
+        # Very likely the event tells of the very capture or void that is under way: its own answer comes first.
+        return Hearing.PARK if standing.is_acting else Hearing.ASK
     if not outcome.kind.is_definite:
         return Hearing.NOTHING
     is_held = standing.holder is not None and standing.due_at is not None and standing.due_at > at

@@ -12,6 +12,7 @@ import msgspec
 
 from coatcheck.clock import Clock
 from coatcheck.events import EventKind
+from coatcheck.failpoints import CALM, Failpoint, Failpoints
 from coatcheck.ids import operation_id_of, time_ordered_ids
 from coatcheck.metrics import Metrics
 from coatcheck.providers.outcome import Outcome
@@ -63,13 +64,17 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """An operation as it stands in the database, whoever works on it. `due_at` None and no holder: a person's turn."""
+    """An operation as it stands in the database, whoever works on it. `due_at` None and no holder: a person's turn.
+
+    `is_acting`: a capture or void of its order is under way.
+    """
 
     operation: Operation
     created_at: datetime
     has_lease: bool
     holder: UUID | None
     due_at: datetime | None
+    is_acting: bool = False
 
 
 class Postponement(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,8 +102,18 @@ def first_kind_of(capture: str, on_failure: str) -> OperationKind:
 class Operations:
     """The leases: register, postpone, claim, give back."""
 
-    def __init__(self, store: Store, clock: Clock, *, holder: UUID, lease: timedelta, batch_size: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        holder: UUID,
+        lease: timedelta,
+        batch_size: int,
+        failpoints: Failpoints = CALM,
+    ) -> None:
         self._store = store
+        self._failpoints = failpoints
         self._clock = clock
         self.holder = holder
         self.lease = lease
@@ -175,6 +190,7 @@ class Operations:
     async def _claimed(self, claims: Sequence[asyncpg.Record]) -> list[Operation]:
         if not claims:
             return []
+        await self._failpoints.reach(Failpoint.CLAIM_BEFORE_READ)
         attempts = {row["operation_id"]: row["attempt"] for row in claims}
         standing = await self.stand(attempts)
         # Read after the claim: the attempt is the claim's own, whatever has happened since.
@@ -290,6 +306,7 @@ def _standing_of(row: asyncpg.Record) -> Standing:
         has_lease=row["lease_attempt"] is not None,
         holder=row["holder"],
         due_at=row["due_at"],
+        is_acting=row["is_acting"],
     )
 
 

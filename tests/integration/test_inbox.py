@@ -353,3 +353,20 @@ async def test_A14_a_claim_before_its_time_does_not_count_as_having_waited(store
     assert len(await world.gateway.operations.claim_named([operation_id])) == 1  # ... and this process dies of it
     await world.recover(timedelta(seconds=31))  # the lease is over, the lag is not
     assert world.provider.asked == ["charge", "look_up", "look_up"]
+
+
+async def test_D4_an_event_about_the_void_under_way_waits_for_the_void_s_own_answer(store: Store) -> None:
+    world = World(store)
+    psp = Psp(world)
+    view = await world.pay(checkout("c1", "o1", capture=Capture.MANUAL))
+    world.provider.acts[OperationKind.VOID] = [unknown]
+    await world.cancel(view)
+    await psp.tell("charge.voided", charge("o1", "voided", kind=OperationKind.AUTHORIZE))
+    assert await psp.outcomes() == [None]
+    await world.recover()
+    world.clock.advance(timedelta(minutes=1))
+    await psp.handle()
+    assert await psp.outcomes() == [EventOutcome.NO_EFFECT]
+    assert (await world.read(view.payment_id)).status == "CANCELLED"
+    assert await world.count("event", "kind = 'operation.reopened'") == 0
+    assert await world.violations() == {}

@@ -96,7 +96,6 @@ def _of_authorization(operation: Operation, outcome: Outcome) -> Effect:
         event=EventKind.ORDER_AUTHORIZED,
         order_status=OrderStatus.AUTHORIZED,
         authorized_minor=gross,
-        is_late=is_late,
         legs=_hold_legs(operation, gross - commission, commission, Phase.HELD),
     )
 
