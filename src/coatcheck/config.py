@@ -325,15 +325,15 @@ class Settings:
     ] = 86_400
     shutdown_grace_s: Annotated[int, Whole(0, 3600), "How long SIGTERM waits for what is in flight."] = 25
 
-    watch_interval_s: Annotated[int, Whole(1, 86_400), "How often this process looks for what somebody should see."] = 30
+    watch_interval_s: Annotated[int, Whole(1, 86_400), "How often this process looks for what somebody should see."] = (
+        30
+    )
     invariants_interval_s: Annotated[
         int,
         Whole(1, _MANY),
         "How often one of the processes runs every invariant; they read whole tables.",
     ] = 3_600
-    watch_stuck_s: Annotated[
-        int, Whole(1, _MANY), "An order that is EXECUTING for longer than this is an alert."
-    ] = 900
+    watch_stuck_s: Annotated[int, Whole(1, _MANY), "An order that is EXECUTING for longer than this is an alert."] = 900
     watch_overdue_s: Annotated[
         int, Whole(1, _MANY), "Work that is due for longer than this, and nobody takes it, is an alert."
     ] = 300

@@ -4,7 +4,7 @@ In production nothing happens there. A test gives the gateway failpoints of its 
 docs/failpoints.md has the list.
 """
 
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Generator
 from enum import StrEnum
 from typing import Final, final
 
@@ -133,8 +133,8 @@ class _Nothing:
 
     __slots__ = ()
 
-    def __await__(self) -> Iterator[None]:
-        return iter(())
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
 
 
 class Failpoints:

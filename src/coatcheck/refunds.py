@@ -14,6 +14,7 @@ import asyncpg
 import msgspec
 
 from coatcheck.clock import Clock
+from coatcheck.failpoints import CALM, Failpoint, Failpoints
 from coatcheck.ids import operation_id_of, refund_id_of, time_ordered_ids
 from coatcheck.operations import Operation, Operations
 from coatcheck.shops import Caller
@@ -80,8 +81,17 @@ class RefundAnswer(msgspec.Struct, frozen=True):
 class Refunds:
     """Reserves refunds and reads them. `returns_commission`: the platform gives its share of the commission back."""
 
-    def __init__(self, store: Store, clock: Clock, operations: Operations, *, returns_commission: bool) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        operations: Operations,
+        *,
+        returns_commission: bool,
+        failpoints: Failpoints = CALM,
+    ) -> None:
         self._store = store
+        self._failpoints = failpoints
         self._clock = clock
         self._operations = operations
         self._returns_commission = returns_commission
@@ -98,11 +108,13 @@ class Refunds:
 
         Each has a key of its order's, so it is made once whoever does it; recovery runs it. Returns how many.
         """
+        await self._failpoints.reach(Failpoint.LATE_BEFORE_READ)
         rows = await self._store.pool.fetch(self._store.queries["refund_late"], most)
         for row in rows:
             key = f"late-success {row['order_id']}"
             refund_id = refund_id_of(row["shop_id"], row["mode"], key)
             asked = RefundRequest(order_id=row["order_id"], reason="the charge succeeded after it had been given up")
+            await self._failpoints.reach(Failpoint.LATE_BEFORE_REQUEST)
             await self._request(refund_id, asked, key, is_ours=False)
         return len(rows)
 
@@ -110,6 +122,7 @@ class Refunds:
         """`is_ours`: this process runs the operation at once; else it is due for whoever comes first."""
         at = self._clock.now()
         operation_id = operation_id_of(asked.order_id, OperationKind.REFUND, refund_id.hex)
+        await self._failpoints.reach(Failpoint.REFUND_BEFORE_COMMIT)
         verdict = RefundVerdict(
             await self._store.pool.fetchval(
                 "SELECT request_refund($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
@@ -127,6 +140,7 @@ class Refunds:
                 time_ordered_ids(at, 1)[0],
             )
         )
+        await self._failpoints.reach(Failpoint.REFUND_AFTER_COMMIT)
         is_to_run = is_ours and verdict is RefundVerdict.REQUESTED
         operations = await self._operations.held([operation_id]) if is_to_run else []
         return RefundAnswer(verdict, refund_id, operations)

@@ -9,6 +9,7 @@ from datetime import timedelta
 import structlog
 
 from coatcheck.executor import Executor
+from coatcheck.failpoints import CALM, Failpoint, Failpoints
 from coatcheck.operations import Operations
 from coatcheck.refunds import Refunds
 
@@ -21,7 +22,10 @@ log = structlog.get_logger("coatcheck.upkeep")
 class Upkeep:
     """Does what is due, once or until stopped."""
 
-    def __init__(self, operations: Operations, executor: Executor, refunds: Refunds) -> None:
+    def __init__(
+        self, operations: Operations, executor: Executor, refunds: Refunds, *, failpoints: Failpoints = CALM
+    ) -> None:
+        self._failpoints = failpoints
         self._operations = operations
         self._executor = executor
         self._refunds = refunds
@@ -31,9 +35,13 @@ class Upkeep:
 
         An authorization ends by the PSP's word, never by ours (hazard D5): it is asked about, and asked again.
         """
+        await self._failpoints.reach(Failpoint.UPKEEP_BEFORE_CLAIM)
         due = await self._operations.claim_authorizations(_ASK_AGAIN_IN, _MOST)
         if due:
-            self._executor.start(await self._operations.reopen(due, "the authorization should have expired by now"))
+            await self._failpoints.reach(Failpoint.UPKEEP_BEFORE_REOPEN)
+            reopened = await self._operations.reopen(due, "the authorization should have expired by now")
+            await self._failpoints.reach(Failpoint.UPKEEP_BEFORE_START)
+            self._executor.start(reopened)
         return len(due) + await self._refunds.refund_late(_MOST)
 
     async def tend(self, interval: timedelta, stopping: asyncio.Event) -> None:

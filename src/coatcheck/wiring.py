@@ -21,6 +21,7 @@ from coatcheck.breaker import Breaker
 from coatcheck.clock import Clock, SystemClock
 from coatcheck.config import Settings, SettingsError, digest_secret_of
 from coatcheck.executor import Executor, RetryPolicy
+from coatcheck.failpoints import CALM, Failpoints
 from coatcheck.inbox import Inbox
 from coatcheck.metrics import Metrics
 from coatcheck.operations import Operations
@@ -38,6 +39,7 @@ from coatcheck.states import Mode
 from coatcheck.store import Store
 from coatcheck.store import open_store as open_database
 from coatcheck.upkeep import Upkeep
+from coatcheck.watcher import Watcher, WatchLimits
 
 log = structlog.get_logger("coatcheck")
 
@@ -104,6 +106,7 @@ def make_gateway(
     *,
     clock: Clock | None = None,
     dice: random.Random | None = None,
+    failpoints: Failpoints = CALM,
 ) -> Gateway:
     """Put a gateway together on an open store; new payments go to the provider the settings name.
 
@@ -131,8 +134,11 @@ def make_gateway(
         batch_size=settings.batch_size,
         metrics=metrics,
         refunds_late=settings.late_success == "refund",
+        failpoints=failpoints,
     )
-    operations = Operations(store, clock, holder=holder, lease=lease, batch_size=settings.batch_size)
+    operations = Operations(
+        store, clock, holder=holder, lease=lease, batch_size=settings.batch_size, failpoints=failpoints
+    )
     executor = Executor(
         clock=clock,
         payments=payments,
@@ -146,8 +152,15 @@ def make_gateway(
         metrics=metrics,
         breakers={name: _make_breaker(settings, clock) for name in providers},
         dice=dice,
+        failpoints=failpoints,
     )
-    refunds = Refunds(store, clock, operations, returns_commission=settings.refund_commission == "return")
+    refunds = Refunds(
+        store,
+        clock,
+        operations,
+        returns_commission=settings.refund_commission == "return",
+        failpoints=failpoints,
+    )
     readers = make_webhook_readers(settings)
     inbox = Inbox(
         store,
@@ -157,6 +170,7 @@ def make_gateway(
         executor=executor,
         metrics=metrics,
         batch_size=settings.batch_size,
+        failpoints=failpoints,
     )
     return Gateway(
         settings=settings,
@@ -164,24 +178,60 @@ def make_gateway(
         store=store,
         keys=KeyRing(store, clock),
         payments=payments,
-        acts=Acts(store, clock, operations),
+        acts=Acts(store, clock, operations, failpoints=failpoints),
         refunds=refunds,
         operations=operations,
         executor=executor,
         inbox=inbox,
-        upkeep=Upkeep(operations, executor, refunds),
+        upkeep=Upkeep(operations, executor, refunds, failpoints=failpoints),
         webhooks=readers,
         metrics=metrics,
         stopping=asyncio.Event(),
+        failpoints=failpoints,
+        providers=providers,
+    )
+
+
+def make_watcher(gateway: Gateway) -> Watcher:
+    """Construct what looks for trouble in a gateway's database."""
+    settings = gateway.settings
+    return Watcher(
+        gateway.store,
+        gateway.clock,
+        capabilities={name: provider.capabilities for name, provider in gateway.providers.items()},
+        metrics=gateway.metrics,
+        limits=WatchLimits(
+            stuck=timedelta(seconds=settings.watch_stuck_s),
+            overdue=timedelta(seconds=settings.watch_overdue_s),
+            expiring=timedelta(seconds=settings.watch_expiring_s),
+            transaction=timedelta(seconds=settings.watch_transaction_s),
+            invariants=timedelta(seconds=settings.invariants_interval_s),
+        ),
     )
 
 
 @asynccontextmanager
-async def open_gateway(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Gateway]:
+async def open_desk(settings: Settings) -> AsyncIterator[Gateway]:
+    """Open a gateway for one thing that a person asks of it: it takes over no work of its own accord."""
+    async with open_store(settings) as store:
+        providers = make_providers(settings)
+        gateway = make_gateway(settings, store, providers)
+        try:
+            yield gateway
+        finally:
+            await gateway.executor.stop(timedelta(seconds=settings.shutdown_grace_s))
+            for provider in providers.values():
+                await provider.close()
+
+
+@asynccontextmanager
+async def open_gateway(
+    settings: Settings, *, clock: Clock | None = None, failpoints: Failpoints = CALM
+) -> AsyncIterator[Gateway]:
     """Open everything a gateway needs and start its work in the background; on the way out finish what is in flight."""
     async with open_store(settings) as store:
         providers = make_providers(settings)
-        async with at_work(make_gateway(settings, store, providers, clock=clock)) as gateway:
+        async with at_work(make_gateway(settings, store, providers, clock=clock, failpoints=failpoints)) as gateway:
             yield gateway
         for provider in providers.values():
             await provider.close()
@@ -189,7 +239,7 @@ async def open_gateway(settings: Settings, *, clock: Clock | None = None) -> Asy
 
 @asynccontextmanager
 async def at_work(gateway: Gateway) -> AsyncIterator[Gateway]:
-    """Let a gateway do what nobody asks for: recovery, webhooks, upkeep. Afterwards it stops as SIGTERM stops it."""
+    """Let a gateway do what nobody asks for: recovery, webhooks, upkeep, watch. It ends as SIGTERM would end it."""
     settings = gateway.settings
     recovery = timedelta(milliseconds=settings.recovery_interval_ms)
     upkeep = timedelta(milliseconds=settings.upkeep_interval_ms)
@@ -197,6 +247,9 @@ async def at_work(gateway: Gateway) -> AsyncIterator[Gateway]:
         asyncio.create_task(gateway.executor.recover(recovery)),
         asyncio.create_task(gateway.inbox.work(recovery, gateway.stopping)),
         asyncio.create_task(gateway.upkeep.tend(upkeep, gateway.stopping)),
+        asyncio.create_task(
+            make_watcher(gateway).watch(timedelta(seconds=settings.watch_interval_s), gateway.stopping)
+        ),
     ]
     try:
         yield gateway
@@ -214,17 +267,17 @@ class _Server(uvicorn.Server):
         yield
 
 
-def serve(settings: Settings, *, clock: Clock | None = None) -> int:
+def serve(settings: Settings, *, clock: Clock | None = None, failpoints: Failpoints = CALM) -> int:
     """Run the gateway until SIGTERM or SIGINT. Returns the exit status."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, clock))
+        runner.run(_serve(settings, clock, failpoints))
     log.info("stopped")
     return 0
 
 
-async def _serve(settings: Settings, clock: Clock | None) -> None:
+async def _serve(settings: Settings, clock: Clock | None, failpoints: Failpoints) -> None:
     listening = _listen(settings.host, settings.port)
-    async with open_gateway(settings, clock=clock) as gateway:
+    async with open_gateway(settings, clock=clock, failpoints=failpoints) as gateway:
         config = uvicorn.Config(
             create_app(gateway),
             http="httptools",

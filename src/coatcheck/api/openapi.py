@@ -372,7 +372,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body=ResolveDeadLetter,
         example={"word": "charged", "provider_reference": "ch_3PqX", "reason": "seen in the provider's dashboard"},
         answers=(Answer(status=201, body=ProposalBody, meaning="The proposal; nothing is booked yet."),),
-        problems=(*_BODY, ErrorCode.NOT_FOUND),
+        problems=(*_BODY, ErrorCode.NOT_FOUND, ErrorCode.RESOLUTION_NOT_POSSIBLE),
     ),
     Operation(
         tag="Dead letters",
@@ -382,7 +382,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body=ConfirmResolution,
         example={"proposal_id": "prop_dpgs5zdhcp7p3nlvvnjrb7o7cq"},
         answers=(Answer(status=200, body=ResolutionBody, meaning="It is booked."),),
-        problems=(*_BODY, ErrorCode.NOT_FOUND, ErrorCode.OPERATION_IN_PROGRESS),
+        problems=(*_BODY, ErrorCode.NOT_FOUND, ErrorCode.OPERATION_IN_PROGRESS, ErrorCode.RESOLUTION_NOT_POSSIBLE),
     ),
     Operation(
         tag="Dead letters",

@@ -154,6 +154,8 @@ def _event_body(item: Booking, effect: Effect, transfers: Sequence[Transfer]) ->
         "decline_code": outcome.decline_code,
         "transfers": [_transfer_body(transfer) for transfer in transfers],
     }
+    if outcome.evidence:
+        body["evidence"] = outcome.evidence
     if operation.intent.kind is not OperationKind.CHARGE:
         body["kind"] = operation.intent.kind
         body["changes"] = {

@@ -8,4 +8,4 @@ SELECT o.order_id, o.status AS order_status, c.kind, c.status AS operation_statu
            WHEN c.status = 'APPROVED' THEN o.status NOT IN ('AUTHORIZED', 'SUCCESS', 'CANCELLED') OR o.authorized_minor = 0
            WHEN c.status = 'DECLINED' THEN o.status NOT IN ('FAILED', 'CANCELLED') AND o.authorized_minor = 0
            WHEN c.status = 'PENDING' THEN o.status = 'EXECUTING'
-           ELSE o.status NOT IN ('EXECUTING', 'PENDING') END;
+           ELSE o.status NOT IN ('EXECUTING', 'PENDING') AND o.authorized_minor = 0 END;

@@ -1,0 +1,396 @@
+"""The whole story of a payment in plain sentences: what happened when, where it stands and why, what comes next.
+
+Told from the audit events, which hold all of it; only where it stands is read from the rows.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+from uuid import UUID
+
+import msgspec
+
+from coatcheck.errors import CoatcheckError, ErrorCode
+from coatcheck.events import EventKind
+from coatcheck.executor import Step
+from coatcheck.ids import (
+    OPERATION,
+    ORDER,
+    PAYMENT,
+    REFUND,
+    operation_id_of,
+    order_id_of,
+    parse_id,
+    print_id,
+)
+from coatcheck.money import format_amount
+from coatcheck.operations import Operation, Operations, Standing
+from coatcheck.payments import OrderView, PaymentView
+from coatcheck.payments.views import read_payments
+from coatcheck.shops import shop_id_of
+from coatcheck.states import Mode, OperationKind, OperationStatus, OrderStatus
+from coatcheck.store import Store
+
+_PAGE = 1_000
+_AFTER_ALL = 10**9  # what has no attempt of its own
+_BEGINNINGS = frozenset({EventKind.OPERATION_CLAIMED, EventKind.OPERATION_REOPENED, EventKind.OPERATION_REGISTERED})
+_JOINT_TICKET = "all-or-nothing"  # of what the gateway itself asks for an all-or-nothing checkout
+_JOINT_KINDS = (OperationKind.CAPTURE, OperationKind.VOID, OperationKind.REFUND)
+
+
+class Advice(Protocol):
+    """What a person may do about an undecided operation; dead letters know."""
+
+    @property
+    def text(self) -> str:
+        """It in a sentence."""
+        ...
+
+    @property
+    def step(self) -> Step | None:
+        """What the gate would ask the provider for now."""
+        ...
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """One thing that happened, in a sentence."""
+
+    at: datetime
+    text: str
+
+
+class Story(msgspec.Struct, frozen=True):
+    """A payment's story: what it is, what happened in order, and where it stands."""
+
+    title: str
+    moments: list[Moment]
+    standing: list[str]
+
+
+class _Event(NamedTuple):
+    event_id: UUID
+    kind: str
+    at: datetime
+    body: dict[str, Any]
+
+
+class _Case(NamedTuple):
+    """All that the sentences are made of. `only`: the order that is asked about, None for all."""
+
+    view: PaymentView
+    events: Sequence[_Event]
+    operations: Mapping[UUID, Standing]
+    orders: Mapping[UUID, OrderView]
+    only: UUID | None
+
+
+async def explain(
+    store: Store,
+    operations: Operations,
+    named: str,
+    *,
+    shop: str | None,
+    mode: Mode,
+    advise: Callable[[Operation], Advice],
+    at: datetime,
+) -> Story:
+    """Tell the story of a payment (`pay_...`), of the order of an operation or refund, or of a shop's payment order.
+
+    `shop` with `mode`: `named` is that shop's own payment_order_id. Raises CoatcheckError NOT_FOUND. Only reads.
+    """
+    payment_id, only = await _find(store, operations, named, shop, mode)
+    (view,) = await read_payments(store, [payment_id])
+    if view is None:
+        raise _nothing(named)
+    events = await _read_events(store, payment_id)
+    orders = {order_id_of(view.shop_id, view.mode, order.payment_order_id): order for order in view.orders}
+    known = await operations.stand(_operation_ids(events, orders))
+    case = _Case(view, events, known, orders, only)
+    return Story(
+        _title(case),
+        [_moment(case, event) for event in events if _is_about(case, event)],
+        [
+            *_orders_stand(case),
+            *_operations_stand(case, advise, at),
+        ],
+    )
+
+
+async def _find(
+    store: Store, operations: Operations, named: str, shop: str | None, mode: Mode
+) -> tuple[UUID, UUID | None]:
+    """Find the payment that is meant, and the one order of it."""
+    if shop is not None:
+        return await _order_named(store, named, order_id_of(shop_id_of(shop), mode, named))
+    if (payment_id := parse_id(PAYMENT, named)) is not None:
+        return payment_id, None
+    if (operation_id := parse_id(OPERATION, named)) is not None:
+        for standing in (await operations.stand([operation_id])).values():
+            return standing.operation.payment_id, standing.operation.order_id
+    elif (refund_id := parse_id(REFUND, named)) is not None:
+        row = await store.pool.fetchrow(store.queries["refund_read"], refund_id)
+        if row is not None:
+            return row["payment_id"], order_id_of(row["shop_id"], row["mode"], row["payment_order_id"])
+    elif (order_id := parse_id(ORDER, named)) is not None:
+        return await _order_named(store, named, order_id)
+    raise _nothing(named)
+
+
+async def _order_named(store: Store, named: str, order_id: UUID) -> tuple[UUID, UUID]:
+    row = await store.pool.fetchrow(store.queries["order_read"], order_id)
+    if row is None:
+        raise _nothing(named)
+    return row["payment_id"], order_id
+
+
+def _nothing(named: str) -> CoatcheckError:
+    return CoatcheckError(
+        ErrorCode.NOT_FOUND,
+        f"Nothing here is called {named}. Give a pay_, op_, rf_ or po_ id, or a payment_order_id with --shop NAME (and "
+        "--live for real money).",
+    )
+
+
+async def _read_events(store: Store, payment_id: UUID) -> list[_Event]:
+    found: list[_Event] = []
+    after = UUID(int=0)
+    while True:
+        rows = await store.pool.fetch(store.queries["event_list"], payment_id, after, _PAGE)
+        found += [_Event(row["event_id"], row["kind"], row["at"], msgspec.json.decode(row["body"])) for row in rows]
+        if len(rows) < _PAGE:
+            return sorted(found, key=_place_of)
+        after = rows[-1]["event_id"]
+
+
+def _place_of(event: _Event) -> tuple[datetime, int, int, UUID]:
+    """Order events; within a millisecond ids have no order, so what an attempt brought stands behind its beginning."""
+    is_request = event.kind == EventKind.PAYMENT_ACCEPTED or event.kind.endswith(".requested")
+    attempt = 0 if is_request else event.body.get("attempt") or _AFTER_ALL
+    return event.at, attempt, event.kind not in _BEGINNINGS, event.event_id
+
+
+def _operation_ids(events: Iterable[_Event], orders: Iterable[UUID]) -> set[UUID]:
+    """Name every operation there can be: the events name them, or the ticket under which they were asked for."""
+    order_ids = list(orders)
+    found: set[UUID] = {operation_id_of(order_id, kind) for order_id in order_ids for kind in ("charge", "authorize")}
+    for event in events:
+        body = event.body
+        if (named := body.get("operation_id")) is not None:
+            found.add(UUID(named))
+        if event.kind == EventKind.CAPTURE_REQUESTED:
+            found |= {operation_id_of(order_id, OperationKind.CAPTURE, body["key"]) for order_id in order_ids}
+        elif event.kind == EventKind.CANCEL_REQUESTED:
+            found |= {operation_id_of(order_id, OperationKind.VOID, body["key"]) for order_id in order_ids}
+        elif event.kind == EventKind.CHECKOUT_DECIDED:
+            found |= {operation_id_of(each, kind, _JOINT_TICKET) for each in order_ids for kind in _JOINT_KINDS}
+    return found
+
+
+def _is_about(case: _Case, event: _Event) -> bool:
+    order_id = event.body.get("order_id")
+    return case.only is None or order_id is None or UUID(order_id) == case.only
+
+
+def _title(case: _Case) -> str:
+    view = case.view
+    return (
+        f"Payment {print_id(PAYMENT, view.payment_id)}, checkout {view.checkout_id}, {view.mode} mode: "
+        f"{view.status.value}"
+    )
+
+
+def _moment(case: _Case, event: _Event) -> Moment:
+    if event.kind == EventKind.PAYMENT_ACCEPTED:
+        return Moment(event.at, _accepted(event.body))
+    if event.kind == EventKind.CAPTURE_REQUESTED:
+        return Moment(event.at, _capture_requested(case, event.body))
+    fields = _fields(case, event.body)
+    sentence = SENTENCES.get(event.kind)
+    # A kind of a newer release: better its bare name than no story.
+    return Moment(event.at, event.kind if sentence is None else sentence.format(**fields))
+
+
+def _fields(case: _Case, body: Mapping[str, Any]) -> dict[str, str]:
+    """Put what an event says into the words its sentence may use."""
+    named = body.get("operation_id")
+    standing = None if named is None else case.operations.get(UUID(named))
+    order = None if body.get("order_id") is None else case.orders.get(UUID(body["order_id"]))
+    answer = ": ".join(str(body[name]) for name in ("outcome", "cause") if body.get(name))
+    return {
+        "what": _what(standing, order, body),
+        "order": "?" if order is None else order.payment_order_id,
+        "key": "?" if named is None else print_id(OPERATION, UUID(named)),
+        "provider": order.provider if order is not None else "the provider",
+        "attempt": str(body.get("attempt", "?")),
+        "answer": answer or "no answer",
+        "evidence": f" ({body['evidence']})" if body.get("evidence") else "",
+        "reference": str(body.get("provider_reference") or "none given"),
+        "code": str(body.get("decline_code") or "no code given"),
+        "due": f" It goes on at {_time_text(body['due_at'])}." if body.get("due_at") else "",
+        "page": f" The buyer pays on {body['redirect_url']}." if body.get("redirect_url") else "",
+        "until": f" until {_time_text(body['expires_at'])}" if body.get("expires_at") else "",
+        "amount": _amount(body, order),
+        "request_key": str(body.get("key", "?")),
+        "why": str(body.get("why") or body.get("reason") or "no reason given"),
+        "by": str(body.get("by", "?")),
+        "word": str(body.get("word", "?")).replace("_", " "),
+        "proposed_by": str(body.get("proposed_by", "?")),
+        "decision": str(body.get("decision", "?")),
+        "difference": str(body.get("difference") or body.get("cause") or "?"),
+        "holder": str(body.get("holder", "?")),
+        "alert": str(body.get("alert", "?")),
+    }
+
+
+def _what(standing: Standing | None, order: OrderView | None, body: Mapping[str, Any]) -> str:
+    kind = standing.operation.intent.kind.value if standing is not None else str(body.get("kind") or "charge")
+    noun = {"authorize": "authorization"}.get(kind, kind)
+    return noun if order is None else f"{noun} of order {order.payment_order_id}"
+
+
+def _amount(body: Mapping[str, Any], order: OrderView | None) -> str:
+    if not isinstance(body.get("amount_minor"), int) or order is None:
+        return "an amount"
+    return _money(body["amount_minor"], order.currency)
+
+
+def _accepted(body: Mapping[str, Any]) -> str:
+    checkout, orders, risk = body["checkout_id"], len(body["orders"]), body["risk"]["decision"]
+    told = [f"Checkout {checkout} was accepted with {orders} order(s); the risk rules said {risk}."]
+    for order in body["orders"]:
+        asked = f"Order {order['payment_order_id']}: {_money(order['amount_minor'], order['currency'])}"
+        asked += f" for {order['seller_account']}"
+        if order["operation"] is None:
+            told.append(f"{asked}, blocked: no provider was asked.")
+        else:
+            key = print_id(OPERATION, UUID(order["operation"]["operation_id"]))
+            told.append(f"{asked}, to go to {order['provider']} under the key {key}.")
+    return " ".join(told)
+
+
+def _capture_requested(case: _Case, body: Mapping[str, Any]) -> str:
+    asked = []
+    for order_id, amount in body["amounts_minor"].items():
+        order = case.orders.get(UUID(order_id))
+        if order is not None:
+            asked.append(
+                f"{'all that is left' if amount is None else _money(amount, order.currency)} of order "
+                f"{order.payment_order_id}"
+            )
+    last = "; nothing is captured after it" if body.get("is_final") else ""
+    return f"The shop asked to capture {', '.join(asked)} (its key: {body['key']}){last}."
+
+
+SENTENCES: Mapping[str, str] = {
+    EventKind.ORDER_SUCCEEDED: "Attempt {attempt}: {provider} did the {what} (its id: {reference}). The order is "
+    "SUCCESS and the books have it.",
+    EventKind.ORDER_FAILED: "Attempt {attempt}: the {what} was declined: {code}. The order is FAILED; no money moved.",
+    EventKind.ORDER_PENDING: "Attempt {attempt}: {provider} has the {what} and decides later.{page}{due}",
+    EventKind.ORDER_AUTHORIZED: "Attempt {attempt}: {provider} reserved the money of order {order}{until} (its id: "
+    "{reference}). The books hold it.",
+    EventKind.ORDER_CAPTURED: "Attempt {attempt}: {provider} did the {what}, a part of it (its id: {reference}).",
+    EventKind.ORDER_CANCELLED: "Order {order} is CANCELLED by the {what}: what was reserved is given back.",
+    EventKind.ORDER_SUCCEEDED_LATE: "Attempt {attempt}: {provider} says that it did the {what} after all, although the "
+    "order had been given up. The books have it.",
+    EventKind.ORDER_CHARGED_TWICE: "{provider} told of another charge of order {order} ({reference}) beside the one in "
+    "the books. A person must compare and refund it there.",
+    EventKind.CHECKOUT_DECIDED: "All or nothing: the orders go together, and the decision is to {decision}.",
+    EventKind.CAPTURE_DECLINED: "Attempt {attempt}: {provider} refused the {what}: {code}.",
+    EventKind.CANCEL_REQUESTED: "The shop asked to cancel what is not charged (its key: {request_key}).",
+    EventKind.VOID_DECLINED: "Attempt {attempt}: {provider} refused the {what}: {code}.",
+    EventKind.REFUND_REQUESTED: "A refund of {amount} of order {order} was asked for ({why}; its key: {request_key}) "
+    "and reserved; it goes to {provider} under the key {key}.",
+    EventKind.REFUND_SUCCEEDED: "Attempt {attempt}: {provider} did the {what} (its id: {reference}). The books have "
+    "it.",
+    EventKind.REFUND_FAILED: "Attempt {attempt}: {provider} refused the {what}: {code}. What it reserved is free.",
+    EventKind.REFUND_RETURNED: "The buyer's bank sent the {what} back: {code}. The books have taken it back.",
+    EventKind.WEBHOOK_REFUSED: "An authentic event of {provider} was about something else than the {what}: "
+    "{difference}. Nothing was booked.",
+    EventKind.OPERATION_PENDING: "Attempt {attempt}: {provider} has the {what} and decides later.{due}",
+    EventKind.OPERATION_CONFIRMED: "Attempt {attempt}: asked again, {provider} said nothing new of the {what}.",
+    EventKind.OPERATION_REOPENED: "The {what} is asked about again as attempt {attempt}: {why}.",
+    EventKind.OPERATION_REGISTERED: "Attempt {attempt}: {provider} made its object for the {what} ({reference}); no "
+    "money moved.",
+    EventKind.OPERATION_CLAIMED: "A gateway ({holder}) took the {what} over as attempt {attempt}.",
+    EventKind.OPERATION_RESCHEDULED: "Attempt {attempt} under the key {key} decided nothing about the {what}: "
+    "{answer}{evidence}.{due}",
+    EventKind.OPERATION_UNRESOLVED: "Attempt {attempt} under the key {key} decided nothing about the {what}: "
+    "{answer}{evidence}. That was the last of its own accord: it waits for a person.",
+    EventKind.OPERATION_ANSWER_REFUSED: "Attempt {attempt}: the answer about the {what} was not booked: {difference}. "
+    "It waits for a person.",
+    EventKind.DEAD_LETTER_RETRIED: "{by} had the {what} asked again.",
+    EventKind.DEAD_LETTER_RESOLUTION_PROPOSED: "{by} says of the {what}: {word} ({why}). A second person must "
+    "confirm it.",
+    EventKind.DEAD_LETTER_RESOLUTION_CONFIRMED: "{by} confirmed what {proposed_by} had said of the {what}: {word} "
+    "({why}).",
+    EventKind.ALERT_OPENED: "An alert was opened: {alert}.",
+    EventKind.ALERT_CLOSED: "The alert was closed: {alert}.",
+    EventKind.ALERT_ACKNOWLEDGED: "{by} has seen to the alert {alert}: {why}.",
+}
+
+
+def _orders_stand(case: _Case) -> list[str]:
+    return [
+        f"Order {order.payment_order_id} is {order.status.value}: {_why(order)}"
+        for order_id, order in case.orders.items()
+        if case.only in (None, order_id)
+    ]
+
+
+def _why(order: OrderView) -> str:
+    whole = _money(order.amount_minor, order.currency)
+    if order.status is OrderStatus.SUCCESS:
+        back = f", {_money(order.refunded_minor, order.currency)} of it has gone back" if order.refunded_minor else ""
+        return f"{_money(order.captured_minor, order.currency)} of {whole} was taken{back}. Nothing more is to come."
+    if order.status is OrderStatus.AUTHORIZED:
+        until = "" if order.expires_at is None else f" until {_time(order.expires_at)}"
+        held = _money(order.authorized_minor - order.captured_minor, order.currency)
+        return f"{held} is reserved{until}. It waits for a capture or a cancel."
+    if order.status is OrderStatus.FAILED:
+        return f"{order.decline_code or 'declined without a code'}. No money moved."
+    if order.status is OrderStatus.CANCELLED:
+        return f"{order.decline_code or 'cancelled'}. Nothing is reserved or taken."
+    if order.status is OrderStatus.PENDING:
+        return "the provider or the buyer has not decided yet."
+    return f"what became of {whole} is not known yet."
+
+
+def _operations_stand(case: _Case, advise: Callable[[Operation], Advice], at: datetime) -> list[str]:
+    """Say of each undecided operation why it is where it is, and what comes next."""
+    return [
+        _undecided(case, standing, advise(standing.operation), at)
+        for standing in sorted(case.operations.values(), key=lambda each: each.created_at)
+        if standing.has_lease and case.only in (None, standing.operation.order_id)
+    ]
+
+
+def _undecided(case: _Case, standing: Standing, advice: Advice, at: datetime) -> str:
+    operation = standing.operation
+    what = f"{_what(standing, case.orders.get(operation.order_id), {})} (key {operation.intent.reference})"
+    why = f": {operation.cause}" if operation.cause else ""
+    status = f"{operation.status.value} after attempt {operation.attempt}{why}"
+    return f"The {what} is {status}. {_next(standing, advice, at)}"
+
+
+def _next(standing: Standing, advice: Advice, at: datetime) -> str:
+    due = standing.due_at
+    if due is None:
+        return f"It waits for a person. {advice.text}"
+    if standing.holder is not None and due > at:
+        return f"A gateway is working on it now; if that one dies, another takes over at {_time(due)}."
+    is_asked = standing.operation.status is OperationStatus.PENDING or advice.step is Step.LOOK_UP
+    ask = "looked up at the provider, which moves no money" if is_asked else "sent under the same key"
+    when = f"at {_time(due)}" if due > at else f"by the next gateway that looks: it is due since {_time(due)}"
+    return f"Next: it is {ask}, {when}."
+
+
+def _money(minor: int, currency: str) -> str:
+    return f"{format_amount(minor, currency)} {currency}"
+
+
+def _time(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _time_text(text: str) -> str:
+    return _time(datetime.fromisoformat(text))

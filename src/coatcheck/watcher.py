@@ -1,0 +1,249 @@
+"""The watcher: looks for what somebody should see, and says so once: as an event, a metric and a log line.
+
+Every gateway may run one; none leads. An alert is a row, and the database opens and closes it in the statement that
+looks, so no two watchers tell of the same thing. docs/runbooks has a page for each kind.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import structlog
+
+from coatcheck.audit import InvariantResult, run_invariants
+from coatcheck.clock import Clock
+from coatcheck.ids import OPERATION, ORDER, print_id
+from coatcheck.metrics import Metrics
+from coatcheck.money import format_amount
+from coatcheck.providers.protocol import Capabilities
+from coatcheck.store import Store
+
+OPENED_MOST = 100  # alerts of one kind opened by one look: an outage is told a hundred times, not a hundred thousand
+_ROWS_TOLD = 3  # of an invariant's violations
+
+log = structlog.get_logger("coatcheck.watcher")
+
+
+class AlertKind(StrEnum):
+    """What can be wrong; each has its page in docs/runbooks."""
+
+    ORDER_STUCK = "order_stuck"
+    OPERATION_UNRESOLVED = "operation_unresolved"
+    LEASE_EXPIRED_LONG = "lease_expired_long"
+    UNKNOWN_OLD = "unknown_old"
+    AUTHORIZATION_EXPIRING = "authorization_expiring"
+    AUTHORIZATION_LAPSED = "authorization_lapsed"
+    CHARGED_TWICE = "charged_twice"
+    INVARIANT_BROKEN = "invariant_broken"
+    TRANSACTION_OLD = "transaction_old"
+
+
+_AT_EACH_LOOK = tuple(kind for kind in AlertKind if kind is not AlertKind.INVARIANT_BROKEN)
+_INCIDENTS = frozenset({AlertKind.CHARGED_TWICE, AlertKind.INVARIANT_BROKEN})
+
+
+class WatchLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """From when on something is worth an alert. `stuck`: also the least age of an answer that is missed."""
+
+    stuck: timedelta = timedelta(minutes=15)
+    overdue: timedelta = timedelta(minutes=5)
+    expiring: timedelta = timedelta(days=1)
+    transaction: timedelta = timedelta(minutes=15)
+    invariants: timedelta = timedelta(hours=1)
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody should look at, since when it is so, and in a sentence what it is."""
+
+    kind: AlertKind
+    subject: str
+    since: datetime
+    text: str
+    opened_at: datetime | None = None
+
+    @property
+    def runbook(self) -> str:
+        """The page that says what it means and what is safe to do."""
+        return f"docs/runbooks/{self.kind.value}.md"
+
+
+class Change(msgspec.Struct, frozen=True):
+    """An alert that one look has opened or closed."""
+
+    is_opened: bool
+    alert: Alert
+
+
+class Watcher:
+    """Looks, once or until stopped."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        capabilities: Mapping[str, Capabilities],
+        metrics: Metrics,
+        limits: WatchLimits,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._capabilities = capabilities
+        self._metrics = metrics
+        self._limits = limits
+        for kind in AlertKind:  # so that a series shows 0 before its first alert
+            metrics.alerts[kind.value].set(0)
+
+    async def watch(self, interval: timedelta, stopping: asyncio.Event) -> None:
+        """Look until stopped; trouble with the database is waited out."""
+        while not stopping.is_set():
+            try:
+                await self.watch_once()
+                await self.check_invariants_in_turn()
+            except Exception:
+                log.exception("watch_failed")
+            try:
+                await asyncio.wait_for(stopping.wait(), interval.total_seconds())
+            except TimeoutError:
+                continue
+
+    async def watch_once(self) -> list[Change]:
+        """Look at everything but the invariants. Idempotent: what is told stays told until it is so no more."""
+        changes = await self._look(_AT_EACH_LOOK, ())
+        self._metrics.watched_at.set(self._clock.now().timestamp())
+        return changes
+
+    async def check_invariants_in_turn(self) -> list[Change]:
+        """Run the invariants if it is time and no other process does; they read whole tables."""
+        turn = await self._store.pool.fetchval(
+            "SELECT take_watch_turn($1, $2, $3)", self._clock.now(), "invariants", self._limits.invariants
+        )
+        return await self.check_invariants() if turn else []
+
+    async def check_invariants(self) -> list[Change]:
+        """Run every invariant on one snapshot; what is broken is an alert until a run finds it whole again."""
+        broken = [result for result in await run_invariants(self._store) if not result.holds]
+        return await self._look((AlertKind.INVARIANT_BROKEN,), broken)
+
+    async def _look(self, kinds: Iterable[AlertKind], broken: Iterable[InvariantResult]) -> list[Change]:
+        at, limits = self._clock.now(), self._limits
+        told = {result.name: _broken_detail(result) for result in broken}
+        rows = await self._store.pool.fetch(
+            "SELECT * FROM watch_alerts($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+            *(at, list(kinds), at - limits.stuck, at - limits.overdue, at + limits.expiring, limits.transaction),
+            *(list(self._capabilities), [self._unknown_before(name, at) for name in self._capabilities]),
+            *(list(told), list(told.values()), OPENED_MOST),
+        )
+        standing = {row["kind"]: row["standing"] for row in rows if row["change"] == "standing"}
+        for kind in kinds:
+            self._metrics.alerts[kind.value].set(standing.get(kind.value, 0))
+        changes = [
+            Change(row["change"] == "opened", _alert_of(row, None)) for row in rows if row["change"] != "standing"
+        ]
+        for change in changes:
+            _tell(change)
+        return changes
+
+    def _unknown_before(self, provider: str, at: datetime) -> datetime:
+        """Say from when on a missed answer is old: half of what the provider's memory of the key leaves us."""
+        known = self._capabilities[provider]
+        return at - max((known.idempotency_window - known.window_margin) / 2, self._limits.stuck)
+
+
+async def list_alerts(store: Store) -> list[Alert]:
+    """List the open alerts, longest-standing first."""
+    rows = await store.pool.fetch(store.queries["alert_list"])
+    return [_alert_of(row, row["opened_at"]) for row in rows]
+
+
+async def acknowledge(store: Store, clock: Clock, order_id: UUID, *, by: str, reason: str) -> bool:
+    """Note that a person has seen to a second charge; the next look closes its alert. False when none is open.
+
+    Moves no money: the other charge is refunded at the provider.
+    """
+    done: bool = await store.pool.fetchval(
+        "SELECT acknowledge_alert($1, $2, $3, $4, $5)",
+        *(clock.now(), AlertKind.CHARGED_TWICE.value, str(order_id), by, reason),
+    )
+    return done
+
+
+def _tell(change: Change) -> None:
+    alert = change.alert
+    line = log.info
+    if change.is_opened:
+        line = log.error if alert.kind in _INCIDENTS else log.warning
+    line(
+        "alert_opened" if change.is_opened else "alert_closed",
+        kind=alert.kind.value,
+        subject=alert.subject,
+        what=alert.text,
+        runbook=alert.runbook,
+    )
+
+
+def _broken_detail(result: InvariantResult) -> str:
+    shown = [{name: str(value) for name, value in row.items()} for row in result.violations[:_ROWS_TOLD]]
+    detail = {"name": result.name, "meaning": result.meaning, "found": len(result.violations), "rows": shown}
+    return msgspec.json.encode(detail).decode()
+
+
+def _alert_of(row: asyncpg.Record, opened_at: datetime | None) -> Alert:
+    kind, detail = AlertKind(row["kind"]), msgspec.json.decode(row["detail"])
+    subject: str = row["subject"]
+    prefix = ORDER if "order_id" in detail else OPERATION if "operation_id" in detail else None
+    return Alert(
+        kind=kind,
+        subject=subject if prefix is None else print_id(prefix, UUID(subject)),
+        since=row["since"],
+        text=_in_words(kind, detail, row["since"]),
+        opened_at=opened_at,
+    )
+
+
+def _in_words(kind: AlertKind, detail: Mapping[str, Any], since: datetime) -> str:
+    if kind is AlertKind.CHARGED_TWICE:
+        return _charged_twice(detail)
+    if kind is AlertKind.INVARIANT_BROKEN:
+        return f"The books disagree. This does not hold: {detail['meaning']}"
+    if kind is AlertKind.TRANSACTION_OLD:
+        return f"A database transaction is open for {detail['age_s']} s: {detail['who']}. Dead rows cannot be cleared."
+    if kind in (AlertKind.AUTHORIZATION_EXPIRING, AlertKind.AUTHORIZATION_LAPSED):
+        left = f"{format_amount(detail['amount_minor'], detail['currency'])} {detail['currency']}"
+        ends = "ends" if kind is AlertKind.AUTHORIZATION_EXPIRING else "should have ended"
+        return f"The authorization of order {detail['payment_order_id']} {ends} {_time(since)}; {left} not captured."
+    return _UNDECIDED[kind].format(
+        order=detail["payment_order_id"],
+        what=detail.get("operation_kind", "charge"),
+        since=_time(since),
+        attempt=detail["attempt"],
+        cause=detail.get("cause") or "no cause is known",
+        provider=detail.get("provider", ""),
+    )
+
+
+_UNDECIDED = {
+    AlertKind.ORDER_STUCK: "Order {order} is EXECUTING since {since}, attempt {attempt}: {cause}.",
+    AlertKind.OPERATION_UNRESOLVED: "The {what} of order {order} waits for a person after attempt {attempt}: {cause}.",
+    AlertKind.LEASE_EXPIRED_LONG: "The {what} of order {order} is due since {since} and no gateway takes it.",
+    AlertKind.UNKNOWN_OLD: "The {what} of order {order} was sent to {provider} {since} and has no answer yet: {cause}.",
+}
+
+
+def _charged_twice(detail: Mapping[str, Any]) -> str:
+    amount = f"{format_amount(detail['amount_minor'], detail['currency'])} {detail['currency']}"
+    provider, known, other = detail["provider"], detail["provider_reference"], detail["other_reference"]
+    return (
+        f"Order {detail['payment_order_id']} seems charged twice at {provider}: {known} is in the books, {other} is "
+        f"not. Compare both there; if both took the money, refund {other} ({amount}) at {provider}, not through the "
+        "gateway, which would give back the first."
+    )
+
+
+def _time(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
