@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help demo test check format lock bench bench-growth clean
+.PHONY: help demo drill drill-full test check format lock bench bench-growth simulate model saboteurs clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -20,6 +20,12 @@ $(INSTALLED): requirements-dev.lock pyproject.toml
 
 demo: $(INSTALLED)  ## play a shopping evening and prove that nobody was charged twice
 	@$(BIN)/coatcheck demo
+
+drill: $(INSTALLED)  ## break everything on purpose for five minutes, and prove that no money was lost
+	@$(BIN)/coatcheck drill --seconds 300
+
+drill-full: $(INSTALLED)  ## the same for an hour: 250,000 payments, 1,000 kills of gateways, 50 of PostgreSQL
+	@$(BIN)/coatcheck drill --seconds 3600 --clients 256
 
 check: $(INSTALLED)  ## format, lint, types and floors, without running a test
 	$(BIN)/ruff format --check src tests bench
@@ -37,8 +43,18 @@ format: $(INSTALLED)  ## format the code
 bench: $(INSTALLED)  ## print every figure of the README (about five minutes)
 	@$(BIN)/python bench/run.py
 
+N ?= 1000000
+simulate: $(INSTALLED)  ## play N payments through faults and crashes: make simulate N=20000 [SEED=7]
+	@$(BIN)/python -m tests.simulation.many $(N) $(if $(SEED),--seed $(SEED))
+
 bench-growth: $(INSTALLED)  ## throughput with five million orders in the tables
 	@$(BIN)/python bench/growth.py --orders 5000000
+
+model:  ## check every order of events of one charge with the spin model checker (a few minutes)
+	@$(PYTHON) model/check.py
+
+saboteurs: $(INSTALLED)  ## break the money path line by line and see that a named test catches each (a few minutes)
+	@$(BIN)/python -m tests.saboteurs.run
 
 lock: $(INSTALLED)  ## renew both lock files: names, versions and hashes
 	$(BIN)/python -m uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes \

@@ -248,6 +248,9 @@ class Executor:
         await self._failpoints.reach(Failpoint.LOOK_UP_AFTER_CALL)
         if mismatch_of(operation.intent, found) is not None:
             return operation, found, True
+        is_to_make = found.kind is OutcomeKind.NOT_FOUND and operation.intent.is_hosted
+        if is_to_make and window_is_open(operation.intent, provider.capabilities, self._clock.now()):
+            return await self._register_and_send(provider, operation)  # the page, under its own key: it moves no money
         if found.kind is OutcomeKind.NOT_FOUND:
             found = msgspec.structs.replace(found, cause=NOT_FOUND, retry_after=provider.capabilities.look_up_lag)
         may_send = may_send_after(operation, found, provider.capabilities, self._clock.now())

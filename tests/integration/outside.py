@@ -81,6 +81,7 @@ class ScriptedProvider:
         self.charges: list[Answer] = []
         self.acts: dict[OperationKind, list[Answer]] = {}  # answers to captures, voids, refunds, authorizations
         self.look_ups: list[Answer] = []
+        self.registers: list[Answer] = []
         self.calls: list[tuple[str, Intent]] = []
 
     @property
@@ -92,6 +93,8 @@ class ScriptedProvider:
 
     async def register(self, intent: Intent) -> Outcome:
         self.calls.append(("register", intent))
+        if self.registers:
+            return self.registers.pop(0)(intent)
         if intent.is_hosted:
             return Outcome(
                 kind=OutcomeKind.PENDING, provider_reference="cs_1", redirect_url="https://psp.example/page/cs_1"

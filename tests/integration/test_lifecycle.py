@@ -8,7 +8,17 @@ from uuid import uuid4
 
 import msgspec
 import pytest
-from tests.integration.outside import SETTINGS, ScriptedProvider, World, approved, checkout, declined, pending, unknown
+from tests.integration.outside import (
+    SETTINGS,
+    ScriptedProvider,
+    World,
+    approved,
+    checkout,
+    declined,
+    pending,
+    server_error,
+    unknown,
+)
 
 from coatcheck.ids import operation_id_of, refund_id_of
 from coatcheck.payments.effects import commission_of
@@ -434,3 +444,13 @@ async def test_B2_captures_at_once_under_one_key_for_different_orders_are_one_re
     assert sorted({verdict for (verdict,) in verdicts}) == ["exists", "key_reused", "requested"]
     assert world.provider.asked.count("capture") == 1
     assert await world.violations() == {}
+
+
+async def test_a_page_whose_registration_was_answered_by_an_error_is_made_at_the_next_look(store: Store) -> None:
+    world = World(store, ScriptedProvider(replays_errors=True))
+    world.provider.registers = [server_error]
+    view = await world.pay(checkout("c1", "o1", return_url="https://shop.example/"))
+    assert view.status == "EXECUTING"
+    await world.recover()
+    assert world.provider.asked == ["register", "look_up", "register"]
+    assert (await world.read(view.payment_id)).redirect_url == "https://psp.example/page/cs_1"

@@ -230,13 +230,14 @@ async def test_D5_an_expired_authorization_is_cancelled_not_declined(
         assert told.is_cancelled is True
 
 
-async def test_D5_an_authorization_that_expires_after_a_capture_was_captured(
+async def test_D5_an_authorization_that_expires_after_a_capture_has_let_the_rest_go(
     provider: SimulatedProvider, bench: Outside
 ) -> None:
     first = await make_first(provider, bench)
     await provider.send(follow_up(CAPTURE, first, 1000, is_final=False))
     await bench.ask("POST", f"/admin/expire/{first.provider_reference}")
-    assert (await provider.look_up(first)).kind is OutcomeKind.APPROVED
+    ended = await provider.look_up(first)
+    assert (ended.kind, ended.is_cancelled, ended.decline_code) == (OutcomeKind.DECLINED, True, "released")
     assert await bench.position(first) == Position(captured=1000)
 
 

@@ -297,8 +297,14 @@ def outcome_of_charge(charge: ChargeAnswer, meanings: Mapping[str, OutcomeKind])
         decline_code=charge.decline_code,
     )
     if charge.status == "succeeded" and kind is _APPROVED:
-        return outcome  # nearly always
+        is_over = meanings is _FOUND_AUTHORIZATION and charge.amount_captured < charge.amount
+        return as_released(outcome) if is_over else outcome
     return _in_full(outcome, charge)
+
+
+def as_released(outcome: Outcome) -> Outcome:
+    """Say that an authorization is over: a part was captured, and the PSP has let the rest go."""
+    return msgspec.structs.replace(outcome, kind=_DECLINED, decline_code="released", is_cancelled=True)
 
 
 def _in_full(outcome: Outcome, charge: ChargeAnswer) -> Outcome:

@@ -6,6 +6,7 @@
 | charge | pending | PENDING |
 | charge | declined | DECLINED, its decline_code |
 | charge | voided, expired | DECLINED, is_cancelled |
+| charge of charge.voided, charge.expired | succeeded (a part was captured) | DECLINED, is_cancelled: the rest is let go |
 | capture, void, refund | succeeded, pending | APPROVED, PENDING |
 | capture, void, refund | failed | DECLINED, its failure_code |
 | session | expired, cancelled | of each entry without charge: DECLINED, is_cancelled, page_expired or page_cancelled |
@@ -23,7 +24,13 @@ import msgspec
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Notice, ReceivedEvent
 from coatcheck.providers.signatures import SignedEvent, SignedEvents, notice_about, read_document
-from coatcheck.providers.simulated_answers import ActionAnswer, ChargeAnswer, PageEntry, outcome_of_charge
+from coatcheck.providers.simulated_answers import (
+    ActionAnswer,
+    ChargeAnswer,
+    PageEntry,
+    as_released,
+    outcome_of_charge,
+)
 from coatcheck.states import Mode
 
 SIGNATURE_HEADER: Final = "simulator-signature"
@@ -82,6 +89,12 @@ def _of_charge(shown: dict[str, object]) -> Iterator[Outcome]:
     yield outcome_of_charge(msgspec.convert(shown, ChargeAnswer), _CHARGES)
 
 
+def _of_end(shown: dict[str, object]) -> Iterator[Outcome]:
+    """Read the end of an authorization: also of one whose captured part makes the charge a success."""
+    for outcome in _of_charge(shown):
+        yield as_released(outcome) if outcome.kind is OutcomeKind.APPROVED else outcome
+
+
 def _of_action(shown: dict[str, object]) -> Iterator[Outcome]:
     action = msgspec.convert(shown, ActionAnswer)
     kind = _ACTIONS[action.status]
@@ -125,8 +138,8 @@ _READERS: Final[Mapping[str, Callable[[dict[str, object]], Iterator[Outcome]]]] 
     "charge.captured": _of_charge,
     "charge.pending": _of_charge,
     "charge.declined": _of_charge,
-    "charge.voided": _of_charge,
-    "charge.expired": _of_charge,
+    "charge.voided": _of_end,
+    "charge.expired": _of_end,
     "capture.succeeded": _of_action,
     "capture.failed": _of_action,
     "void.succeeded": _of_action,

@@ -1,0 +1,217 @@
+"""The witnesses: the database's tables, read by SQL of the drill's own, and the PSP's books, by its admin API."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+from uuid import UUID
+
+import aiohttp
+import asyncpg
+import msgspec
+
+from coatcheck.drill.rebuild import Rebuilt
+
+_PAGE: Final = 1_000
+_ROWS_AT_ONCE: Final = 5_000
+
+_ORDERS: Final = """
+SELECT o.order_id, o.payment_order_id, p.checkout_id, p.on_failure, o.seller_account, o.currency::text AS currency,
+       o.amount_minor, o.commission_minor, o.status, o.provider_reference, o.authorized_minor, o.captured_minor,
+       o.refund_reserved_minor, o.refunded_minor, o.refund_commission_minor
+  FROM payment_order AS o LEFT JOIN payment AS p USING (payment_id)
+"""
+_REFUNDS: Final = """
+SELECT r.refund_id, r.order_id, r.amount_minor, r.commission_minor, r.status, o.operation_id
+  FROM refund AS r LEFT JOIN operation AS o USING (refund_id)
+"""
+_UNDECIDED: Final = """
+SELECT operation_id, order_id, kind, status, cause FROM operation WHERE status NOT IN ('APPROVED', 'DECLINED')
+"""
+_ACCOUNTS: Final = """
+SELECT a.account_id, a.name, a.kind, a.currency::text AS currency, a.debits_posted_minor, a.credits_posted_minor,
+       a.debits_pending_minor, a.credits_pending_minor,
+       coalesce(d.posted, 0)::bigint AS moved_debit_minor, coalesce(c.posted, 0)::bigint AS moved_credit_minor
+  FROM account AS a
+  LEFT JOIN (SELECT debit_account_id AS account_id,
+                    sum(amount_minor) FILTER (WHERE phase IN ('posted', 'captured')) AS posted
+               FROM transfer GROUP BY 1) AS d USING (account_id)
+  LEFT JOIN (SELECT credit_account_id AS account_id,
+                    sum(amount_minor) FILTER (WHERE phase IN ('posted', 'captured')) AS posted
+               FROM transfer GROUP BY 1) AS c USING (account_id)
+"""
+# What an event is about comes first, wherever the rows lie.
+_EVENTS: Final = "SELECT kind, body::text AS body FROM event WHERE (kind = 'payment.accepted') = $1"
+_WAITING: Final = "SELECT (SELECT count(*) FROM lease) + (SELECT count(*) FROM inbox_lease WHERE due_at IS NOT NULL)"
+
+
+@dataclass(frozen=True, slots=True)
+class PspCharge:
+    """One charge in the PSP's books; amounts in minor units."""
+
+    charge_id: str
+    reference: str
+    status: str
+    currency: str
+    amount_minor: int
+    captured_minor: int
+    refunded_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class PspAction:
+    """One capture, void or refund in the PSP's books."""
+
+    action_id: str
+    kind: str
+    charge_id: str
+    reference: str
+    status: str
+    amount_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class PspBooks:
+    """What the PSP says. `wrongs`: references, by what the PSP itself calls them (charged_twice, over_refunded ...)."""
+
+    charges: Sequence[PspCharge]
+    actions: Sequence[PspAction]
+    wrongs: Mapping[str, Sequence[str]]
+    faults: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What the database says, as its rows are."""
+
+    payments: int
+    orders: Sequence[Mapping[str, Any]]
+    refunds: Sequence[Mapping[str, Any]]
+    undecided: Sequence[Mapping[str, Any]]
+    accounts: Sequence[Mapping[str, Any]]
+    rebuilt: Rebuilt = field(default_factory=Rebuilt)
+
+
+class Witnesses:
+    """The PSP and the database of one installation, asked directly: no proxy and no gateway in between."""
+
+    def __init__(self, database_url: str, simulator_url: str) -> None:
+        self._database_url = database_url
+        self._simulator_url = simulator_url
+
+    async def read_rows(self) -> Rows:
+        """Read the whole database, on one snapshot."""
+        connection = await asyncpg.connect(self._database_url)
+        try:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                rebuilt = Rebuilt()
+                for begins in (True, False):
+                    async for event in connection.cursor(_EVENTS, begins, prefetch=_ROWS_AT_ONCE):
+                        rebuilt.hear(event["kind"], msgspec.json.decode(event["body"]))
+                return Rows(
+                    payments=await connection.fetchval("SELECT count(*) FROM payment"),
+                    orders=await _rows(connection, _ORDERS),
+                    refunds=await _rows(connection, _REFUNDS),
+                    undecided=await _rows(connection, _UNDECIDED),
+                    accounts=await _rows(connection, _ACCOUNTS),
+                    rebuilt=rebuilt,
+                )
+        finally:
+            await connection.close()
+
+    async def read_books(self) -> PspBooks:
+        """Read all of the PSP's books."""
+        async with aiohttp.ClientSession(base_url=self._simulator_url, trust_env=False) as session:
+            books = await _read(session, "/admin/books")
+            return PspBooks(
+                charges=[
+                    PspCharge(
+                        each["id"],
+                        each["reference"],
+                        each["status"],
+                        each["currency"],
+                        each["amount"],
+                        each["amount_captured"],
+                        each["amount_refunded"],
+                    )
+                    for each in await _pages(session, "/admin/charges")
+                ],
+                actions=[
+                    PspAction(*[each[name] for name in ("id", "object", "charge", "reference", "status", "amount")])
+                    for each in await _pages(session, "/admin/actions")
+                ],
+                wrongs={
+                    name: books[name] for name in ("charged_twice", "done_twice", "over_captured", "over_refunded")
+                },
+                faults=books["faults"],
+            )
+
+    async def is_quiet(self) -> bool:
+        """Say whether nobody works on anything any more, here or at the PSP, and no event is on its way."""
+        connection = await asyncpg.connect(self._database_url)
+        try:
+            waiting = await connection.fetchval(_WAITING)
+        finally:
+            await connection.close()
+        async with aiohttp.ClientSession(base_url=self._simulator_url, trust_env=False) as session:
+            on_the_way = (await _read(session, "/admin/webhooks"))["pending"]
+        return not waiting and not on_the_way
+
+    async def set_dial(self, dial: Mapping[str, Any]) -> None:
+        """Turn the PSP's chaos dial."""
+        async with (
+            aiohttp.ClientSession(base_url=self._simulator_url, trust_env=False) as session,
+            session.put("/admin/chaos", data=msgspec.json.encode(dial)) as response,
+        ):
+            response.raise_for_status()
+
+    async def settle_pending(self, dice: Any) -> int:
+        """Decide, as a bank would after a while, the charges that are pending at the PSP. Returns how many."""
+        async with aiohttp.ClientSession(base_url=self._simulator_url, trust_env=False) as session:
+            if not (await _read(session, "/admin/books"))["statuses"].get("pending"):
+                return 0
+            settled = 0
+            for reference in await _read(session, "/admin/references?status=pending"):
+                settled += await _settle(session, reference, dice)
+            return settled
+
+
+async def _rows(connection: asyncpg.Connection, query: str) -> list[dict[str, Any]]:
+    return [dict(row) for row in await connection.fetch(query)]
+
+
+async def _settle(session: aiohttp.ClientSession, reference: str, dice: Any) -> int:
+    """Decide the pending charges under a reference: four of five succeed."""
+    headers = {"Authorization": "Bearer sk_sim_test_coatcheck"}
+    settled = 0
+    async with session.get(f"/v1/charges?reference={reference}", headers=headers) as response:
+        found = msgspec.json.decode(await response.read()).get("data", []) if response.ok else []
+    for charge in found:
+        if charge["status"] == "pending":
+            status = "declined" if dice.random() < 0.2 else "succeeded"  # noqa: PLR2004
+            async with session.post(f"/admin/settle/{charge['id']}", json={"status": status}) as response:
+                settled += response.ok
+    return settled
+
+
+async def _pages(session: aiohttp.ClientSession, path: str) -> list[dict[str, Any]]:
+    """Read a list to its end."""
+    lines: list[dict[str, Any]] = []
+    cursor: str | None = "0"
+    while cursor is not None:
+        page = await _read(session, f"{path}?cursor={cursor}&limit={_PAGE}")
+        lines += page["data"]
+        cursor = page["next_cursor"]
+    return lines
+
+
+async def _read(session: aiohttp.ClientSession, path: str) -> dict[str, Any]:
+    async with session.get(path) as response:
+        response.raise_for_status()
+        return msgspec.json.decode(await response.read(), type=dict[str, Any])
+
+
+def printed(prefix: str, value: UUID) -> str:
+    """Print an id as the PSP and the API show it: base32 (RFC 4648) of its 128 bits, in small letters."""
+    number = int.from_bytes(value.bytes, "big") << 2
+    alphabet = "abcdefghijklmnopqrstuvwxyz234567"
+    return f"{prefix}_" + "".join(alphabet[number >> shift & 31] for shift in range(125, -1, -5))
