@@ -370,3 +370,17 @@ async def test_D4_an_event_about_the_void_under_way_waits_for_the_void_s_own_ans
     assert (await world.read(view.payment_id)).status == "CANCELLED"
     assert await world.count("event", "kind = 'operation.reopened'") == 0
     assert await world.violations() == {}
+
+
+async def test_D3_an_order_in_dispute_refuses_refunds(store: Store) -> None:
+    world = World(store)
+    psp = Psp(world)
+    await world.pay(checkout("c1", "o1"))
+    assert (await world.refund("o1", 100)).verdict == "requested"
+    await psp.tell("dispute.opened", charge("o1", "succeeded", disputed=True))
+    await psp.tell("dispute.opened", charge("o1", "succeeded", disputed=True))
+    assert await psp.outcomes() == [EventOutcome.APPLIED, EventOutcome.NO_EFFECT]
+    assert (await world.refund("o1", 100, key="r2")).verdict == "disputed"
+    assert world.provider.asked == ["charge", "refund"]
+    assert await world.count("event", "kind = 'order.disputed'") == 1
+    assert await world.violations() == {}

@@ -211,7 +211,7 @@ def test_a_paid_page_without_a_charge_says_nothing_of_that_order() -> None:
     assert [notice.reference for notice in notices] == [REFERENCE]
 
 
-@pytest.mark.parametrize("event_type", ["dispute.opened", "payout.paid", "charge"])
+@pytest.mark.parametrize("event_type", ["dispute.lost", "payout.paid", "charge"])
 def test_C19_a_type_that_nobody_acts_on_is_named_and_left_alone(event_type: str) -> None:
     assert READER.parse(event(event_type, charge("succeeded"))) == [Notice(type=event_type)]
     assert READER.parse(event(event_type, {}, data=None)) == [Notice(type=event_type)]
@@ -337,3 +337,9 @@ def test_the_simulators_own_events_of_a_page_are_read() -> None:
         ("session.expired", REFERENCE, OutcomeKind.DECLINED, 700),
         ("session.expired", OTHER, OutcomeKind.DECLINED, 800),
     ]
+
+
+def test_D3_a_dispute_is_told_with_the_charge_it_is_about() -> None:
+    (notice,) = READER.parse(event("dispute.opened", charge("succeeded", disputed=True)))
+    assert notice.opens_dispute
+    assert notice.outcome == told(OutcomeKind.APPROVED)

@@ -168,12 +168,14 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     """What an authentic event says about one of our operations. Authentic is not valid: it is compared like an answer.
 
     `reference` is our operation's printed id, None where the event names none. `outcome` is what a look-up of the
-    operation would bring now; None for a type that nobody here acts on. `type` is the PSP's own word.
+    operation would bring now; None for a type that nobody here acts on. `type` is the PSP's own word. `opens_dispute`:
+    the buyer disputes the charge, so nothing more may be given back besides.
     """
 
     type: str
     reference: str | None = None
     outcome: Outcome | None = None
+    opens_dispute: bool = False
 
 
 class WebhookReader(Protocol):

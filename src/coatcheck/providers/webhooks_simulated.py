@@ -12,6 +12,8 @@
 | session | expired, cancelled | of each entry without charge: DECLINED, is_cancelled, page_expired or page_cancelled |
 | session | completed | of each entry: its charge's outcome |
 
+dispute.opened shows the charge, too, and freezes its order's refunds.
+
 An event that shows any other status, or another object than its type says, cannot be read.
 """
 
@@ -76,6 +78,8 @@ class SimulatedWebhooks:
     def parse(self, raw: bytes) -> list[Notice]:
         """Read what the event says of our operations. Raises ValueError when it cannot be read."""
         event = read_document(raw, SignedEvent)
+        if event.type == "dispute.opened":
+            return [_disputed(event.type, outcome) for outcome in _of_charge(event.subject)]
         outcomes_of = _READERS.get(event.type)
         if outcomes_of is None:
             return [Notice(type=event.type)]
@@ -87,6 +91,11 @@ def _of_charge(shown: dict[str, object]) -> Iterator[Outcome]:
     if shown.get("object", "charge") != "charge":
         raise ValueError("a charge's event that shows no charge")
     yield outcome_of_charge(msgspec.convert(shown, ChargeAnswer), _CHARGES)
+
+
+def _disputed(event_type: str, outcome: Outcome) -> Notice:
+    notice = notice_about(event_type, outcome.reference, outcome)
+    return msgspec.structs.replace(notice, opens_dispute=notice.reference is not None)
 
 
 def _of_end(shown: dict[str, object]) -> Iterator[Outcome]:
