@@ -292,6 +292,8 @@ SENTENCES: Mapping[str, str] = {
     EventKind.ORDER_CANCELLED: "Order {order} is CANCELLED by the {what}: what was reserved is given back.",
     EventKind.ORDER_SUCCEEDED_LATE: "Attempt {attempt}: {provider} says that it did the {what} after all, although the "
     "order had been given up. The books have it.",
+    EventKind.ORDER_DISPUTED: "{provider} says that the charge of order {order} is disputed: nothing more of it is "
+    "refunded.",
     EventKind.ORDER_CHARGED_TWICE: "{provider} told of another charge of order {order} ({reference}) beside the one in "
     "the books. A person must compare and refund it there.",
     EventKind.CHECKOUT_DECIDED: "All or nothing: the orders go together, and the decision is to {decision}.",

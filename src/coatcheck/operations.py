@@ -32,8 +32,9 @@ from coatcheck.store import Batcher, Store
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """A committed intent that this process holds the lease of, as attempt number `attempt`.
 
-    `tries`: how much of the retry budget was used before. `sent_before` says that an earlier attempt may have reached the PSP; `cause` is why that one decided nothing. The
-    order's counts are those at the time of the claim (minor units). `is_joint`: of an all-or-nothing checkout.
+    `tries`: how much of the retry budget was used before. `sent_before` says that an earlier attempt may have reached
+    the PSP; `cause` is why that one decided nothing. The order's counts are those at the time of the claim (minor
+    units). `is_joint`: of an all-or-nothing checkout.
     """
 
     attempt: int

@@ -17,7 +17,7 @@ import structlog
 
 from coatcheck.audit import InvariantResult, run_invariants
 from coatcheck.clock import Clock
-from coatcheck.ids import OPERATION, ORDER, print_id
+from coatcheck.ids import INBOX, OPERATION, ORDER, print_id
 from coatcheck.metrics import Metrics
 from coatcheck.money import format_amount
 from coatcheck.providers.protocol import Capabilities
@@ -39,6 +39,7 @@ class AlertKind(StrEnum):
     AUTHORIZATION_EXPIRING = "authorization_expiring"
     AUTHORIZATION_LAPSED = "authorization_lapsed"
     CHARGED_TWICE = "charged_twice"
+    WEBHOOK_DEAD = "webhook_dead"
     INVARIANT_BROKEN = "invariant_broken"
     TRANSACTION_OLD = "transaction_old"
 
@@ -196,7 +197,7 @@ def _broken_detail(result: InvariantResult) -> str:
 def _alert_of(row: asyncpg.Record, opened_at: datetime | None) -> Alert:
     kind, detail = AlertKind(row["kind"]), msgspec.json.decode(row["detail"])
     subject: str = row["subject"]
-    prefix = ORDER if "order_id" in detail else OPERATION if "operation_id" in detail else None
+    prefix = next((prefix for name, prefix in _PRINTED.items() if name in detail), None)
     return Alert(
         kind=kind,
         subject=subject if prefix is None else print_id(prefix, UUID(subject)),
@@ -206,6 +207,10 @@ def _alert_of(row: asyncpg.Record, opened_at: datetime | None) -> Alert:
     )
 
 
+# What an alert's subject is, by what its detail names; the first one counts.
+_PRINTED = {"order_id": ORDER, "operation_id": OPERATION, "inbox_id": INBOX}
+
+
 def _in_words(kind: AlertKind, detail: Mapping[str, Any], since: datetime) -> str:
     if kind is AlertKind.CHARGED_TWICE:
         return _charged_twice(detail)
@@ -213,6 +218,10 @@ def _in_words(kind: AlertKind, detail: Mapping[str, Any], since: datetime) -> st
         return f"The books disagree. This does not hold: {detail['meaning']}"
     if kind is AlertKind.TRANSACTION_OLD:
         return f"A database transaction is open for {detail['age_s']} s: {detail['who']}. Dead rows cannot be cleared."
+    if kind is AlertKind.WEBHOOK_DEAD:
+        cause, attempt = detail["cause"] or "no cause is known", detail["attempt"]
+        named = f"{detail['event_id']} of {detail['provider']}, received {_time(since)}"
+        return f"The event {named}, waits for a person after attempt {attempt}: {cause}."
     if kind in (AlertKind.AUTHORIZATION_EXPIRING, AlertKind.AUTHORIZATION_LAPSED):
         left = f"{format_amount(detail['amount_minor'], detail['currency'])} {detail['currency']}"
         ends = "ends" if kind is AlertKind.AUTHORIZATION_EXPIRING else "should have ended"

@@ -170,7 +170,8 @@ class World:
     async def balances(self) -> dict[str, int]:
         """Read what each kind of account holds, on the side that makes it grow; holds as kind.held."""
         rows = await self.store.pool.fetch(
-            "SELECT a.kind, sum(CASE normal_side WHEN 'debit' THEN 1 ELSE -1 END * (debits_posted_minor - credits_posted_minor)), "
+            "SELECT a.kind, "
+            "sum(CASE normal_side WHEN 'debit' THEN 1 ELSE -1 END * (debits_posted_minor - credits_posted_minor)), "
             "sum(CASE normal_side WHEN 'debit' THEN debits_pending_minor ELSE credits_pending_minor END) "
             "FROM account a JOIN account_kind k USING (kind) GROUP BY a.kind"
         )

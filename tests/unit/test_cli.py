@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from coatcheck import __version__, cli
+from coatcheck.cli.failures import in_words, listening_on
 from coatcheck.config import SETTINGS, SettingsError
 from coatcheck.errors import CoatcheckError, ErrorCode, Problem
 from coatcheck.simulator.chaos import Dial
@@ -154,7 +155,7 @@ def test_a_dial_that_cannot_be_is_refused(capsys: pytest.CaptureFixture[str]) ->
     ids=repr,
 )
 def test_each_failure_is_put_into_words(error: BaseException, lines: list[str] | None) -> None:
-    assert cli._in_words(error) == lines
+    assert in_words(error) == lines
 
 
 def test_only_a_fault_of_the_program_raises(
@@ -181,7 +182,7 @@ def test_only_a_fault_of_the_program_raises(
     [(errno.EADDRINUSE, "port 80 of h is in use"), (errno.EACCES, "above 1023"), (errno.EADDRNOTAVAIL, "--host")],
 )
 def test_a_port_that_cannot_be_had_says_what_to_do(number: int, advice: str) -> None:
-    with pytest.raises(cli.UnusableError, match=advice), cli._listening_on("h", 80):
+    with pytest.raises(cli.UnusableError, match=advice), listening_on("h", 80):
         raise OSError(number, os.strerror(number))
-    with pytest.raises(PermissionError), cli._listening_on("h", 80):
+    with pytest.raises(PermissionError), listening_on("h", 80):
         raise PermissionError(errno.EACCES, "Permission denied", "/books")

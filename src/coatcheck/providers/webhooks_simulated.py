@@ -6,7 +6,7 @@
 | charge | pending | PENDING |
 | charge | declined | DECLINED, its decline_code |
 | charge | voided, expired | DECLINED, is_cancelled |
-| charge of charge.voided, charge.expired | succeeded (a part was captured) | DECLINED, is_cancelled: the rest is let go |
+| charge.voided, charge.expired | succeeded (a part was captured) | DECLINED, is_cancelled: the rest is let go |
 | capture, void, refund | succeeded, pending | APPROVED, PENDING |
 | capture, void, refund | failed | DECLINED, its failure_code |
 | session | expired, cancelled | of each entry without charge: DECLINED, is_cancelled, page_expired or page_cancelled |

@@ -19,7 +19,7 @@ _IPV6_HOST_BYTES: Final = 8
 
 
 class Subjects(NamedTuple):
-    """The digests one payment's failures are counted under; `card` and `ip` only where the shop sent a token or address."""
+    """The digests one payment's failures are counted under; `card` and `ip` only where the shop sent them."""
 
     card: UUID | None
     buyer: UUID

@@ -29,7 +29,7 @@ autovacuum_naptime = '5s'
 jit = off
 timezone = 'UTC'
 """
-# After a crash PostgreSQL syncs its files: one call for the whole disk instead of one for each file, where there is one.
+# After a crash PostgreSQL syncs its files: one call for the whole disk instead of one for each, where there is one.
 if sys.platform == "linux":
     _SETTINGS += "recovery_init_sync_method = syncfs\n"
 _SETTINGS_FILE = "coatcheck.conf"

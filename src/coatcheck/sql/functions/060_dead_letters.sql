@@ -201,6 +201,14 @@ AS $$
      WHERE 'charged_twice' = ANY (kinds)
      GROUP BY t.order_id
     UNION ALL
+    SELECT 'webhook_dead', i.inbox_id::text, i.inbox_id, n.nil, i.mode, i.received_at,
+           json_build_object('inbox_id', i.inbox_id, 'provider', i.provider, 'event_id', i.event_id,
+                             'attempt', d.attempt, 'cause', d.cause)
+      FROM inbox_lease AS d
+      JOIN inbox AS i ON i.inbox_id = d.inbox_id,
+           (VALUES ('00000000-0000-0000-0000-000000000000'::uuid)) AS n (nil)
+     WHERE 'webhook_dead' = ANY (kinds) AND d.due_at IS NULL
+    UNION ALL
     SELECT 'invariant_broken', b.name, md5('invariant ' || b.name)::uuid, nil, 'live', alert_conditions.at, b.detail::json
       FROM unnest(broken, broken_details) AS b (name, detail),
            (VALUES ('00000000-0000-0000-0000-000000000000'::uuid)) AS n (nil)

@@ -64,5 +64,59 @@ BEGIN
 END;
 $$;
 
-REVOKE ALL ON FUNCTION store_events, claim_events, settle_events FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION store_events, claim_events, settle_events TO coatcheck_app;
+-- A person has events tried again that wait for one: they are due now. Returns those that were waiting; what is due, being
+-- handled or handled is left alone. The attempt number is a fence and never goes back, so a retry is one more try.
+-- Locks: their leases, in id order.
+CREATE OR REPLACE FUNCTION retry_events(at timestamptz, wanted uuid[], who text) RETURNS TABLE (inbox_id uuid)
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+    WITH due AS (
+        UPDATE inbox_lease AS l SET due_at = retry_events.at
+         WHERE l.inbox_id = ANY (ARRAY(
+                   SELECT d.inbox_id FROM inbox_lease AS d WHERE d.inbox_id = ANY (wanted) AND d.due_at IS NULL
+                    ORDER BY d.inbox_id FOR UPDATE))
+     RETURNING l.inbox_id, l.attempt, l.cause
+    ), told AS (
+        INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
+        SELECT i.inbox_id, time_ordered_id(retry_events.at), 'webhook.retried', n.nil, i.mode, retry_events.at,
+               json_build_object('inbox_id', i.inbox_id, 'provider', i.provider, 'account', i.account,
+                                 'event_id', i.event_id, 'attempt', d.attempt, 'cause', d.cause, 'by', who)
+          FROM due AS d JOIN inbox AS i ON i.inbox_id = d.inbox_id,
+               (VALUES ('00000000-0000-0000-0000-000000000000'::uuid)) AS n (nil)
+    )
+    SELECT d.inbox_id FROM due AS d;
+$$;
+
+-- A person closes an event that nobody could handle; its row stays as it came. 'dismissed'; 'exists' (it was dismissed
+-- before: the first reason stays); 'waiting' (it is due, or being handled); 'settled' (it was handled); NULL where there is
+-- none. Locks: its lease.
+CREATE OR REPLACE FUNCTION dismiss_event(at timestamptz, wanted uuid, why text, who text) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+BEGIN
+    WITH gone AS (
+        DELETE FROM inbox_lease AS l WHERE l.inbox_id = wanted AND l.due_at IS NULL
+     RETURNING l.inbox_id, l.attempt, l.cause
+    ), marked AS (
+        UPDATE inbox AS i SET outcome = 'dismissed', handled_at = dismiss_event.at
+          FROM gone AS g WHERE i.inbox_id = g.inbox_id
+     RETURNING i.inbox_id, i.provider, i.mode, i.account, i.event_id, g.attempt, g.cause
+    )
+    INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
+    SELECT m.inbox_id, time_ordered_id(dismiss_event.at), 'webhook.dismissed', n.nil, m.mode, dismiss_event.at,
+           json_build_object('inbox_id', m.inbox_id, 'provider', m.provider, 'account', m.account,
+                             'event_id', m.event_id, 'attempt', m.attempt, 'cause', m.cause, 'reason', why, 'by', who)
+      FROM marked AS m, (VALUES ('00000000-0000-0000-0000-000000000000'::uuid)) AS n (nil);
+    IF FOUND THEN
+        RETURN 'dismissed';
+    END IF;
+    -- A statement of its own: it sees what another person has committed while this one waited.
+    RETURN (SELECT CASE WHEN i.outcome IS NULL THEN 'waiting' WHEN i.outcome = 'dismissed' THEN 'exists' ELSE 'settled' END
+              FROM inbox AS i WHERE i.inbox_id = wanted);
+END;
+$$;
+
+REVOKE ALL ON FUNCTION store_events, claim_events, settle_events, retry_events, dismiss_event FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION store_events, claim_events, settle_events, retry_events, dismiss_event TO coatcheck_app;

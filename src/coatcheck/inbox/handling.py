@@ -1,14 +1,8 @@
-"""The inbox: what PSPs tell us unasked. Stored first, raw and whole; handled afterwards, by any process.
-
-A webhook is a look-up's answer that came by itself. It is compared like one, booked through the same lease, and where
-it contradicts what was decided, the PSP is asked: so any order and any repetition of events ends in the same state.
-docs/webhooks-in.md has the table.
-"""
+"""Handling what PSPs tell us unasked: stored first, raw and whole; handled afterwards, by any process."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
 
@@ -21,41 +15,20 @@ from coatcheck.events import EventKind
 from coatcheck.executor import Executor, mismatch_of
 from coatcheck.failpoints import CALM, Failpoint, Failpoints
 from coatcheck.ids import INBOX, OPERATION, derive_id, parse_id, time_ordered_ids
+from coatcheck.inbox.hearing import EventOutcome, Hearing, hear
+from coatcheck.logs import redact_text
 from coatcheck.metrics import Metrics
 from coatcheck.operations import Operation, Operations, Standing
-from coatcheck.providers.outcome import Outcome, OutcomeKind
+from coatcheck.providers.outcome import Outcome
 from coatcheck.providers.protocol import Notice, ReceivedEvent, WebhookReader
-from coatcheck.states import Mode, OperationKind, OperationStatus, OrderStatus, RefundStatus
+from coatcheck.states import Mode
 from coatcheck.store import Batcher, Store
 
 _ATTEMPTS = 12  # of an event that names an operation nobody knows, before it waits for a person
 _PARK_FIRST = timedelta(seconds=1)
 _PARK_CAP = timedelta(minutes=10)
-_GIVEN_UP = frozenset({OrderStatus.FAILED, OrderStatus.CANCELLED})
 
 log = structlog.get_logger("coatcheck.inbox")
-
-
-class EventOutcome(StrEnum):
-    """What became of a stored event."""
-
-    APPLIED = "applied"
-    NO_EFFECT = "no_effect"
-    UNMATCHED = "unmatched"
-    UNKNOWN_TYPE = "unknown_type"
-    REFUSED = "refused"
-    CHARGED_TWICE = "charged_twice"
-
-
-class Hearing(StrEnum):
-    """What to do about a notice."""
-
-    NOTHING = "nothing"
-    BOOK = "book"  # undecided here, decided there: the event's word is as good as an answer's
-    ASK = "ask"  # decided here, and the event says otherwise: ask how it stands now
-    PARK = "park"  # somebody is asking at this moment
-    REFUSE = "refuse"  # authentic, but about something else (A15)
-    TWICE = "twice"  # another charge under our reference (A8)
 
 
 class Heard(NamedTuple):
@@ -82,52 +55,6 @@ class Desk(NamedTuple):
     at: datetime
     standing: Mapping[UUID, Standing]
     held: dict[UUID, Operation]
-
-
-def hear(standing: Standing, outcome: Outcome, at: datetime) -> Hearing:
-    """Decide about a notice of one of our operations. Pure.
-
-    Source: hazards A8, A9, A15, C2, D5, D6.
-    """
-    operation = standing.operation
-    if operation.status is OperationStatus.APPROVED and _is_another_charge(operation, outcome):
-        return Hearing.TWICE
-    if mismatch_of(operation.intent, outcome) is not None:
-        return Hearing.REFUSE
-    if operation.status in (OperationStatus.APPROVED, OperationStatus.DECLINED):
-        if not _contradicts(operation, outcome):
-            return Hearing.NOTHING
-        # Very likely the event tells of the very capture or void that is under way: its own answer comes first.
-        return Hearing.PARK if standing.is_acting else Hearing.ASK
-    if not outcome.kind.is_definite:
-        return Hearing.NOTHING
-    is_held = standing.holder is not None and standing.due_at is not None and standing.due_at > at
-    return Hearing.PARK if is_held else Hearing.BOOK
-
-
-def _is_another_charge(operation: Operation, outcome: Outcome) -> bool:
-    known, told = operation.intent.provider_reference, outcome.provider_reference
-    starts = operation.intent.kind.starts_an_order and not operation.intent.is_hosted
-    return starts and outcome.kind is OutcomeKind.APPROVED and None not in (known, told) and known != told
-
-
-def _contradicts(operation: Operation, outcome: Outcome) -> bool:
-    """Whether the PSP now says what would change a decision: a late success, a lapse, a refund that came back."""
-    was_approved = operation.status is OperationStatus.APPROVED
-    if operation.intent.kind is OperationKind.REFUND:
-        return was_approved and operation.refund_status is RefundStatus.SUCCEEDED and _declines(outcome)
-    if not operation.intent.kind.starts_an_order:
-        return False
-    if was_approved:
-        lapses = operation.intent.kind is OperationKind.AUTHORIZE and operation.order_status is OrderStatus.AUTHORIZED
-        return lapses and _declines(outcome) and outcome.is_cancelled
-    return (
-        outcome.kind is OutcomeKind.APPROVED and operation.order_status in _GIVEN_UP and not operation.authorized_minor
-    )
-
-
-def _declines(outcome: Outcome) -> bool:
-    return outcome.kind is OutcomeKind.DECLINED
 
 
 class Inbox:
@@ -256,7 +183,7 @@ class Inbox:
         try:
             heard.append(Heard(row["inbox_id"], row["attempt"], reader.parse(row["raw"])))
         except (ValueError, RecursionError) as error:
-            cause = f"cannot be read: {error}"[:300]
+            cause = redact_text(f"cannot be read: {error}")[:300]  # the text may show a value out of the body
             log.warning("webhook_unreadable", inbox_id=str(row["inbox_id"]), provider=row["provider"], cause=cause)
             settled.append(Settled(row["inbox_id"], row["attempt"], None, None, cause))
 
@@ -289,6 +216,8 @@ class Inbox:
     async def _act_on(self, found: Standing, notice: Notice, outcome: Outcome, desk: Desk) -> EventOutcome | None:
         await self._failpoints.reach(Failpoint.INBOX_BEFORE_ACT)
         hearing = hear(found, outcome, desk.at)
+        if notice.opens_dispute and hearing is Hearing.NOTHING:
+            return await self._freeze(found.operation, notice)
         operation_id = found.operation.intent.operation_id
         if hearing is Hearing.BOOK:
             held = desk.held.pop(operation_id, None)
@@ -306,6 +235,15 @@ class Inbox:
             difference = f"another charge, {outcome.provider_reference}, beside the one that was booked"
             await self._tell(found.operation, EventKind.ORDER_CHARGED_TWICE, notice, difference)
         return _OUTCOME_OF[hearing]
+
+    async def _freeze(self, operation: Operation, notice: Notice) -> EventOutcome:
+        """Let nothing more be refunded of an order whose charge is disputed (hazard D3). Locks: the order."""
+        at = self._clock.now()
+        is_new = await self._store.pool.fetchval(
+            "SELECT open_dispute($1, $2, $3, $4)",
+            *(at, operation.order_id, time_ordered_ids(at, 1)[0], notice.type),
+        )
+        return EventOutcome.APPLIED if is_new else EventOutcome.NO_EFFECT
 
     async def _ask(self, operation_id: UUID, notice: Notice) -> EventOutcome:
         await self._failpoints.reach(Failpoint.INBOX_BEFORE_REOPEN)

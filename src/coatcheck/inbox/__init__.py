@@ -1,0 +1,27 @@
+"""The inbox: what PSPs tell us unasked. Stored first, raw and whole; handled afterwards, by any process.
+
+A webhook is a look-up's answer that came by itself. It is compared like one, booked through the same lease, and where
+it contradicts what was decided, the PSP is asked: so any order and any repetition of events ends in the same state.
+What nobody can handle waits for a person. docs/webhooks-in.md has the table.
+"""
+
+from coatcheck.inbox.handling import Desk, Heard, Inbox, Settled
+from coatcheck.inbox.hearing import EventOutcome, Hearing, hear
+from coatcheck.inbox.waiting import Evidence, StoredEvent, dead, dismiss, evidence, read, retry
+
+__all__ = [
+    "Desk",
+    "EventOutcome",
+    "Evidence",
+    "Heard",
+    "Hearing",
+    "Inbox",
+    "Settled",
+    "StoredEvent",
+    "dead",
+    "dismiss",
+    "evidence",
+    "hear",
+    "read",
+    "retry",
+]

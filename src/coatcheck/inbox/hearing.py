@@ -1,0 +1,80 @@
+"""What an event means for one of our operations: compared like an answer, before anything is done about it. Pure."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from coatcheck.executor import mismatch_of
+from coatcheck.operations import Operation, Standing
+from coatcheck.providers.outcome import Outcome, OutcomeKind
+from coatcheck.states import OperationKind, OperationStatus, OrderStatus, RefundStatus
+
+_GIVEN_UP = frozenset({OrderStatus.FAILED, OrderStatus.CANCELLED})
+
+
+class EventOutcome(StrEnum):
+    """What became of a stored event."""
+
+    APPLIED = "applied"
+    NO_EFFECT = "no_effect"
+    UNMATCHED = "unmatched"
+    UNKNOWN_TYPE = "unknown_type"
+    REFUSED = "refused"
+    CHARGED_TWICE = "charged_twice"
+    DISMISSED = "dismissed"  # by a person: nobody could handle it
+
+
+class Hearing(StrEnum):
+    """What to do about a notice."""
+
+    NOTHING = "nothing"
+    BOOK = "book"  # undecided here, decided there: the event's word is as good as an answer's
+    ASK = "ask"  # decided here, and the event says otherwise: ask how it stands now
+    PARK = "park"  # somebody is asking at this moment
+    REFUSE = "refuse"  # authentic, but about something else (A15)
+    TWICE = "twice"  # another charge under our reference (A8)
+
+
+def hear(standing: Standing, outcome: Outcome, at: datetime) -> Hearing:
+    """Decide about a notice of one of our operations. Pure.
+
+    Source: hazards A8, A9, A15, C2, D5, D6.
+    """
+    operation = standing.operation
+    if operation.status is OperationStatus.APPROVED and _is_another_charge(operation, outcome):
+        return Hearing.TWICE
+    if mismatch_of(operation.intent, outcome) is not None:
+        return Hearing.REFUSE
+    if operation.status in (OperationStatus.APPROVED, OperationStatus.DECLINED):
+        if not _contradicts(operation, outcome):
+            return Hearing.NOTHING
+        # Very likely the event tells of the very capture or void that is under way: its own answer comes first.
+        return Hearing.PARK if standing.is_acting else Hearing.ASK
+    if not outcome.kind.is_definite:
+        return Hearing.NOTHING
+    is_held = standing.holder is not None and standing.due_at is not None and standing.due_at > at
+    return Hearing.PARK if is_held else Hearing.BOOK
+
+
+def _is_another_charge(operation: Operation, outcome: Outcome) -> bool:
+    known, told = operation.intent.provider_reference, outcome.provider_reference
+    starts = operation.intent.kind.starts_an_order and not operation.intent.is_hosted
+    return starts and outcome.kind is OutcomeKind.APPROVED and None not in (known, told) and known != told
+
+
+def _contradicts(operation: Operation, outcome: Outcome) -> bool:
+    """Whether the PSP now says what would change a decision: a late success, a lapse, a refund that came back."""
+    was_approved = operation.status is OperationStatus.APPROVED
+    if operation.intent.kind is OperationKind.REFUND:
+        return was_approved and operation.refund_status is RefundStatus.SUCCEEDED and _declines(outcome)
+    if not operation.intent.kind.starts_an_order:
+        return False
+    if was_approved:
+        lapses = operation.intent.kind is OperationKind.AUTHORIZE and operation.order_status is OrderStatus.AUTHORIZED
+        return lapses and _declines(outcome) and outcome.is_cancelled
+    return (
+        outcome.kind is OutcomeKind.APPROVED and operation.order_status in _GIVEN_UP and not operation.authorized_minor
+    )
+
+
+def _declines(outcome: Outcome) -> bool:
+    return outcome.kind is OutcomeKind.DECLINED
