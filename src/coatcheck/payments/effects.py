@@ -69,6 +69,8 @@ def effect_of(operation: Operation, outcome: Outcome) -> Effect:
 
 
 def _of_charge(operation: Operation, outcome: Outcome) -> Effect:
+    if operation.captured_minor:  # it was booked before: whoever asked again had old news
+        return Effect(event=EventKind.OPERATION_CONFIRMED)
     is_late = operation.order_status in _GIVEN_UP
     if outcome.kind is not OutcomeKind.APPROVED:
         return _of_first_refused(outcome, is_known=is_late)
