@@ -403,7 +403,8 @@ class LifecycleConformance:
         await assert_done(provider, follow_up(CAPTURE, first, 1000, is_final=False))
         await assert_done(provider, follow_up(VOID, first, 234))
         assert await bench.position(first) == Position(captured=1000)
-        assert (await provider.look_up(first)).kind is OutcomeKind.APPROVED
+        ended = await provider.look_up(first)  # nothing more can be captured, whatever was
+        assert (ended.kind, ended.is_cancelled) == (OutcomeKind.DECLINED, True)
 
     async def test_D5_more_than_was_authorized_is_refused(self, provider: Provider, bench: LifecycleBench) -> None:
         first = await make_first(provider, bench)
