@@ -2,13 +2,26 @@
 
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
+import asyncpg
 import pytest
 import structlog
-from tests.integration.conftest import database_url, owner, server, store, template_made
+from tests.integration.conftest import database_url, owner, server, template_made
+
+from coatcheck.store.database import Store, _open
 
 __all__ = ["database_url", "owner", "seed", "server", "store", "template_made"]
+
+
+@pytest.fixture
+async def store(database_url: str, owner: asyncpg.Connection) -> AsyncIterator[Store]:
+    """The open store. No commit waits for the disk: nothing here takes the power away from PostgreSQL itself."""
+    async with _open(database_url, pool_size=10) as opened:
+        database = await owner.fetchval("SELECT current_database()")
+        await owner.execute(f'ALTER DATABASE "{database}" SET synchronous_commit = off')
+        await opened.pool.expire_connections()
+        yield opened
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

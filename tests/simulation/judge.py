@@ -6,6 +6,7 @@ It shares no code with the gateway's money path: it knows the tables' names and 
 import base64
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -14,25 +15,34 @@ from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
-from tests.simulation.plan import PlannedCheckout, PlannedOrder
-from tests.simulation.psp import Entry
+from tests.simulation.plan import Manner, PlannedCheckout, PlannedOrder, What
+from tests.simulation.psp import WINDOW, Entry
 
-from coatcheck.simulator.bank import Charge
+from coatcheck.simulator.records import AUTHORIZED, DECLINED, FAILED, PENDING, Action, Charge
 
 INVARIANTS: Final = Path(__file__).parents[2] / "src/coatcheck/sql/invariants"
 _MARGIN: Final = timedelta(minutes=5)
 _SHOWN: Final = 15
+_UNDECIDED: Final = ("OPEN", "PENDING", "UNRESOLVED")
+# The PSP's word that it was asked for more than there was: what its till refused, ours should have.
+_ASKED_TOO_MUCH: Final = ("refund_exceeds_captured", "amount_too_large")
 
 
 class Fault(StrEnum):
     """What the judge may find."""
 
-    CHARGED_TWICE = "charged twice"
-    LOST = "charged, and not a success here"
-    FAILED_WHILE_CHARGED = "FAILED here and charged at the PSP"
-    NOT_CHARGED = "SUCCESS here and not charged at the PSP"
+    CHARGED_TWICE = "charged or reserved twice"
+    DONE_TWICE = "captured, voided or refunded twice"
+    PAGED_TWICE = "the buyer was sent to two pages for one payment"
+    LOST = "done at the PSP, and not here"
+    FAILED_WHILE_CHARGED = "FAILED or CANCELLED here, and charged or reserved at the PSP"
+    NOT_CHARGED = "done here, and not at the PSP"
     NEVER_SAID = "decided here, and the PSP never said so"
     WRONG_AMOUNT = "another amount or currency"
+    REFUNDED_OTHERWISE = "refunded here and refunded there are not the same"
+    ASKED_TOO_MUCH = "asked to capture or refund more than there was"
+    HALF_TAKEN = "all or nothing, and a part was kept"
+    LEFT_LYING = "all or nothing, all reserved, and nobody captured"
     NOT_FINAL = "neither final nor waiting for a person"
     UNRESOLVED_TOO_SOON = "left to a person without need"
     STRANGE = "not what was asked for"
@@ -48,6 +58,7 @@ class Verdict:
     """What came out: how many orders there are of each kind, and whatever is not as it must be."""
 
     orders: Counter[str] = field(default_factory=Counter)
+    operations: Counter[str] = field(default_factory=Counter)
     faults: Counter[Fault] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
 
@@ -60,25 +71,72 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What the judge is given besides the database."""
+    """What the judge is given besides the database.
+
+    `lapsed`: references of authorizations that the PSP ended early. `pages`: where buyers were sent, by checkout.
+    """
 
     plan: Sequence[PlannedCheckout]
     charges: Sequence[Charge]
+    actions: Sequence[Action]
+    pages: Mapping[str, Sequence[str]]
+    lapsed: AbstractSet[str]
     diary: Mapping[str, Entry]
     protests: Sequence[str]
-    window: timedelta
+
+
+@dataclass(slots=True)
+class Case:
+    """All there is about one order, here and at the PSP."""
+
+    row: Any
+    charges: list[Charge]
+    operations: list[Any]
+    refunds: list[Any]
+    waited: bool = False  # for a person, once
+
+    @property
+    def name(self) -> str:
+        """The order's name."""
+        return str(self.row["payment_order_id"])
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something about it is undecided here."""
+        return any(operation["status"] in _UNDECIDED for operation in self.operations)
+
+    @property
+    def captured_there(self) -> int:
+        """What the PSP took for it."""
+        return sum(charge.amount_captured for charge in self.charges)
+
+    @property
+    def refunded_there(self) -> int:
+        """What the PSP gave back, or is about to."""
+        return sum(charge.amount_refunded for charge in self.charges)
 
 
 _ORDERS = """
-SELECT o.payment_order_id, o.seller_account, o.amount_minor, o.commission_minor, o.currency::text, o.status,
-       o.decline_code, o.provider_reference, p.checkout_id, c.operation_id, c.status AS operation_status, c.cause,
-       c.amount_minor AS asked_minor, c.currency::text AS asked_currency, c.created_at
-  FROM payment_order AS o JOIN payment AS p USING (payment_id) LEFT JOIN operation AS c USING (order_id)
+SELECT o.order_id, o.payment_id, o.payment_order_id, o.seller_account, o.amount_minor, o.commission_minor,
+       o.currency::text, o.status, o.decline_code, o.captured_minor, o.refunded_minor, p.checkout_id
+  FROM payment_order AS o JOIN payment AS p USING (payment_id)
+"""
+_OPERATIONS = """
+SELECT operation_id, order_id, kind, status, cause, decline_code, amount_minor, currency::text, target_reference,
+       refund_id, created_at
+  FROM operation ORDER BY created_at, operation_id
+"""
+_REFUNDS = "SELECT refund_id, order_id, key, amount_minor, commission_minor, currency::text, status FROM refund"
+_WAITED = """
+SELECT DISTINCT (body->>'order_id')::uuid AS order_id FROM event
+ WHERE kind IN ('operation.unresolved', 'operation.answer_refused')
 """
 _LEDGER = """
-SELECT a.name, a.currency::text, sum(CASE WHEN t.credit_account_id = a.account_id THEN t.amount_minor
-                                          ELSE -t.amount_minor END)::bigint AS moved_minor,
-       min(a.credits_posted_minor - a.debits_posted_minor) AS balance_minor
+SELECT a.name, a.currency::text,
+       coalesce(sum(CASE WHEN t.credit_account_id = a.account_id THEN t.amount_minor ELSE -t.amount_minor END)
+                FILTER (WHERE t.phase IN ('posted', 'captured')), 0)::bigint AS moved_minor,
+       min(a.credits_posted_minor - a.debits_posted_minor) AS balance_minor,
+       min(a.credits_pending_minor - a.debits_pending_minor) AS held_minor
   FROM account AS a JOIN transfer AS t ON a.account_id IN (t.debit_account_id, t.credit_account_id)
  GROUP BY a.account_id, a.name, a.currency
 """
@@ -89,9 +147,21 @@ async def judge(owner: asyncpg.Connection, evidence: Evidence) -> Verdict:
     verdict = Verdict()
     for protest in evidence.protests:
         verdict.find(Fault.PROTEST, protest)
-    rows = await owner.fetch(_ORDERS)
-    _judge_orders(rows, evidence, verdict)
-    _judge_ledger(await owner.fetch(_LEDGER), rows, evidence, verdict)
+    cases = await _open_cases(owner, evidence)
+    planned = {order.payment_order_id: (checkout, order) for checkout in evidence.plan for order in checkout.orders}
+    actions = _by_reference(evidence.actions)
+    for case in cases.values():
+        verdict.orders["UNRESOLVED" if case.is_open else str(case.row["status"])] += 1
+        _judge_plan(case, planned.get(case.name), verdict)
+        _judge_charges(case, verdict)
+        for operation in case.operations:
+            verdict.operations[f"{operation['kind']} {operation['status']}"] += 1
+            _judge_operation(case, operation, actions, evidence, verdict)
+        _judge_order(case, verdict)
+    _judge_checkouts(cases.values(), evidence, verdict)
+    _judge_strangers(cases.values(), evidence, verdict)
+    _judge_ledger(await owner.fetch(_LEDGER), cases.values(), verdict)
+    _judge_totals(await owner.fetch(_LEDGER), cases.values(), evidence, verdict)
     for file in sorted(INVARIANTS.glob("*.sql")):
         for row in await owner.fetch(file.read_text("utf-8")):
             verdict.find(Fault.INVARIANT, f"{file.stem}: {dict(row)}")
@@ -101,20 +171,25 @@ async def judge(owner: asyncpg.Connection, evidence: Evidence) -> Verdict:
 async def history(owner: asyncpg.Connection, evidence: Evidence, verdict: Verdict) -> list[str]:
     """Tell what became of the first order that something was found about, by our events and by the PSP's diary."""
     row = await owner.fetchrow(
-        """SELECT payment_id, operation_id FROM payment_order JOIN operation USING (order_id, payment_id)
-            WHERE payment_order_id = ANY (regexp_split_to_array($1, '[^a-z0-9-]+'))""",
+        """SELECT order_id, payment_id FROM payment_order
+            WHERE payment_order_id = ANY (regexp_split_to_array($1, '[^a-z0-9-]+')) OR strpos($1, order_id::text) > 0
+            LIMIT 1""",
         " ".join(verdict.findings),
     )
     if row is None:
         return []
+    operations = await owner.fetch("SELECT operation_id, kind FROM operation WHERE order_id = $1", row["order_id"])
     events = await owner.fetch(
         """SELECT at, kind, left(body::text, 400) AS body FROM event
-            WHERE subject_id = $1 AND body->>'operation_id' = $2 ORDER BY event_id""",
+            WHERE subject_id = $1 AND (body->>'order_id' = $2 OR body->>'order_id' IS NULL) ORDER BY event_id""",
         row["payment_id"],
-        str(row["operation_id"]),
+        str(row["order_id"]),
     )
     told = [f"{event['at']} {event['kind']} {event['body']}" for event in events]
-    return sorted(told + evidence.diary.get(printed(row["operation_id"]), Entry()).log)
+    for operation in operations:
+        entry = evidence.diary.get(printed(operation["operation_id"]), Entry())
+        told += [f"{line} ({operation['kind']})" for line in entry.log]
+    return sorted(told)
 
 
 def printed(operation_id: UUID) -> str:
@@ -122,90 +197,212 @@ def printed(operation_id: UUID) -> str:
     return "op_" + base64.b32encode(operation_id.bytes).decode().rstrip("=").lower()
 
 
-def _judge_orders(rows: Sequence[Any], evidence: Evidence, verdict: Verdict) -> None:
-    planned = {order.payment_order_id: (checkout, order) for checkout in evidence.plan for order in checkout.orders}
+async def _open_cases(owner: asyncpg.Connection, evidence: Evidence) -> dict[UUID, Case]:
+    cases = {row["order_id"]: Case(row, [], [], []) for row in await owner.fetch(_ORDERS)}
     charges: dict[str, list[Charge]] = defaultdict(list)
     for charge in evidence.charges:
-        if charge.status == "succeeded":
-            charges[charge.reference].append(charge)
-    references = set()
-    for row in rows:
-        verdict.orders[_kind_of(row)] += 1
-        plan = planned.get(row["payment_order_id"])
-        if plan is None or not _is_as_asked(row, *plan):
-            verdict.find(Fault.STRANGE, dict(row))
-        if row["operation_id"] is None:
-            if row["status"] != "FAILED" or row["decline_code"] != "risk_blocked":
-                verdict.find(Fault.ASKED_THOUGH_BLOCKED, dict(row))
-            continue
-        reference = printed(row["operation_id"])
-        references.add(reference)
-        made = charges.get(reference, [])
-        _judge_charges(row, made, verdict)
-        _judge_status(row, made, evidence.diary.get(reference, Entry()), evidence.window, verdict)
-    for reference in (charges.keys() | evidence.diary.keys()) - references:
+        charges[charge.reference].append(charge)
+    for row in await owner.fetch(_OPERATIONS):
+        case = cases[row["order_id"]]
+        case.operations.append(row)
+        if row["kind"] in ("charge", "authorize"):
+            case.charges.extend(charges.get(printed(row["operation_id"]), ()))
+    for row in await owner.fetch(_REFUNDS):
+        cases[row["order_id"]].refunds.append(row)
+    for row in await owner.fetch(_WAITED):
+        cases[row["order_id"]].waited = True
+    return cases
+
+
+def _by_reference(actions: Iterable[Action]) -> dict[str, list[Action]]:
+    found: dict[str, list[Action]] = defaultdict(list)
+    for action in actions:
+        found[action.reference].append(action)
+    return found
+
+
+# what was asked for
+
+
+def _judge_plan(case: Case, planned: tuple[PlannedCheckout, PlannedOrder] | None, verdict: Verdict) -> None:
+    row = case.row
+    if planned is None:
+        verdict.find(Fault.STRANGE, dict(row))
+        return
+    checkout, order = planned
+    asked = (checkout.checkout_id, order.seller_account, order.amount_minor, order.commission_minor, order.currency)
+    written = tuple(row[name] for name in ("checkout_id", "seller_account", "amount_minor", "commission_minor"))
+    if asked != (*written, row["currency"]):
+        verdict.find(Fault.STRANGE, dict(row))
+    wishes = [
+        (step.what, step.key, amount)
+        for step in checkout.steps
+        for name, amount in step.amounts_minor
+        if name == case.name
+    ]
+    for refund in case.refunds:
+        amounts = [amount for what, key, amount in wishes if what is What.REFUND and key == refund["key"]]
+        is_ours = checkout.manner is Manner.TOGETHER and refund["key"] == f"all-or-nothing {row['order_id']}"
+        if not is_ours and refund["amount_minor"] not in amounts and None not in amounts:
+            verdict.find(Fault.STRANGE, f"{case.name}: {dict(refund)}")
+    for operation in case.operations:
+        if operation["kind"] == "capture":
+            amounts = [amount for what, _, amount in wishes if what is What.CAPTURE]
+            is_ours = checkout.manner is Manner.TOGETHER and operation["amount_minor"] == order.amount_minor
+            if not is_ours and operation["amount_minor"] not in amounts and None not in amounts:
+                verdict.find(Fault.STRANGE, f"{case.name}: {dict(operation)}")
+
+
+# what became of each order
+
+
+def _judge_charges(case: Case, verdict: Verdict) -> None:
+    if not case.operations and (case.row["status"], case.row["decline_code"]) != ("FAILED", "risk_blocked"):
+        verdict.find(Fault.ASKED_THOUGH_BLOCKED, dict(case.row))
+    made = [charge for charge in case.charges if charge.status != DECLINED]
+    if len(made) > 1:
+        verdict.find(Fault.CHARGED_TWICE, f"{case.name}: {[charge.id for charge in made]}")
+    for charge in made:
+        if (charge.amount, charge.currency, charge.livemode) != (case.row["amount_minor"], case.row["currency"], False):
+            verdict.find(Fault.WRONG_AMOUNT, f"{case.name}: {charge}")
+    for operation in case.operations:
+        if operation["currency"] != case.row["currency"] or operation["amount_minor"] > case.row["amount_minor"]:
+            verdict.find(Fault.WRONG_AMOUNT, f"{case.name}: {dict(operation)}")
+    if sum(operation["kind"] in ("charge", "authorize") for operation in case.operations) > 1:
+        verdict.find(Fault.CHARGED_TWICE, f"{case.name} has several charges here")
+    if case.refunded_there > case.captured_there or case.captured_there > case.row["amount_minor"] * max(len(made), 1):
+        verdict.find(Fault.ASKED_TOO_MUCH, f"{case.name}: {case.charges}")
+
+
+def _judge_operation(
+    case: Case,
+    operation: Any,
+    actions: Mapping[str, Sequence[Action]],
+    evidence: Evidence,
+    verdict: Verdict,
+) -> None:
+    reference, status = printed(operation["operation_id"]), operation["status"]
+    entry = evidence.diary.get(reference, Entry())
+    what = f"{case.name}, its {operation['kind']} {reference}"
+    done = [action for action in actions.get(reference, ()) if action.status != FAILED]
+    starts = operation["kind"] in ("charge", "authorize")
+    if len(done) > 1:
+        verdict.find(Fault.DONE_TWICE, f"{what}: {done}")
+    is_over = operation["decline_code"] == "charge_not_authorized" and case.captured_there == case.row["amount_minor"]
+    if is_over or operation["decline_code"] in _ASKED_TOO_MUCH:
+        verdict.find(Fault.ASKED_TOO_MUCH, f"{what}: {operation['decline_code']}")
+    if status in _UNDECIDED:
+        _judge_undecided(case, operation, entry, is_done=bool(_live(case) if starts else done), verdict=verdict)
+        return
+    is_ended_by_void = starts and operation["decline_code"] == "cancelled"
+    if status not in entry.told and not is_ended_by_void:
+        verdict.find(Fault.NEVER_SAID, f"{what} is {status}")
+    if not starts:
+        _judge_done(operation, done, what, verdict)
+
+
+def _judge_done(operation: Any, done: Sequence[Action], what: str, verdict: Verdict) -> None:
+    """A decided capture, void or refund was done at the PSP, or was not."""
+    status = operation["status"]
+    ends_a_page = operation["kind"] == "void" and str(operation["target_reference"]).startswith("cs_")
+    if status == "APPROVED" and not done and not ends_a_page:
+        verdict.find(Fault.NOT_CHARGED, f"{what} is {status}")
+    if status == "DECLINED" and done:
+        verdict.find(Fault.LOST, f"{what} is {status}: {done}")
+    for action in done:
+        if (action.amount, action.currency) != (operation["amount_minor"], operation["currency"]):
+            verdict.find(Fault.WRONG_AMOUNT, f"{what}: {action}")
+
+
+def _live(case: Case) -> list[Charge]:
+    """The charges that took money, hold it or still may."""
+    return [charge for charge in case.charges if charge.amount_captured or charge.status in (AUTHORIZED, PENDING)]
+
+
+def _judge_undecided(case: Case, operation: Any, entry: Entry, *, is_done: bool, verdict: Verdict) -> None:
+    """What nobody lied about may be left to a person only if it was looked for in vain after the window."""
+    what = f"{case.name}, its {operation['kind']} {printed(operation['operation_id'])}"
+    if operation["status"] != "UNRESOLVED":
+        # Whether an authorization still lives cannot be said before its capture or void is known.
+        is_first = operation["kind"] == "authorize"
+        if not (is_first and any(other["status"] == "UNRESOLVED" for other in case.operations)):
+            verdict.find(Fault.NOT_FINAL, f"{what} is {operation['status']}: {operation['cause']}")
+        return
+    if entry.lies:
+        return
+    window_ends_at = (operation["created_at"] + WINDOW - _MARGIN).timestamp()
+    if is_done:
+        verdict.find(Fault.LOST, f"{what} was done and waits for a person: {operation['cause']}")
+    if entry.last_look_up_at is None or entry.last_look_up_at < window_ends_at:
+        verdict.find(Fault.UNRESOLVED_TOO_SOON, f"{what}: {operation['cause']}, {entry.last_look_up_at}")
+
+
+def _judge_order(case: Case, verdict: Verdict) -> None:
+    """What is final here is final there, and the same money has moved."""
+    if case.is_open:
+        return  # each of its operations was judged
+    status, here = case.row["status"], (case.row["captured_minor"], case.row["refunded_minor"])
+    what = f"{case.name} is {status} with {here} captured and refunded, at the PSP: {case.charges}"
+    if status not in ("SUCCESS", "FAILED", "CANCELLED"):
+        verdict.find(Fault.NOT_FINAL, what)
+    if case.captured_there > here[0]:
+        verdict.find(Fault.LOST, what)
+    if case.captured_there < here[0] or (status == "SUCCESS") is not bool(here[0]):
+        verdict.find(Fault.NOT_CHARGED, what)
+    if case.refunded_there != here[1]:
+        verdict.find(Fault.REFUNDED_OTHERWISE, what)
+    if status in ("FAILED", "CANCELLED") and _live(case):
+        verdict.find(Fault.FAILED_WHILE_CHARGED, what)
+    if any(charge.status in (AUTHORIZED, PENDING) for charge in case.charges):
+        verdict.find(Fault.NOT_FINAL, what)
+
+
+# what became of each checkout
+
+
+def _judge_checkouts(cases: Iterable[Case], evidence: Evidence, verdict: Verdict) -> None:
+    by_checkout: dict[str, list[Case]] = defaultdict(list)
+    for case in cases:
+        by_checkout[case.row["checkout_id"]].append(case)
+    for checkout in evidence.plan:
+        parts = by_checkout.get(checkout.checkout_id, [])
+        if checkout.manner is Manner.TOGETHER and parts and not any(case.is_open for case in parts):
+            _judge_together(checkout, parts, evidence, verdict)
+    for checkout_id, pages in evidence.pages.items():
+        if len(pages) > 1:
+            verdict.find(Fault.PAGED_TWICE, f"{checkout_id}: {pages}")
+
+
+def _judge_together(checkout: PlannedCheckout, parts: Sequence[Case], evidence: Evidence, verdict: Verdict) -> None:
+    """All of it or nothing, by the money that stayed at the PSP. A refund that came back is a person's turn."""
+    came_back = any(refund["status"] == "FAILED" for case in parts for refund in case.refunds)
+    failed = any(case.row["status"] != "SUCCESS" for case in parts)
+    kept = [case.name for case in parts if case.captured_there > case.refunded_there]
+    if failed and kept and not came_back:
+        verdict.find(Fault.HALF_TAKEN, f"{kept} of {[(case.name, case.row['status']) for case in parts]}")
+    was_cancelled = any(step.what is What.CANCEL for step in checkout.steps)
+    was_reserved = all(charge.status != DECLINED for case in parts for charge in case.charges)
+    lapsed = any(charge.reference in evidence.lapsed for case in parts for charge in case.charges)
+    was_tried = any(operation["kind"] == "capture" for case in parts for operation in case.operations)
+    is_clear = all(case.charges and not case.waited for case in parts)
+    if is_clear and was_reserved and not (was_cancelled or lapsed or was_tried):
+        verdict.find(Fault.LEFT_LYING, [(case.name, case.row["status"]) for case in parts])
+
+
+def _judge_strangers(cases: Iterable[Case], evidence: Evidence, verdict: Verdict) -> None:
+    ours = {printed(operation["operation_id"]) for case in cases for operation in case.operations}
+    there = {charge.reference for charge in evidence.charges} | {action.reference for action in evidence.actions}
+    asked = {reference for reference in evidence.diary if reference.startswith("op_")}
+    for reference in (there | asked) - ours:
         verdict.find(Fault.STRANGE, f"{reference} is known at the PSP and nowhere here")
 
 
-def _kind_of(row: Any) -> str:
-    is_undecided = row["operation_status"] in ("OPEN", "UNRESOLVED")
-    return str(row["operation_status"] if is_undecided else row["status"])
+# the books
 
 
-def _is_as_asked(row: Any, checkout: PlannedCheckout, order: PlannedOrder) -> bool:
-    asked = (checkout.checkout_id, order.seller_account, order.amount_minor, order.commission_minor, order.currency)
-    written = tuple(row[name] for name in ("checkout_id", "seller_account", "amount_minor", "commission_minor"))
-    return asked == (*written, row["currency"])
-
-
-def _judge_charges(row: Any, made: Sequence[Charge], verdict: Verdict) -> None:
-    name = row["payment_order_id"]
-    if len(made) > 1:
-        verdict.find(Fault.CHARGED_TWICE, f"{name}: {[charge.id for charge in made]}")
-    for charge in made:
-        if (charge.amount, charge.currency, charge.livemode) != (row["amount_minor"], row["currency"], False):
-            verdict.find(Fault.WRONG_AMOUNT, f"{name}: {charge}")
-    if (row["asked_minor"], row["asked_currency"]) not in ((row["amount_minor"], row["currency"]), (None, None)):
-        verdict.find(Fault.WRONG_AMOUNT, f"{name}: its operation has {row['asked_minor']} {row['asked_currency']}")
-
-
-def _judge_status(row: Any, made: Sequence[Charge], entry: Entry, window: timedelta, verdict: Verdict) -> None:
-    name, status, is_open = row["payment_order_id"], row["status"], row["operation_status"] in ("OPEN", "UNRESOLVED")
-    if status == "SUCCESS":
-        if not any(charge.id == row["provider_reference"] for charge in made):
-            verdict.find(Fault.NOT_CHARGED, f"{name}: {row['provider_reference']}")
-        if "succeeded" not in entry.told:
-            verdict.find(Fault.NEVER_SAID, f"{name} is SUCCESS")
-    elif status == "FAILED":
-        if made:
-            verdict.find(Fault.FAILED_WHILE_CHARGED, f"{name}: {made[0].id}")
-        if "declined" not in entry.told:
-            verdict.find(Fault.NEVER_SAID, f"{name} is FAILED")
-    elif not is_open or row["operation_status"] == "OPEN":
-        verdict.find(Fault.NOT_FINAL, f"{name} is {status}, its operation {row['operation_status']}: {row['cause']}")
-    elif not entry.lies:
-        _judge_unresolved(row, made, entry, window, verdict)
-
-
-def _judge_unresolved(row: Any, made: Sequence[Charge], entry: Entry, window: timedelta, verdict: Verdict) -> None:
-    """An order that nobody lied about may be left to a person only if it was looked for in vain after the window."""
-    name = row["payment_order_id"]
-    window_ends_at = (row["created_at"] + window - _MARGIN).timestamp()
-    if made:
-        verdict.find(Fault.LOST, f"{name} was charged as {made[0].id} and waits for a person: {row['cause']}")
-    if entry.last_look_up_at is None or entry.last_look_up_at < window_ends_at:
-        verdict.find(Fault.UNRESOLVED_TOO_SOON, f"{name}: {row['cause']}, {entry}")
-
-
-def _judge_ledger(accounts: Iterable[Any], orders: Iterable[Any], evidence: Evidence, verdict: Verdict) -> None:
-    """Each account holds what the successful orders gave it; each currency adds up to nothing."""
-    wanted: Counter[tuple[str, str]] = Counter()
-    for order in orders:
-        if order["status"] == "SUCCESS":
-            amount, commission, currency = order["amount_minor"], order["commission_minor"], order["currency"]
-            wanted["psp:simulator:receivable", currency] -= amount
-            wanted[f"seller:{order['seller_account']}:pending", currency] += amount - commission
-            wanted["platform:commission", currency] += commission
+def _judge_ledger(accounts: Iterable[Any], cases: Iterable[Case], verdict: Verdict) -> None:
+    """Each account holds what the orders and refunds gave it; each currency adds up to nothing."""
+    wanted, held = _wanted(cases)
     sums: Counter[str] = Counter()
     found: set[tuple[str, str]] = set()
     for account in accounts:
@@ -213,25 +410,53 @@ def _judge_ledger(accounts: Iterable[Any], orders: Iterable[Any], evidence: Evid
         found.add((name, currency))
         sums[currency] += account["moved_minor"]
         said = {account["moved_minor"], account["balance_minor"], wanted[name, currency]}
-        if len(said) > 1:
+        if len(said) > 1 or account["held_minor"] != held[name, currency]:
             fault = Fault.WALLET if name.startswith("seller:") else Fault.LEDGER
-            verdict.find(fault, f"{name} {currency}: {dict(account)}, its orders say {wanted[name, currency]}")
+            wish = f"{wanted[name, currency]} and {held[name, currency]} held"
+            verdict.find(fault, f"{name} {currency}: {dict(account)}, its orders say {wish}")
     for currency, total in sums.items():
         if total:
             verdict.find(Fault.LEDGER, f"{currency} is out of balance by {total}")
-    for account in {account for account, amount in wanted.items() if amount} - found:
-        verdict.find(Fault.LEDGER, f"{account} has no transfers")
-    _judge_totals(wanted, evidence, verdict)
+    for missing in {account for account, amount in [*wanted.items(), *held.items()] if amount} - found:
+        verdict.find(Fault.LEDGER, f"{missing} has no transfers")
 
 
-def _judge_totals(wanted: Mapping[tuple[str, str], int], evidence: Evidence, verdict: Verdict) -> None:
-    """What the PSP owes us is what it took, but for charges whose answers were refused."""
+def _wanted(cases: Iterable[Case]) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
+    """Add up what the rows of orders and refunds say each account must have moved, and must hold."""
+    moved: Counter[tuple[str, str]] = Counter()
+    held: Counter[tuple[str, str]] = Counter()
+    for case in cases:
+        row = case.row
+        amount, commission, captured = row["amount_minor"], row["commission_minor"], row["captured_minor"]
+        earned = commission * captured // amount
+        _move(moved, row, captured, earned)
+        if row["status"] == "AUTHORIZED":
+            _move(held, row, amount - captured, commission - earned)
+        for refund in case.refunds:
+            if refund["status"] == "SUCCEEDED":
+                _move(moved, row, -refund["amount_minor"], -refund["commission_minor"])
+    return moved, held
+
+
+def _move(accounts: Counter[tuple[str, str]], order: Any, amount: int, commission: int) -> None:
+    accounts["psp:simulator:receivable", order["currency"]] -= amount
+    accounts[f"seller:{order['seller_account']}:pending", order["currency"]] += amount - commission
+    accounts["platform:commission", order["currency"]] += commission
+
+
+def _judge_totals(accounts: Iterable[Any], cases: Iterable[Case], evidence: Evidence, verdict: Verdict) -> None:
+    """What the PSP owes us is what it took and did not give back; of what waits for a person, what is known here."""
     taken: Counter[str] = Counter()
     for charge in evidence.charges:
-        entry = evidence.diary.get(charge.reference, Entry())
-        lied = entry.lies and "succeeded" not in entry.told
-        if charge.status == "succeeded" and not lied:
-            taken[charge.currency] += charge.amount
-    booked = {currency: -amount for (name, currency), amount in wanted.items() if name.startswith("psp:")}
-    if dict(taken) != booked:
-        verdict.find(Fault.LEDGER, f"the PSP took {dict(taken)}, the receivable accounts say {booked}")
+        taken[charge.currency] += charge.amount_captured - charge.amount_refunded
+    for case in cases:
+        if case.is_open:
+            here = case.row["captured_minor"] - case.row["refunded_minor"]
+            taken[case.row["currency"]] += here - case.captured_there + case.refunded_there
+    booked = {
+        account["currency"]: -account["balance_minor"] for account in accounts if account["name"].startswith("psp:")
+    }
+    for currency in taken.keys() | booked.keys():
+        if taken[currency] != booked.get(currency, 0):
+            owed = booked.get(currency, 0)
+            verdict.find(Fault.LEDGER, f"the PSP keeps {taken[currency]} {currency}, the receivable says {owed}")

@@ -102,6 +102,14 @@ class MortalPool:
         """Run a statement for its rows."""
         return await self._life.outside(lambda: self._try(self._pool.fetch, arguments))
 
+    async def fetchrow(self, *arguments: Any) -> Any:
+        """Run a statement for its first row."""
+        return await self._life.outside(lambda: self._try(self._pool.fetchrow, arguments))
+
+    async def execute(self, *arguments: Any) -> Any:
+        """Run a statement for nothing."""
+        return await self._life.outside(lambda: self._try(self._pool.execute, arguments))
+
     async def fetchval(self, *arguments: Any) -> Any:
         """Run a statement for one value."""
         return await self._life.outside(lambda: self._try(self._pool.fetchval, arguments))

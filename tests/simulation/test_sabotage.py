@@ -1,40 +1,50 @@
 """The simulation can fail: each of these breaks one line of the money path, and the judge must say what came of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import msgspec
 import pytest
+from tests.simulation import plan
 from tests.simulation.judge import Fault
+from tests.simulation.plan import Manner
+from tests.simulation.play import play
 from tests.simulation.psp import STORMY
-from tests.simulation.test_simulation import play
-from tests.simulation.world import Trouble
+from tests.simulation.world import Running, Trouble, World
 
 from coatcheck import executor
-from coatcheck.executor import Executor
+from coatcheck.executor import Executor, Step
 from coatcheck.operations import Operation
+from coatcheck.payments import effects
 from coatcheck.providers.outcome import Outcome, OutcomeKind
-from coatcheck.providers.protocol import Charge, Provider
+from coatcheck.providers.protocol import Intent, Provider
+from coatcheck.providers.simulated import SimulatedProvider
+from coatcheck.providers.simulated_answers import page_outcome
+from coatcheck.states import OperationStatus
 from coatcheck.store import Store
 
 SQL = Path(__file__).parents[2] / "src/coatcheck/sql/functions"
 # One seed, and worse weather than elsewhere: the faults that a sabotage needs to do harm are sure to come.
 SEED = 20_260_301
-STORM = replace(STORMY, dial=msgspec.structs.replace(STORMY.dial, error_after_share=0.4, search_lag_ms=55_000))
+STORM = replace(
+    STORMY, returned=0.1, dial=msgspec.structs.replace(STORMY.dial, error_after_share=0.4, search_lag_ms=55_000)
+)
 TROUBLE = Trouble(life_calls=300, blackout_every=3, weather=STORM)
 
 Patch = pytest.MonkeyPatch
+_next_step = executor.next_step
 _ask = Executor._ask
 _timed = Executor._timed
 
 
 def a_new_key_per_attempt(patch: Patch) -> None:
-    async def timed(self: Executor, provider: Provider, call: str, charge: Charge) -> Outcome:
-        charge = msgspec.structs.replace(charge, operation_id=uuid4()) if call == "charge" else charge
-        return await _timed(self, provider, call, charge)
+    async def timed(self: Executor, provider: Provider, call: str, intent: Intent) -> Outcome:
+        intent = msgspec.structs.replace(intent, operation_id=uuid4()) if call == "charge" else intent
+        return await _timed(self, provider, call, intent)
 
     patch.setattr(Executor, "_timed", timed)
 
@@ -79,9 +89,44 @@ def the_old_is_given_up(patch: Patch) -> None:
     patch.setattr(Executor, "_ask", ask)
 
 
+def a_release_is_forgotten(patch: Patch) -> None:
+    patch.setattr(effects, "_release_legs", lambda *_: ())
+
+
+def a_page_is_sent(patch: Patch) -> None:
+    """The gate lets an order on a page be sent like a charge, instead of making the page and asking."""
+
+    def step(operation: Operation, *given: Any) -> Step:
+        return Step.SEND if operation.intent.is_hosted else _next_step(operation, *given)
+
+    patch.setattr(executor, "next_step", step)
+
+
+def every_order_has_a_page(patch: Patch) -> None:
+    async def register(self: SimulatedProvider, intent: Intent) -> Outcome:
+        raw = await self._post(self._pages_url, intent.body, intent.reference)
+        return raw if isinstance(raw, Outcome) else page_outcome(raw, intent)
+
+    patch.setattr(plan, "_HOSTED", 1.0)
+    patch.setattr(SimulatedProvider, "register", register)
+
+
+def what_was_reopened_is_sent(patch: Patch) -> None:
+    """A refund that came back is asked about by sending it once more: the key brings the old answer again."""
+
+    def step(operation: Operation, *given: Any) -> Step:
+        return _next_step(msgspec.structs.replace(operation, status=OperationStatus.OPEN), *given)
+
+    patch.setattr(executor, "next_step", step)
+
+
 @pytest.mark.parametrize(
     ("sabotage", "remembers_errors", "fault"),
     [
+        (a_release_is_forgotten, True, Fault.LEDGER),
+        (a_page_is_sent, True, Fault.UNRESOLVED_TOO_SOON),
+        (every_order_has_a_page, True, Fault.FAILED_WHILE_CHARGED),
+        (what_was_reopened_is_sent, True, Fault.REFUNDED_OTHERWISE),
         (a_new_key_per_attempt, True, Fault.CHARGED_TWICE),
         (silence_is_a_failure, True, Fault.FAILED_WHILE_CHARGED),
         (the_window_never_ends, True, Fault.CHARGED_TWICE),
@@ -106,24 +151,68 @@ async def test_a_sabotage_is_found(  # noqa: PLR0917 - pytest passes them by nam
     assert verdict.faults[fault]
 
 
+async def break_sql(owner: asyncpg.Connection, file: str, holes: Mapping[str, str]) -> None:
+    text = (SQL / file).read_text("utf-8")
+    for line, hole in holes.items():
+        assert line in text, line
+        text = text.replace(line, hole)
+    await owner.execute(text)
+
+
 async def test_F1_a_missing_fence_is_found(store: Store, owner: asyncpg.Connection) -> None:
     """Both fences: the lease's attempt number, and behind it the table of states."""
-    text = (SQL / "030_apply_outcomes.sql").read_text("utf-8")
-    for fence, hole in {
+    holes = {
         "SELECT coalesce(array_agg(n), '{}') INTO won FROM taken;": (
             "SELECT array_agg(g.n) INTO won FROM generate_subscripts(g_attempt, 1) AS g (n);"
         ),
         "AND operation_may_become(o.status, g.status)": "",
         "AND order_may_become(o.status, g.status)": "",
-    }.items():
-        assert fence in text
-        text = text.replace(fence, hole)
-    await owner.execute(text)
+    }
+    await break_sql(owner, "030_apply_outcomes.sql", holes)
     sleepy = Trouble(life_calls=5_000, weather=replace(STORM, hang=0.2))
     verdict = (await play(store, owner, seed=SEED, checkouts=300, waves=4, trouble=sleepy))[1]
     assert verdict.faults[Fault.LEDGER]
     assert verdict.faults[Fault.WALLET]
     assert verdict.faults[Fault.INVARIANT]
+
+
+async def test_D1_a_refund_without_its_reservation_is_found(store: Store, owner: asyncpg.Connection) -> None:
+    """The constraints behind it have to go, too."""
+    for behind in ("refunds_what_was_captured", "returns_its_own_commission"):
+        await owner.execute(f"ALTER TABLE payment_order DROP CONSTRAINT payment_order_{behind}")
+    await break_sql(
+        owner, "050_requests.sql", {"= p.refund_reserved_minor + wanted_minor": "= p.refund_reserved_minor"}
+    )
+    verdict = (await play(store, owner, seed=SEED, checkouts=300, waves=6, trouble=TROUBLE))[1]
+    assert verdict.faults[Fault.ASKED_TOO_MUCH]
+    assert verdict.faults[Fault.INVARIANT]
+
+
+async def test_D4_captures_that_do_not_wait_for_one_another_are_found(store: Store, owner: asyncpg.Connection) -> None:
+    await break_sql(owner, "050_requests.sql", {"WHEN o.acting IS NOT NULL THEN 'busy'": ""})
+    verdict = (await play(store, owner, seed=SEED, checkouts=500, waves=6, trouble=TROUBLE))[1]
+    assert verdict.faults[Fault.ASKED_TOO_MUCH]
+
+
+async def test_a_checkout_that_is_decided_without_its_lock_is_found(
+    store: Store, owner: asyncpg.Connection, monkeypatch: Patch
+) -> None:
+    """Two orders become reserved at once, in two processes: neither sees the other, and nobody captures."""
+    lock = "PERFORM 1 FROM payment AS p WHERE p.payment_id = ANY (payment_ids) ORDER BY p.payment_id FOR UPDATE;"
+    decided = "    FOR moved IN  -- one statement per kind"
+    await break_sql(owner, "050_requests.sql", {lock: "", decided: f"    PERFORM pg_sleep(0.05);\n{decided}"})
+
+    async def spread(world: World, _: Running, operations: Sequence[Operation]) -> None:
+        world._living()
+        gateways = [running.gateway for running in world._gateways]
+        await world._done_or_hanging(
+            [gateways[place % len(gateways)].executor.start([each]) for place, each in enumerate(operations)]
+        )
+
+    monkeypatch.setattr(plan, "_MANNERS", {Manner.TOGETHER: 1.0})
+    monkeypatch.setattr(World, "_run_to_the_end", spread)
+    verdict = (await play(store, owner, seed=SEED, checkouts=100, waves=4, trouble=TROUBLE))[1]
+    assert verdict.faults[Fault.LEFT_LYING]
 
 
 @pytest.mark.parametrize("remembers_errors", [True, False])

@@ -8,24 +8,28 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+from uuid import UUID
 
 import asyncpg
 from tests.simulation.life import CONNECTION_TROUBLE, GatewayDied, Life, mortal
-from tests.simulation.plan import Click, PlannedCheckout, clicks_by_wave
-from tests.simulation.psp import STORMY, WINDOW, Psp, PspLine, Weather
+from tests.simulation.plan import Click, Manner, PlannedCheckout, Step, What, errands_by_wave
+from tests.simulation.psp import STORMY, WINDOW, Letter, Psp, PspLine, Weather
 
 from coatcheck.api.gateway import Gateway
 from coatcheck.clock import ManualClock
 from coatcheck.config import Settings
-from coatcheck.ids import derive_id
+from coatcheck.ids import derive_id, order_id_of, payment_id_of
+from coatcheck.operations import Operation
 from coatcheck.payments import PaymentView, Verdict
+from coatcheck.providers.protocol import WebhookRefusedError
+from coatcheck.refunds import RefundRequest, RefundVerdict
 from coatcheck.shops import Caller
-from coatcheck.states import Mode
+from coatcheck.states import Capture, Mode, OnFailure
 from coatcheck.store import Store
 from coatcheck.validation import Buyer, OrderRequest, PaymentRequest
 from coatcheck.wiring import make_gateway
@@ -38,11 +42,32 @@ SETTINGS: Final = Settings(
     retry_base_ms=30_000,
     retry_cap_s=4 * 3600,
     retry_budget_attempts=25,
-    batch_size=128,
+    batch_size=512,
 )
 _WAVE: Final = timedelta(seconds=100)  # how long the clicks of a wave take: some leases run out meanwhile
-_CLIENTS_AT_ONCE: Final = 96
+_CLIENTS_AT_ONCE: Final = 128
 _TRIES: Final = 40
+_PROVIDER: Final = (SETTINGS.provider, Mode.TEST)
+_RETURN_URL: Final = "https://shop.example/thanks"
+_MANNERS: Final = {
+    Manner.USUAL: (Capture.AUTOMATIC, OnFailure.KEEP),
+    Manner.MANUAL: (Capture.MANUAL, OnFailure.KEEP),
+    Manner.TOGETHER: (Capture.AUTOMATIC, OnFailure.ALL_OR_NOTHING),
+}
+_NEXT_DUE: Final = """
+WITH waits_behind AS (  -- an order whose capture or void is a person's turn: nothing else becomes final there
+    SELECT p.order_id FROM payment_order AS p JOIN operation AS a ON a.operation_id = p.acting
+     WHERE a.status = 'UNRESOLVED'
+)
+SELECT min(due_at) FROM (
+    SELECT l.due_at FROM lease AS l JOIN operation AS o USING (operation_id)
+     WHERE o.order_id NOT IN (SELECT order_id FROM waits_behind)
+     UNION ALL
+    SELECT due_at FROM authorization_watch WHERE order_id NOT IN (SELECT order_id FROM waits_behind)
+     UNION ALL
+    SELECT due_at FROM inbox_lease
+) AS waiting
+"""
 _REPLAYS: Final = frozenset({Verdict.ACCEPTED, Verdict.SAME_KEY, Verdict.SAME_CHECKOUT})
 _REFUSALS: Final = frozenset({Verdict.KEY_REUSED, Verdict.CHECKOUT_CONFLICT})
 
@@ -51,13 +76,15 @@ _REFUSALS: Final = frozenset({Verdict.KEY_REUSED, Verdict.CHECKOUT_CONFLICT})
 class Trouble:
     """What goes wrong besides the PSP. `life_calls`: how many outside calls a gateway lives for, at most.
 
-    `loss`: the share of statements that lose their connection before, and the same again after they took effect.
+    `claim_most`: how much work a gateway takes over at once. `loss`: the share of statements that lose their connection
+    before, and the same again after they took effect.
     """
 
     gateways: int = 3
     life_calls: int = 900
-    loss: float = 0.004
+    loss: float = 0.003
     kills_backends: bool = True
+    claim_most: int = 200
     blackout_every: int = 6
     weather: Weather = STORMY
 
@@ -91,6 +118,7 @@ class World:
         )
         self.counts: Counter[str] = Counter()
         self.told: dict[str, dict[str, str]] = {}  # the final statuses clients heard, by checkout and order
+        self.pages: dict[str, list[str]] = {}  # the PSP's pages that buyers were sent to, by checkout
         self.protests: list[str] = []
         self._store = store
         self._owner = owner
@@ -107,17 +135,17 @@ class World:
         """Play all waves, then let time pass until nothing is left to do."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_complain_of_the_living)
-        for number, clicks in enumerate(clicks_by_wave(self._plan, self._waves), 1):
-            self._tick = _WAVE / max(1, len(clicks))
+        for number, errands in enumerate(errands_by_wave(self._plan, self._waves), 1):
+            self._tick = _WAVE / max(1, len(errands))
             async with self._recovery(), self._hang_ups():
-                await asyncio.gather(*[self._click(checkout, click) for checkout, click in clicks])
+                await asyncio.gather(*[self._run_errand(checkout, errand) for checkout, errand in errands])
                 await self._quiet()
             await self._between_waves(number)
         await self._end()
 
     async def _between_waves(self, number: int) -> None:
         """Let leases run out and others take over; then wake who hung. Or let nobody live to do so for a day."""
-        if number % self.trouble.blackout_every == 0:
+        if number % self.trouble.blackout_every == 0 and number < self._waves:
             await self._blackout()
             return
         for _ in range(3):
@@ -125,7 +153,8 @@ class World:
             await self._claim_all()
         # A request that arrives late is harmless only while its key is sure to be known: those arrive now.
         self.psp.release(1.0 if self.psp.remembers_errors else 0.5)
-        self.psp.settle_pending(0.3)
+        self.psp.let_time_work(0.3, is_ending=False)
+        self.psp.post.bring_late()
         await self._quiet()
         self.clock.advance(timedelta(seconds=self._dice.choice((5, 45, 600, 5_000))))
 
@@ -141,11 +170,51 @@ class World:
 
     async def _claim_all(self) -> None:
         """Do what is due, to its end or until somebody dies of it."""
-        claimed = 1
-        while claimed:
-            with contextlib.suppress(*CONNECTION_TROUBLE):
-                claimed = await self._living().gateway.executor.recover_once()
+        done = 1
+        while done:
+            done = 0
+            self._living()
+            for outcome in await asyncio.gather(*map(self._do_chores, self._gateways), return_exceptions=True):
+                if isinstance(outcome, int):
+                    done += outcome
+                elif not isinstance(outcome, CONNECTION_TROUBLE):
+                    raise outcome
+                else:
+                    done += 1  # whoever comes next does it
             await self._quiet()
+
+    async def _do_chores(self, running: Running) -> int:
+        """Do once what a gateway does unasked, as `at_work` does all the time: recovery, webhooks, upkeep."""
+        await self._deliver(running)
+        gateway = running.gateway
+        done = await gateway.executor.recover_once()
+        self.counts["claimed"] += done
+        return done + await gateway.inbox.handle_once() + await gateway.upkeep.tend_once()
+
+    async def _deliver(self, running: Running) -> None:
+        """Post the PSP's events as their endpoint takes them; what is not taken comes again."""
+        letters = self.psp.post.collect()
+        try:
+            while letters:
+                batch, at = letters[:200], self.clock.now()
+                await asyncio.gather(*[self._hand_in(running, letter, at) for letter in batch])
+                for letter in batch:
+                    self.psp.post.delivered(letter)
+                letters = letters[200:]
+        finally:
+            self.psp.post.letters.extend(letters)
+
+    async def _hand_in(self, running: Running, letter: Letter, at: datetime) -> None:
+        headers = self.psp.post.sign(letter, at.timestamp())
+        try:
+            events = running.gateway.webhooks[_PROVIDER].receive(headers, letter.body, at)
+        except WebhookRefusedError:
+            if not letter.is_forged:
+                self.protests.append(f"an authentic event was refused: {letter.body.decode()}")
+            return
+        if letter.is_forged:
+            self.protests.append(f"a forged event was taken: {letter.body.decode()}")
+        await running.gateway.inbox.store(*_PROVIDER, headers, events)
 
     async def _end(self) -> None:
         """Let days pass, with no more crashes, until every operation is decided or waits for a person."""
@@ -154,11 +223,12 @@ class World:
             running.life.live_on()
         for day in range(400):
             self.psp.release()
-            pending = self.psp.settle_pending(0.5 if day < 20 else 1.0)
+            pending = self.psp.let_time_work(0.5 if day < 20 else 1.0, is_ending=True)
+            self.psp.post.bring_late()
             await self._quiet()
             await self._claim_all()
-            due_at = await self._owner.fetchval("SELECT min(due_at) FROM lease")
-            if due_at is None and not pending and not self.psp.hanging:
+            due_at = await self._owner.fetchval(_NEXT_DUE)
+            if due_at is None and not pending and not self.psp.hanging and not self.psp.post.letters:
                 break
             if due_at is not None:
                 self.clock.advance(max(timedelta(0), due_at - self.clock.now()) + timedelta(hours=1))
@@ -170,26 +240,34 @@ class World:
 
     # clients
 
-    async def _click(self, checkout: PlannedCheckout, click: Click) -> None:
+    async def _run_errand(self, checkout: PlannedCheckout, errand: Click | Step) -> None:
         async with self._clients:
             self.clock.advance(2 * self._tick * self._dice.random())
-            if click.is_tampered:
-                await self._tamper(checkout, click)
-                return
-            request = _request(checkout)
-            copies = [asyncio.create_task(self._persist(checkout, request, click)) for _ in range(click.copies)]
-            if click.leaves:
-                await asyncio.sleep(self._dice.random() * 0.02)
-                for copy in copies:
-                    copy.cancel()
-                self.counts["left"] += 1
-            await asyncio.gather(*copies, return_exceptions=True)
+            if isinstance(errand, Step):
+                await self._take_step(checkout, errand)
+            elif errand.is_tampered:
+                await self._tamper(checkout, errand)
+            else:
+                await self._click(checkout, errand)
+
+    async def _click(self, checkout: PlannedCheckout, click: Click) -> None:
+        request = _request(checkout)
+        copies = [asyncio.create_task(self._persist(checkout, request, click)) for _ in range(click.copies)]
+        if click.leaves:
+            await asyncio.sleep(self._dice.random() * 0.02)
+            for copy in copies:
+                copy.cancel()
+            self.counts["left"] += 1
+        await asyncio.gather(*copies, return_exceptions=True)
 
     async def _persist(self, checkout: PlannedCheckout, request: PaymentRequest, click: Click) -> None:
+        await self._until_answered(checkout, lambda: self._send(checkout, request, click.key))
+
+    async def _until_answered(self, checkout: PlannedCheckout, send: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Send the same request again until it is answered, as a client does whose connection broke."""
         for _ in range(_TRIES):
             try:
-                await self._send(checkout, request, click.key)
+                await send()
             except CONNECTION_TROUBLE:
                 self.counts["sent again"] += 1
                 await asyncio.sleep(0.002)
@@ -197,8 +275,62 @@ class World:
                 return
         self.protests.append(f"{checkout.checkout_id} was not answered in {_TRIES} tries")
 
+    async def _take_step(self, checkout: PlannedCheckout, step: Step) -> None:
+        if step.what is What.VISIT:
+            await self._until_answered(checkout, lambda: self._visit(checkout, step))
+            return
+        ask = {What.CAPTURE: self._capture, What.CANCEL: self._cancel, What.REFUND: self._refund}[step.what]
+        await self._until_answered(checkout, lambda: ask(checkout, step))
+
+    async def _visit(self, checkout: PlannedCheckout, step: Step) -> None:
+        """Let the buyer go where the shop sends him, and to every page that he was sent to before."""
+        payment_id = payment_id_of(CALLER.shop_id, CALLER.mode, checkout.checkout_id)
+        view = await self._living().gateway.payments.read(payment_id)
+        pages = self.pages.setdefault(checkout.checkout_id, [])
+        if view is not None and view.redirect_url is not None and view.redirect_url not in pages:
+            pages.append(view.redirect_url)
+        self.counts["visit no page"] += not pages
+        for page in pages:
+            self.counts[f"visit {self.psp.visit(page.rsplit('/', 1)[1], step.draw)}"] += 1
+
+    async def _capture(self, checkout: PlannedCheckout, step: Step) -> None:
+        running = self._living()
+        act = await running.gateway.acts.capture(
+            payment_id_of(CALLER.shop_id, CALLER.mode, checkout.checkout_id),
+            {_order_id(name): amount for name, amount in step.amounts_minor},
+            is_final=step.is_final,
+            key=step.key,
+        )
+        self.counts.update(f"capture {verdict}" for verdict in act.verdicts.values())
+        await self._run_to_the_end(running, act.operations)
+
+    async def _cancel(self, checkout: PlannedCheckout, step: Step) -> None:
+        running = self._living()
+        payment_id = payment_id_of(CALLER.shop_id, CALLER.mode, checkout.checkout_id)
+        if await running.gateway.payments.read(payment_id) is None:  # as the API does it
+            self.counts["cancel unknown"] += 1
+            return
+        orders = [_order_id(order.payment_order_id) for order in checkout.orders]
+        act = await running.gateway.acts.cancel(payment_id, orders, step.key)
+        self.counts.update(f"cancel {verdict}" for verdict in act.verdicts.values())
+        await self._run_to_the_end(running, act.operations)
+
+    async def _refund(self, _: PlannedCheckout, step: Step) -> None:
+        running = self._living()
+        ((name, amount_minor),) = step.amounts_minor
+        asked = RefundRequest(order_id=_order_id(name), amount_minor=amount_minor, reason="sent back")
+        answer = await running.gateway.refunds.request(CALLER, asked, step.key)
+        self.counts[f"refund {answer.verdict}"] += 1
+        if answer.verdict is RefundVerdict.KEY_REUSED:
+            self.protests.append(f"the refund {step.key} was refused as another one's")
+        await self._run_to_the_end(running, answer.operations)
+
+    async def _run_to_the_end(self, running: Running, operations: Sequence[Operation]) -> None:
+        await self._done_or_hanging([running.gateway.executor.start([operation]) for operation in operations])
+
     async def _send(self, checkout: PlannedCheckout, request: PaymentRequest, key: str) -> None:
-        gateway = self._living().gateway
+        running = self._living()
+        gateway = running.gateway
         accepted = await gateway.payments.accept(CALLER, request, key)
         self.counts[accepted.verdict.value] += 1
         if accepted.verdict is Verdict.KEY_REUSED and any(other.is_tampered for other in checkout.clicks):
@@ -207,8 +339,7 @@ class World:
         if accepted.verdict not in _REPLAYS:
             self.protests.append(f"{checkout.checkout_id} was refused: {accepted.verdict}")
             return
-        works = [gateway.executor.start([operation]) for operation in accepted.operations]
-        await self._done_or_hanging(works)
+        await self._run_to_the_end(running, accepted.operations)
         view = await gateway.payments.read(accepted.payment_id)
         if view is None:
             self.protests.append(f"{checkout.checkout_id} was {accepted.verdict} and is not there")
@@ -260,9 +391,10 @@ class World:
         life = Life(self._dice, None if self._is_ending else self._dice.randint(calls // 10, calls))
         store = mortal(self._store, life, self._dice, 0 if self._is_ending else self.trouble.loss)
         line = PspLine(self.psp, life)
-        return Running(
-            make_gateway(SETTINGS, store, {SETTINGS.provider: line}, clock=self.clock, dice=self._dice), life
-        )
+        gateway = make_gateway(SETTINGS, store, {SETTINGS.provider: line}, clock=self.clock, dice=self._dice)
+        line.workers = gateway.executor._running
+        gateway.executor._claim_most = self.trouble.claim_most
+        return Running(gateway, life)
 
     async def _done_or_hanging(self, works: Sequence["asyncio.Task[Any]"]) -> None:
         """Wait until each is done or hangs at the PSP, where a client would give up."""
@@ -280,19 +412,19 @@ class World:
             for work in running.gateway.executor._running
             if work not in self.psp.hanging
         ]:
-            await asyncio.wait(busy, timeout=0.02, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(busy, timeout=0.02)
 
     @asynccontextmanager
     async def _recovery(self) -> AsyncIterator[None]:
-        """Claim due work all the time, as every gateway does, while clients click."""
+        """Do the chores all the time, as every gateway does, while clients click."""
 
-        async def claim() -> None:
+        async def work() -> None:
             while True:
                 await asyncio.sleep(0.02)
                 with contextlib.suppress(*CONNECTION_TROUBLE):
-                    self.counts["claimed"] += await self._living().gateway.executor.recover_once()
+                    await self._do_chores(self._living())
 
-        async with _beside(claim()):
+        async with _beside(work()), _beside(work()):
             yield
 
     @asynccontextmanager
@@ -301,7 +433,7 @@ class World:
 
         async def kill() -> None:
             while self.trouble.kills_backends:
-                await asyncio.sleep(0.02 + self._dice.random() * 0.2)
+                await asyncio.sleep(0.1 + self._dice.random() * 0.2)
                 killed = await self._owner.fetch(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
                     "AND application_name = 'coatcheck' AND state = 'active' LIMIT 1"
@@ -333,6 +465,10 @@ def _in_parts(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
+def _order_id(payment_order_id: str) -> UUID:
+    return order_id_of(CALLER.shop_id, CALLER.mode, payment_order_id)
+
+
 def _request(checkout: PlannedCheckout) -> PaymentRequest:
     orders = tuple(
         OrderRequest(
@@ -340,4 +476,13 @@ def _request(checkout: PlannedCheckout) -> PaymentRequest:
         )
         for order in checkout.orders
     )
-    return PaymentRequest(checkout.checkout_id, Buyer(checkout.buyer), checkout.token, orders)
+    capture, on_failure = _MANNERS[checkout.manner]
+    return PaymentRequest(
+        checkout.checkout_id,
+        Buyer(checkout.buyer),
+        checkout.token,
+        orders,
+        capture=capture,
+        on_failure=on_failure,
+        return_url=_RETURN_URL if checkout.token is None else None,
+    )

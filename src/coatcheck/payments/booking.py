@@ -112,7 +112,7 @@ def _change_row(item: Booking, effect: Effect) -> Row:
         effect.reserved_minor,
         effect.refunded_minor,
         effect.commission_minor,
-        operation.captured_minor if effect.needs_quiet else None,
+        operation.authorized_minor - operation.captured_minor if effect.needs_quiet else None,
         operation.refund_id,
         None if effect.refund_status is None else effect.refund_status.value,
         effect.ends,

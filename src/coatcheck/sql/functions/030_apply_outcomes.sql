@@ -6,7 +6,7 @@
 -- when every transfer is posted at once:
 --   x_starts          the operation is its order's first: decline code and reference are the order's, too
 --   x_authorized_minor, x_captured_minor, x_reserved_minor, x_refunded_minor, x_commission_minor  added to the order's counts
---   x_seen_minor      what was captured when this was worked out; it must still be so. NULL: does not matter
+--   x_seen_minor      what was left of the reservation when this was worked out; it must still be so. NULL: does not matter
 --   x_refund_id, x_refund_status, x_ends (the charge or authorization that a void ends), x_expires_at
 --   x_is_joint        of an all-or-nothing checkout: its next step is decided in this same commit
 --   x_is_late         succeeded after it was given up, and policy says to refund it
@@ -187,7 +187,7 @@ BEGIN
       FROM change AS c
      WHERE o.order_id = c.order_id
        AND (c.status IS NULL OR c.status = o.status OR order_may_become(o.status, c.status))
-       AND (c.seen IS NULL OR c.seen = o.captured_minor AND (o.acting IS NULL OR o.acting = ANY (c.operations)));
+       AND (c.seen IS NULL OR c.seen = o.authorized_minor - o.captured_minor AND (o.acting IS NULL OR o.acting = ANY (c.operations)));
     GET DIAGNOSTICS moved = ROW_COUNT;
     wanted := (SELECT count(DISTINCT g.order_id) FROM unnest(g_order_id) WITH ORDINALITY AS g (order_id, n)
                 WHERE g.n = ANY (won));
