@@ -22,10 +22,10 @@ _TROUBLE: Final = {
     "tok_html": 0.01,
     "tok_slow": 0.02,
     "tok_pending": 0.03,
-    "tok_wrong_amount": 0.007,
-    "tok_wrong_currency": 0.007,
-    "tok_wrong_reference": 0.007,
-    "tok_wrong_mode": 0.007,
+    "tok_wrong_amount": 0.004,
+    "tok_wrong_currency": 0.004,
+    "tok_wrong_reference": 0.004,
+    "tok_wrong_mode": 0.004,
 }
 
 

@@ -69,6 +69,7 @@ def not_found_is_believed_at_once(patch: Patch) -> None:
 
 def any_answer_is_ours(patch: Patch) -> None:
     patch.setattr(executor, "mismatch_of", lambda *_: None)
+    patch.setitem(plan.TOKENS, Manner.USUAL, {"tok_approve": 0.8, "tok_wrong_amount": 0.1, "tok_wrong_reference": 0.1})
 
 
 def nobody_recovers(patch: Patch) -> None:
@@ -200,7 +201,7 @@ async def test_a_checkout_that_is_decided_without_its_lock_is_found(
     """Two orders become reserved at once, in two processes: neither sees the other, and nobody captures."""
     lock = "PERFORM 1 FROM payment AS p WHERE p.payment_id = ANY (payment_ids) ORDER BY p.payment_id FOR UPDATE;"
     decided = "    FOR moved IN  -- one statement per kind"
-    await break_sql(owner, "050_requests.sql", {lock: "", decided: f"    PERFORM pg_sleep(0.05);\n{decided}"})
+    await break_sql(owner, "050_requests.sql", {lock: "", decided: f"    PERFORM pg_sleep(0.15);\n{decided}"})
 
     async def spread(world: World, _: Running, operations: Sequence[Operation]) -> None:
         world._living()
@@ -211,7 +212,7 @@ async def test_a_checkout_that_is_decided_without_its_lock_is_found(
 
     monkeypatch.setattr(plan, "_MANNERS", {Manner.TOGETHER: 1.0})
     monkeypatch.setattr(World, "_run_to_the_end", spread)
-    verdict = (await play(store, owner, seed=SEED, checkouts=100, waves=4, trouble=TROUBLE))[1]
+    verdict = (await play(store, owner, seed=SEED, checkouts=150, waves=4, trouble=TROUBLE))[1]
     assert verdict.faults[Fault.LEFT_LYING]
 
 

@@ -32,8 +32,8 @@ class Leg(msgspec.Struct, frozen=True, gc=False):
 class Effect(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one decision changes. Counts are added to the order's; `order_status` None leaves it as it is.
 
-    `needs_quiet`: worked out from what was left of the reservation, so that must still be so. `ends`: the pending charge or
-    authorization that a void has ended. `is_late`: the order had been given up.
+    `needs_quiet`: worked out from what was left of the reservation, so that must still be so. `ends`: the pending
+    charge or authorization that a void has ended. `is_late`: the order had been given up.
     """
 
     event: EventKind
