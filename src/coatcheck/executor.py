@@ -72,7 +72,10 @@ def next_step(operation: Operation, capabilities: Capabilities, at: datetime) ->
         return Step.LOOK_UP  # the PSP has it: the same key would only say so again
     if intent.is_hosted:  # only the buyer pays there; the page itself is made once, under its own key
         is_to_make = intent.provider_reference is None and window_is_open(intent, capabilities, at)
-        return Step.REGISTER if is_to_make and not _may_be_replayed(operation, capabilities) else Step.LOOK_UP
+        # A PSP that forgets the key after an error would make a second page: ask for the first one before (A5).
+        may_be_there = operation.sent_before and capabilities.look_up_before_resend
+        is_safe = not may_be_there and not _may_be_replayed(operation, capabilities)
+        return Step.REGISTER if is_to_make and is_safe else Step.LOOK_UP
     if capabilities.registers_first and intent.kind.starts_an_order and intent.provider_reference is None:
         return Step.REGISTER
     if not operation.sent_before:
@@ -101,6 +104,17 @@ def may_send_after(operation: Operation, found: Outcome, capabilities: Capabilit
     if found.kind is not OutcomeKind.NOT_FOUND or not window_is_open(operation.intent, capabilities, at):
         return False
     return not capabilities.look_up_before_resend or operation.cause == NOT_FOUND
+
+
+def may_make_page(operation: Operation, found: Outcome, capabilities: Capabilities, at: datetime) -> bool:
+    """Decide whether a look-up allows making the PSP's page: under its own key, so it is made once inside the window.
+
+    Where the PSP may have forgotten the key, only when a look-up long enough before found nothing either (A5, A14).
+    """
+    if found.kind is not OutcomeKind.NOT_FOUND or not operation.intent.is_hosted:
+        return False
+    is_believed = not capabilities.look_up_before_resend or operation.cause == NOT_FOUND
+    return is_believed and window_is_open(operation.intent, capabilities, at)
 
 
 def mismatch_of(intent: Intent, outcome: Outcome) -> str | None:
@@ -248,9 +262,8 @@ class Executor:
         await self._failpoints.reach(Failpoint.LOOK_UP_AFTER_CALL)
         if mismatch_of(operation.intent, found) is not None:
             return operation, found, True
-        is_to_make = found.kind is OutcomeKind.NOT_FOUND and operation.intent.is_hosted
-        if is_to_make and window_is_open(operation.intent, provider.capabilities, self._clock.now()):
-            return await self._register_and_send(provider, operation)  # the page, under its own key: it moves no money
+        if may_make_page(operation, found, provider.capabilities, self._clock.now()):
+            return await self._register_and_send(provider, operation)
         if found.kind is OutcomeKind.NOT_FOUND:
             found = msgspec.structs.replace(found, cause=NOT_FOUND, retry_after=provider.capabilities.look_up_lag)
         may_send = may_send_after(operation, found, provider.capabilities, self._clock.now())

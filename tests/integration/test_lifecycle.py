@@ -456,3 +456,14 @@ async def test_a_page_whose_registration_was_answered_by_an_error_is_made_at_the
     await world.recover()
     assert world.provider.asked == ["register", "look_up", "register"]
     assert (await world.read(view.payment_id)).redirect_url == "https://psp.example/page/cs_1"
+
+
+async def test_A5_a_psp_that_forgets_its_errors_is_asked_twice_before_the_page_is_made_again(store: Store) -> None:
+    world = World(store, ScriptedProvider(look_up_before_resend=True, look_up_lag=timedelta(minutes=1)))
+    world.provider.registers = [server_error]
+    view = await world.pay(checkout("c1", "o1", return_url="https://shop.example/"))
+    await world.recover()
+    assert world.provider.asked == ["register", "look_up"]
+    await world.recover()
+    assert world.provider.asked == ["register", "look_up", "look_up", "register"]
+    assert (await world.read(view.payment_id)).redirect_url == "https://psp.example/page/cs_1"

@@ -870,3 +870,12 @@ async def test_a_paid_page_refuses_to_end() -> None:
     async with Rubbish(refusal).running() as psp, adapter(psp.url) as provider:
         outcome = await provider.send(act_on(VOID, target="cs_1"))
         assert (outcome.kind, outcome.decline_code) == (OutcomeKind.DECLINED, "session_completed")
+
+
+def test_A5_a_psp_that_forgets_its_errors_gets_pages_of_one_order_only() -> None:
+    forgetful = SimulatedProvider(
+        "http://psp.invalid", "sk_sim_test_shop", idempotency_window=timedelta(days=1), replays_errors=False
+    )
+    forgetful.prepare(request_with(None, CHARGE, page_of(1234)))
+    with pytest.raises(NotChargeableError):
+        forgetful.prepare(request_with(None, CHARGE, page_of(1234, 1234)))

@@ -450,7 +450,9 @@ async def _beside(work: Any) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
+        while not task.done():  # a gateway that dies of it hears of its death instead
+            task.cancel()
+            await asyncio.wait([task], timeout=0.1)
         with contextlib.suppress(asyncio.CancelledError, *CONNECTION_TROUBLE):
             await task
 
