@@ -1,6 +1,6 @@
 """What payments through one provider notice while another provider hangs: nothing, it should be.
 
-`python -m bench.hanging [--hanging 500] [--rate 200] [--seconds 15]`
+`python -m bench.hanging [--hanging 100] [--rate 200] [--seconds 15]`
 
 The open loop of `bench.added_latency`, twice on one gateway's code: alone, and while hundreds of operations hang at a
 second provider whose server takes every connection and never answers. No transaction is open meanwhile (hazard G10).
@@ -135,7 +135,7 @@ async def run(plan: Plan, hanging: int, data_dir: Path | None) -> None:
 def main() -> None:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(description="latency through one provider while another hangs")
-    parser.add_argument("--hanging", type=int, default=500, help="operations that hang at the other provider")
+    parser.add_argument("--hanging", type=int, default=100, help="operations that hang at the other provider")
     parser.add_argument("--rate", type=float, default=200.0, help="payments per second")
     parser.add_argument("--seconds", type=float, default=15.0, help="how long is measured")
     parser.add_argument("--data-dir", type=Path, help="where PostgreSQL's temporary directory is made")

@@ -162,8 +162,8 @@ SABOTAGES: Final = (
         "not found is believed at once",
         "A14",
         _EXECUTOR,
-        "or operation.cause == NOT_FOUND",
-        "or True",
+        "return not capabilities.look_up_before_resend or operation.cause == NOT_FOUND",
+        "return True",
         f"{_TEST_EXECUTOR}::test_A14_a_lagging_search_does_not_lead_to_a_second_charge",
     ),
     Sabotage(
