@@ -3,15 +3,16 @@
 import asyncio
 import hashlib
 import hmac
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 import pytest
 from tests.integration.running import Answer, RunningGateway, checkout, run_gateway, simulator_url  # noqa: F401
 
+from coatcheck.clock import Clock, ManualClock
 from coatcheck.store import Store
 
 SECRET = "whsec_of_this_test"
@@ -20,9 +21,11 @@ SETTINGS = {"retry_base_ms": 600_000, "retry_cap_s": 86_400, "simulator_webhook_
 
 
 @asynccontextmanager
-async def told_gateway(store: Store, simulator: str, **more: Any) -> AsyncIterator[RunningGateway]:
+async def told_gateway(
+    store: Store, simulator: str, *, clock: Clock | None = None, **more: Any
+) -> AsyncIterator[RunningGateway]:
     """A gateway whose PSP sends webhooks to it."""
-    async with run_gateway(store, simulator, settings=SETTINGS | more) as running:
+    async with run_gateway(store, simulator, clock=clock, settings=SETTINGS | more) as running:
         await admin(running, "PUT", "/admin/webhooks", {"url": f"{running.url}/webhooks/simulator", "secret": SECRET})
         try:
             yield running
@@ -142,7 +145,8 @@ async def test_C9_the_door_is_open_on_both_sides_of_the_tolerance_and_shut_beyon
     simulator_url: str,  # noqa: F811
     skew_s: int,
 ) -> None:
-    async with told_gateway(store, simulator_url) as running:
+    clock = ManualClock(datetime.now(UTC))  # it stands still, so a slow machine does not move the bounds
+    async with told_gateway(store, simulator_url, clock=clock) as running:
 
         async def knock(at: int, secret: str = SECRET) -> Answer:
             raw = (
@@ -154,7 +158,7 @@ async def test_C9_the_door_is_open_on_both_sides_of_the_tolerance_and_shut_beyon
                 "POST", "/webhooks/simulator", data=raw, headers={"Simulator-Signature": f"t={at},v1={signature}"}
             )
 
-        now = int(time.time())
+        now = int(clock.now().timestamp())
         assert (await knock(now + skew_s)).status == 200
         assert (await knock(now + skew_s, "whsec_older")).status == 200  # C11: while secrets change, both prove
         beyond = await knock(now + (310 if skew_s > 0 else -310))
