@@ -25,7 +25,7 @@ from tests.integration.outside import (
 
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Intent
-from coatcheck.states import OPERATION_TRANSITIONS, ORDER_TRANSITIONS, OrderStatus
+from coatcheck.states import OPERATION_TRANSITIONS, ORDER_TRANSITIONS, REFUND_TRANSITIONS, OrderStatus
 from coatcheck.store import Store
 
 
@@ -428,7 +428,12 @@ async def test_every_pair_of_order_statuses_in_the_database(
 
 
 @pytest.mark.parametrize(
-    ("function", "table"), [("order_may_become", ORDER_TRANSITIONS), ("operation_may_become", OPERATION_TRANSITIONS)]
+    ("function", "table"),
+    [
+        ("order_may_become", ORDER_TRANSITIONS),
+        ("operation_may_become", OPERATION_TRANSITIONS),
+        ("refund_may_become", REFUND_TRANSITIONS),
+    ],
 )
 async def test_the_database_knows_the_same_ways_as_the_state_tables(
     owner: asyncpg.Connection, function: str, table: dict[str, frozenset[str]]

@@ -100,7 +100,7 @@ def order_body(order: OrderView) -> OrderBody:
         format_amount(order.amount_minor, currency),
         currency,
         format_amount(order.commission_minor, currency),
-        format_amount(max(order.authorized_minor, order.captured_minor), currency),  # what is taken was authorized
+        format_amount(order.authorized_minor, currency),
         format_amount(order.captured_minor, currency),
         format_amount(order.refunded_minor, currency),
         order.status,

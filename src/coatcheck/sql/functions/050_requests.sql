@@ -29,6 +29,33 @@ BEGIN
 END;
 $$;
 
+-- Make the captures or voids that were judged 'requested', with their event: all of a request, or none when any of its
+-- orders was refused; returns the outcomes, in which 'held_back' then stands for those that were not at fault.
+CREATE OR REPLACE FUNCTION commit_acts(
+    at timestamptz, lease_holder uuid, lease_until timestamptz, kind text, is_final boolean, operation_ids uuid[],
+    order_ids uuid[], amounts_minor bigint[], targets text[], outcomes text[], payment uuid, event_id uuid,
+    event_kind text, event_body text
+) RETURNS text[]
+LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+BEGIN
+    IF NOT outcomes <@ ARRAY['requested', 'exists', 'done'] THEN
+        RETURN array_replace(outcomes, 'requested', 'held_back');
+    END IF;
+    IF 'requested' = ANY (outcomes) THEN
+        PERFORM insert_follow_ups(at, lease_holder, lease_until, array_agg(g.operation_id), commit_acts.kind,
+                                  array_agg(g.order_id), array_agg(g.amount_minor), commit_acts.is_final,
+                                  array_agg(NULL::uuid), array_agg(g.target))
+           FROM unnest(operation_ids, order_ids, amounts_minor, targets, outcomes)
+                AS g (operation_id, order_id, amount_minor, target, outcome)
+          WHERE g.outcome = 'requested';
+        PERFORM tell_of_request(at, payment, event_id, event_kind, event_body);
+    END IF;
+    RETURN outcomes;
+END;
+$$;
+
 -- Capture authorized orders of one payment: all that were asked for, or none. One row per order with its operation and
 -- 'requested', 'exists' (the same request again), or why none was: 'key_reused', 'unknown', 'not_authorized', 'busy',
 -- 'too_much'; 'held_back' where it was this one's neighbour. An amount NULL: all that is left.
@@ -69,18 +96,8 @@ BEGIN
       FROM unnest(order_ids, operation_ids, amounts_minor) WITH ORDINALITY AS g (order_id, operation_id, amount_minor, n)
       LEFT JOIN payment_order AS o ON o.order_id = g.order_id
       LEFT JOIN operation AS c ON c.operation_id = g.operation_id;
-    IF outcomes <@ ARRAY['requested', 'exists'] THEN
-        PERFORM insert_follow_ups(at, lease_holder, lease_until, array_agg(g.operation_id), 'capture',
-                                  array_agg(g.order_id), array_agg(g.amount_minor), final,
-                                  array_agg(NULL::uuid), array_agg(g.target))
-           FROM unnest(operation_ids, order_ids, amounts_minor, targets, outcomes)
-                AS g (operation_id, order_id, amount_minor, target, outcome)
-          WHERE g.outcome = 'requested' HAVING count(*) > 0;
-        PERFORM tell_of_request(at, wanted_payment, event_id, 'capture.requested', event_body)
-          WHERE 'requested' = ANY (outcomes);
-    ELSE
-        outcomes := array_replace(outcomes, 'requested', 'held_back');
-    END IF;
+    outcomes := commit_acts(at, lease_holder, lease_until, 'capture', final, operation_ids, order_ids, amounts_minor,
+                            targets, outcomes, wanted_payment, event_id, 'capture.requested', event_body);
     RETURN QUERY SELECT * FROM unnest(order_ids, operation_ids, outcomes);
 END;
 $$;
@@ -124,18 +141,8 @@ BEGIN
            SELECT c.provider_reference FROM operation AS c
             WHERE c.operation_id IN (operation_id_of(o.order_id, 'charge', '1'), operation_id_of(o.order_id, 'authorize', '1'))
             LIMIT 1) AS first ON true;
-    IF outcomes <@ ARRAY['requested', 'exists', 'done'] THEN
-        PERFORM insert_follow_ups(at, lease_holder, lease_until, array_agg(g.operation_id), 'void',
-                                  array_agg(g.order_id), array_agg(g.amount_minor), true,
-                                  array_agg(NULL::uuid), array_agg(g.target))
-           FROM unnest(operation_ids, order_ids, amounts, targets, outcomes)
-                AS g (operation_id, order_id, amount_minor, target, outcome)
-          WHERE g.outcome = 'requested' HAVING count(*) > 0;
-        PERFORM tell_of_request(at, payment, event_id, 'cancel.requested', event_body)
-          WHERE 'requested' = ANY (outcomes);
-    ELSE
-        outcomes := array_replace(outcomes, 'requested', 'held_back');
-    END IF;
+    outcomes := commit_acts(at, lease_holder, lease_until, 'void', true, operation_ids, order_ids, amounts, targets,
+                            outcomes, payment, event_id, 'cancel.requested', event_body);
     RETURN QUERY SELECT * FROM unnest(order_ids, operation_ids, outcomes);
 END;
 $$;
@@ -305,6 +312,6 @@ LANGUAGE sql IMMUTABLE AS $$
         'UTF8')), 1, 16), 'hex')::uuid;
 $$;
 
-REVOKE ALL ON FUNCTION insert_follow_ups, request_captures, request_cancel, request_refund, tell_of_request,
+REVOKE ALL ON FUNCTION insert_follow_ups, commit_acts, request_captures, request_cancel, request_refund, tell_of_request,
     settle_checkouts, open_dispute FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION request_captures, request_cancel, request_refund, open_dispute TO coatcheck_app;
