@@ -25,7 +25,7 @@ drill: $(INSTALLED)  ## break everything on purpose for five minutes, and prove 
 	@$(BIN)/coatcheck drill --seconds 300
 
 drill-full: $(INSTALLED)  ## the same for an hour: 250,000 payments, 1,000 kills of gateways, 50 of PostgreSQL
-	@$(BIN)/coatcheck drill --seconds 3600 --clients 256
+	@$(BIN)/coatcheck drill --seconds 3600 --clients 224
 
 check: $(INSTALLED)  ## format, lint, types and floors, without running a test
 	$(BIN)/ruff format --check src tests bench

@@ -298,6 +298,9 @@ class Settings:
     recovery_interval_ms: Annotated[
         int, Whole(10, 3_600_000), "How often this process looks for operations whose time has come."
     ] = 200
+    recovery_in_flight: Annotated[
+        int, Whole(1, 10_000), "The most operations of one provider that this process takes up again at once."
+    ] = 200
     batch_size: Annotated[
         int, Whole(1, 10_000), "The most items in one database transaction; 1 is the unbatched baseline."
     ] = 512

@@ -6,9 +6,11 @@ by hand.
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from time import perf_counter
 
 import asyncpg
@@ -155,7 +157,7 @@ class Executor:
         policy: RetryPolicy,
         metrics: Metrics,
         breakers: Mapping[str, Breaker] | None = None,
-        claim_most: int = 200,
+        recovery_in_flight: int = 200,
         dice: random.Random | None = None,
         failpoints: Failpoints = CALM,
     ) -> None:
@@ -167,7 +169,8 @@ class Executor:
         self._policy = policy
         self._metrics = metrics
         self._breakers = breakers or {}
-        self._claim_most = claim_most
+        self._recovery_in_flight = recovery_in_flight
+        self._recovering: Counter[str] = Counter()
         self._dice = dice or random.SystemRandom()
         self._running: set[asyncio.Task[list[Outcome | None]]] = set()
         self._stopping = asyncio.Event()
@@ -389,19 +392,28 @@ class Executor:
             self._metrics.fenced.inc()
 
     async def recover_once(self) -> int:
-        """Claim what is due and start it. Returns how many operations were claimed."""
+        """Claim what is due and start it. Returns how many operations were claimed.
+
+        Of each provider no more than a few are under way at once: what one that hangs leaves undone waits in the
+        database, in order of age, and keeps nobody else's waiting (hazard F7).
+        """
         await self._failpoints.reach(Failpoint.RECOVERY_BEFORE_CLAIM)
-        claimed = await self._operations.claim(self._claim_most)
+        room = {name: self._recovery_in_flight - busy for name, busy in self._recovering.items()}
+        claimed = await self._operations.claim(self._recovery_in_flight, room)
         await self._failpoints.reach(Failpoint.RECOVERY_BEFORE_START)
         for operation in claimed:
-            self.start([operation])
+            self._recovering[operation.provider] += 1
+            self.start([operation]).add_done_callback(partial(self._recovered, operation.provider))
         return len(claimed)
+
+    def _recovered(self, provider: str, _: "asyncio.Task[list[Outcome | None]]") -> None:
+        self._recovering[provider] -= 1
 
     async def recover(self, interval: timedelta) -> None:
         """Claim due work until stopped; trouble with the database is waited out."""
         while not self._stopping.is_set():
             try:
-                if await self.recover_once() == self._claim_most:
+                if await self.recover_once() >= self._recovery_in_flight:
                     await asyncio.sleep(0)
                     continue
             except Exception:
@@ -418,7 +430,7 @@ class Executor:
     async def stop(self, grace: timedelta) -> None:
         """Stop claiming, let what is in flight finish, give the rest back (hazard F12).
 
-        What is still at a PSP after the grace keeps its lease: nobody may take it over before the lease runs out.
+        What is still at a PSP after the grace keeps its lease, until it runs out or this process is seen to be gone.
         """
         self.stop_claiming()
         if self._running:

@@ -3,7 +3,7 @@
 Everything here is fenced by the lease: a write with an attempt number that somebody else has passed does nothing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -144,11 +144,21 @@ class Operations:
         )
         return marked
 
-    async def claim(self, most: int) -> list[Operation]:
-        """Take over work whose time has come. Locks: the lease rows taken; claimers skip one another's."""
+    async def claim(self, most: int, room: Mapping[str, int] | None = None) -> list[Operation]:
+        """Take over work whose time has come: of each provider so much, or the `room` it has.
+
+        Locks: the lease rows taken; claimers skip one another's.
+        """
         at = self._clock.now()
+        room = room or {}
         rows = await self._store.pool.fetch(
-            "SELECT * FROM claim_operations($1, $2, $3, $4)", at, self.holder, at + self.lease, most
+            "SELECT * FROM claim_operations($1, $2, $3, $4, $5, $6)",
+            at,
+            self.holder,
+            at + self.lease,
+            most,
+            list(room),
+            list(room.values()),
         )
         return await self._claimed(rows)
 
@@ -173,10 +183,15 @@ class Operations:
         )
         return await self._claimed(rows)
 
-    async def claim_authorizations(self, next_in: timedelta, most: int) -> list[UUID]:
-        """Take the authorizations that it is time to ask about; they come again after `next_in`."""
+    async def claim_authorizations(self, soonest: timedelta, latest: timedelta, most: int) -> list[UUID]:
+        """Take the authorizations that it is time to ask about.
+
+        They come again at their end, or after it in growing distances from `soonest` to `latest`.
+        """
         at = self._clock.now()
-        rows = await self._store.pool.fetch("SELECT * FROM claim_authorizations($1, $2, $3)", at, at + next_in, most)
+        rows = await self._store.pool.fetch(
+            "SELECT * FROM claim_authorizations($1, $2, $3, $4)", at, soonest, latest, most
+        )
         return [row["operation_id"] for row in rows]
 
     async def stand(self, operation_ids: Iterable[UUID]) -> dict[UUID, Standing]:

@@ -14,7 +14,7 @@ from coatcheck.operations import Operations
 from coatcheck.refunds import Refunds
 
 _MOST = 100
-_ASK_AGAIN_IN = timedelta(hours=1)
+_ASK_AGAIN_IN = timedelta(seconds=10), timedelta(hours=1)  # at the soonest, at the latest
 
 log = structlog.get_logger("coatcheck.upkeep")
 
@@ -36,10 +36,10 @@ class Upkeep:
         An authorization ends by the PSP's word, never by ours (hazard D5): it is asked about, and asked again.
         """
         await self._failpoints.reach(Failpoint.UPKEEP_BEFORE_CLAIM)
-        due = await self._operations.claim_authorizations(_ASK_AGAIN_IN, _MOST)
+        due = await self._operations.claim_authorizations(*_ASK_AGAIN_IN, _MOST)
         if due:
             await self._failpoints.reach(Failpoint.UPKEEP_BEFORE_REOPEN)
-            reopened = await self._operations.reopen(due, "the authorization should have expired by now")
+            reopened = await self._operations.reopen(due, "the authorization may have ended by now")
             await self._failpoints.reach(Failpoint.UPKEEP_BEFORE_START)
             self._executor.start(reopened)
         return len(due) + await self._refunds.refund_late(_MOST)

@@ -26,6 +26,7 @@ from coatcheck.inbox import Inbox
 from coatcheck.metrics import Metrics
 from coatcheck.operations import Operations
 from coatcheck.payments import Acts, Payments
+from coatcheck.presence import Presence
 from coatcheck.providers.protocol import Provider, WebhookReader
 from coatcheck.providers.simulated import SimulatedProvider
 from coatcheck.providers.stripe import StripeProvider
@@ -151,6 +152,7 @@ def make_gateway(
         ),
         metrics=metrics,
         breakers={name: _make_breaker(settings, clock) for name in providers},
+        recovery_in_flight=settings.recovery_in_flight,
         dice=dice,
         failpoints=failpoints,
     )
@@ -192,6 +194,12 @@ def make_gateway(
     )
 
 
+def make_presence(gateway: Gateway) -> Presence:
+    """Construct what says that this process lives, and takes notice of those that do not any more."""
+    keeping = [name for name, each in gateway.providers.items() if not each.capabilities.look_up_before_resend]
+    return Presence(gateway.store, gateway.clock, holder=gateway.operations.holder, providers=keeping)
+
+
 def make_watcher(gateway: Gateway) -> Watcher:
     """Construct what looks for trouble in a gateway's database."""
     settings = gateway.settings
@@ -216,12 +224,13 @@ async def open_desk(settings: Settings) -> AsyncIterator[Gateway]:
     async with open_store(settings) as store:
         providers = make_providers(settings)
         gateway = make_gateway(settings, store, providers)
-        try:
-            yield gateway
-        finally:
-            await gateway.executor.stop(timedelta(seconds=settings.shutdown_grace_s))
-            for provider in providers.values():
-                await provider.close()
+        async with make_presence(gateway).shown():
+            try:
+                yield gateway
+            finally:
+                await gateway.executor.stop(timedelta(seconds=settings.shutdown_grace_s))
+        for provider in providers.values():
+            await provider.close()
 
 
 @asynccontextmanager
@@ -240,6 +249,12 @@ async def open_gateway(
 @asynccontextmanager
 async def at_work(gateway: Gateway) -> AsyncIterator[Gateway]:
     """Let a gateway do what nobody asks for: recovery, webhooks, upkeep, watch. It ends as SIGTERM would end it."""
+    async with make_presence(gateway).shown(), _loops_of(gateway):
+        yield gateway
+
+
+@asynccontextmanager
+async def _loops_of(gateway: Gateway) -> AsyncIterator[None]:
     settings = gateway.settings
     recovery = timedelta(milliseconds=settings.recovery_interval_ms)
     upkeep = timedelta(milliseconds=settings.upkeep_interval_ms)
@@ -252,7 +267,7 @@ async def at_work(gateway: Gateway) -> AsyncIterator[Gateway]:
         ),
     ]
     try:
-        yield gateway
+        yield
     finally:
         gateway.stopping.set()
         await gateway.executor.stop(timedelta(seconds=settings.shutdown_grace_s))

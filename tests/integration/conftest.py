@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -29,9 +30,9 @@ def template_made() -> list[str]:
     return []
 
 
-@pytest.fixture
-async def database_url(server: EmbeddedServer, template_made: list[str]) -> AsyncIterator[str]:
-    """A database of the test's own; the address logs in as the owner of the schema."""
+@asynccontextmanager
+async def new_database(server: EmbeddedServer, template_made: list[str]) -> AsyncIterator[str]:
+    """A database of its own, migrated; yields the address that logs in as the owner of the schema."""
     name = f"test_{uuid4().hex}"
     maintenance = await asyncpg.connect(server.url("postgres"))
     try:
@@ -46,6 +47,13 @@ async def database_url(server: EmbeddedServer, template_made: list[str]) -> Asyn
         await maintenance.execute(f"DROP DATABASE {name} WITH (FORCE)")
     finally:
         await maintenance.close()
+
+
+@pytest.fixture
+async def database_url(server: EmbeddedServer, template_made: list[str]) -> AsyncIterator[str]:
+    """A database of the test's own; the address logs in as the owner of the schema."""
+    async with new_database(server, template_made) as url:
+        yield url
 
 
 @pytest.fixture

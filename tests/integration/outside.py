@@ -83,6 +83,8 @@ class ScriptedProvider:
         self.look_ups: list[Answer] = []
         self.registers: list[Answer] = []
         self.calls: list[tuple[str, Intent]] = []
+        self.line_is_free = asyncio.Event()  # cleared: it hangs
+        self.line_is_free.set()
 
     @property
     def asked(self) -> list[str]:
@@ -102,11 +104,13 @@ class ScriptedProvider:
         return Outcome(kind=OutcomeKind.NOT_SENT, provider_reference=f"pi_{len(self.calls)}")
 
     async def send(self, intent: Intent) -> Outcome:
+        await self.line_is_free.wait()
         self.calls.append((intent.kind.value, intent))
         answers = self.charges if intent.kind is OperationKind.CHARGE else self.acts.get(intent.kind, [])
         return (answers.pop(0) if answers else approved)(intent)
 
     async def look_up(self, intent: Intent) -> Outcome:
+        await self.line_is_free.wait()
         self.calls.append(("look_up", intent))
         return (self.look_ups.pop(0) if self.look_ups else not_found)(intent)
 

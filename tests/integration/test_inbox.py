@@ -341,6 +341,45 @@ async def test_D5_an_authorization_whose_time_is_over_is_asked_about(store: Stor
     assert await world.violations() == {}
 
 
+async def test_D5_a_refused_capture_or_void_is_reason_to_ask_at_once_whether_the_authorization_lives(
+    store: Store,
+) -> None:
+    """Found by a drill: the rest had lapsed after we had asked, and nobody asked again for an hour."""
+    world = World(store)
+    view = await world.pay(checkout("c1", "o1", capture=Capture.MANUAL))
+    world.provider.acts[OperationKind.CAPTURE] = [declined]
+    await world.capture(view)
+    world.provider.look_ups = [approved]
+    assert await world.gateway.upkeep.tend_once() == 1
+    await world.quiet()
+    assert (await world.read(view.payment_id)).status == "AUTHORIZED"
+    assert await world.gateway.upkeep.tend_once() == 0  # it lives, and is asked about at its end
+
+    world.provider.acts[OperationKind.VOID] = [declined]
+    await world.cancel(view)
+    world.provider.look_ups = [lapsed]
+    assert await world.gateway.upkeep.tend_once() == 1
+    await world.quiet()
+    assert (await world.read(view.payment_id)).status == "CANCELLED"
+    assert await world.balances() == {}
+    assert await world.violations() == {}
+
+
+async def test_D5_a_psp_whose_clock_is_behind_is_asked_again_soon_and_then_ever_later(store: Store) -> None:
+    world = World(store)
+    await world.pay(checkout("c1", "o1", capture=Capture.MANUAL))
+    world.provider.look_ups = [approved] * 99
+    world.clock.advance(timedelta(days=7))
+    ended_at, asked_after = world.clock.now(), []
+    for _ in range(13):
+        due_at = await store.pool.fetchval("SELECT due_at FROM authorization_watch")
+        world.clock.advance(due_at - world.clock.now())
+        assert await world.gateway.upkeep.tend_once() == 1
+        await world.quiet()
+        asked_after.append((due_at - ended_at).total_seconds())
+    assert asked_after == [0, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120, 8720, 12320]
+
+
 async def test_A14_a_claim_before_its_time_does_not_count_as_having_waited(store: Store) -> None:
     """Found by the model checker: "not found", then news that nobody lived to book, then "not found" again too soon."""
     world = World(store, ScriptedProvider(look_up_before_resend=True, look_up_lag=timedelta(minutes=1)))

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from coatcheck.drill.ports import free_port
 
 README = Path(__file__).parents[2] / "README.md"
 # A block to run, and what it prints when that is documented.
@@ -46,11 +47,6 @@ def work_dir() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="coatcheck-readme-", ignore_cleanup_errors=True) as directory:
         Path(directory).chmod(0o755)
         yield Path(directory)
-
-
-def free_ports() -> tuple[int, int]:
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        return one.getsockname()[1], other.getsockname()[1]
 
 
 def run_script(script: str, work_dir: Path, environ: dict[str, str]) -> tuple[str, str]:
@@ -86,7 +82,7 @@ def test_an_answer_is_compared_to_its_end() -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the quickstart is written with curl")
 def test_the_quickstart_answers_as_documented(work_dir: Path) -> None:
-    gateway_port, simulator_port = free_ports()
+    gateway_port, simulator_port = free_port(), free_port()
     text = README.read_text("utf-8").replace("8080", str(gateway_port)).replace("8090", str(simulator_port))
     steps = steps_of(text)
     assert len(steps) == text.count("<!-- run -->") > 5

@@ -21,6 +21,7 @@ import msgspec
 import pytest
 from tests.conformance import Card, ProviderConformance
 
+from coatcheck.drill.ports import free_port
 from coatcheck.providers.outcome import OutcomeKind
 from coatcheck.providers.protocol import ChargeRequest, Intent
 from coatcheck.providers.stripe import StripeProvider
@@ -33,13 +34,6 @@ AUTHENTICATED_CARD = "4000002500003155"
 
 Head = bytes
 Wire = Callable[[Head, Callable[[], Awaitable[bytes]]], Awaitable[bytes | None]]
-
-
-def free_port() -> int:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port: int = unused.getsockname()[1]
-    return port
 
 
 @pytest.fixture(scope="module")

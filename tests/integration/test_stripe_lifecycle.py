@@ -21,12 +21,12 @@ from tests.integration.test_stripe import (
     Outside,
     Proxy,
     drop,
-    free_port,
     localstripe,
     registered,
     stripe_at,
 )
 
+from coatcheck.drill.ports import free_port
 from coatcheck.executor import mismatch_of
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import ChargeRequest, Intent

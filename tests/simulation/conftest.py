@@ -2,26 +2,52 @@
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import asyncpg
 import pytest
 import structlog
-from tests.integration.conftest import database_url, owner, server, template_made
+from tests.integration.conftest import database_url, new_database, owner, server, template_made
 
 from coatcheck.store.database import Store, _open
+from coatcheck.store.embedded import EmbeddedServer
 
 __all__ = ["database_url", "owner", "seed", "server", "store", "template_made"]
 
 
-@pytest.fixture
-async def store(database_url: str, owner: asyncpg.Connection) -> AsyncIterator[Store]:
+@asynccontextmanager
+async def open_quick(database_url: str, owner: asyncpg.Connection) -> AsyncIterator[Store]:
     """The open store. No commit waits for the disk: nothing here takes the power away from PostgreSQL itself."""
     async with _open(database_url, pool_size=10) as opened:
         database = await owner.fetchval("SELECT current_database()")
         await owner.execute(f'ALTER DATABASE "{database}" SET synchronous_commit = off')
         await opened.pool.expire_connections()
         yield opened
+
+
+@pytest.fixture
+async def store(database_url: str, owner: asyncpg.Connection) -> AsyncIterator[Store]:
+    async with open_quick(database_url, owner) as opened:
+        yield opened
+
+
+Arena = Callable[[], AbstractAsyncContextManager[tuple[Store, asyncpg.Connection]]]
+
+
+@pytest.fixture
+def arena(server: EmbeddedServer, template_made: list[str]) -> Arena:
+    """Open as many databases as a test needs, one after another: each with its store and its owner."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[tuple[Store, asyncpg.Connection]]:
+        async with new_database(server, template_made) as url:
+            owner = await asyncpg.connect(url)
+            async with open_quick(url, owner) as store:
+                yield store, owner
+            await owner.close()
+
+    return opened
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -13,6 +12,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
+
+from coatcheck.drill.ports import free_port
 
 PROGRAM: Final = Path(sys.executable).with_name("coatcheck")
 _START_S: Final = 30.0
@@ -97,12 +98,6 @@ async def run_command(arguments: Sequence[str], settings: Mapping[str, str]) -> 
     printed, errors = await running.communicate()
     assert running.returncode == 0, (printed + errors).decode()
     return printed.decode()
-
-
-def free_port() -> int:
-    """Find a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 class DatabaseLine:

@@ -76,15 +76,15 @@ _REFUSALS: Final = frozenset({Verdict.KEY_REUSED, Verdict.CHECKOUT_CONFLICT})
 class Trouble:
     """What goes wrong besides the PSP. `life_calls`: how many outside calls a gateway lives for, at most.
 
-    `claim_most`: how much work a gateway takes over at once. `loss`: the share of statements that lose their connection
-    before, and the same again after they took effect.
+    `recovery_in_flight`: how much left work of a PSP a gateway has under way. `loss`: the share of statements that lose
+    their connection before, and the same again after they took effect.
     """
 
     gateways: int = 3
     life_calls: int = 900
     loss: float = 0.003
     kills_backends: bool = True
-    claim_most: int = 200
+    recovery_in_flight: int = 200
     blackout_every: int = 6
     weather: Weather = STORMY
 
@@ -393,7 +393,7 @@ class World:
         line = PspLine(self.psp, life)
         gateway = make_gateway(SETTINGS, store, {SETTINGS.provider: line}, clock=self.clock, dice=self._dice)
         line.workers = gateway.executor._running
-        gateway.executor._claim_most = self.trouble.claim_most
+        gateway.executor._recovery_in_flight = self.trouble.recovery_in_flight
         return Running(gateway, life)
 
     async def _done_or_hanging(self, works: Sequence["asyncio.Task[Any]"]) -> None:

@@ -130,6 +130,7 @@ def test_a_recovery_ends_with_the_last_payment_that_was_there() -> None:
     assert recovery.first_s is not None
     assert recovery.last_s is not None
     assert recovery.last == "c2"
+    assert len(recovery.decided_s) == 2
 
 
 def test_a_kill_with_nothing_in_flight_is_no_recovery() -> None:

@@ -41,7 +41,11 @@ SELECT a.account_id, a.name, a.kind, a.currency::text AS currency, a.debits_post
 """
 # What an event is about comes first, wherever the rows lie.
 _EVENTS: Final = "SELECT kind, body::text AS body FROM event WHERE (kind = 'payment.accepted') = $1"
-_WAITING: Final = "SELECT (SELECT count(*) FROM lease) + (SELECT count(*) FROM inbox_lease WHERE due_at IS NOT NULL)"
+# A gateway that has work, an event that waits, an authorization that is about to be asked about.
+_WAITING: Final = """
+SELECT (SELECT count(*) FROM lease) + (SELECT count(*) FROM inbox_lease WHERE due_at IS NOT NULL)
+       + (SELECT count(*) FROM authorization_watch WHERE due_at <= clock_timestamp() + interval '15 seconds')
+"""
 
 
 @dataclass(frozen=True, slots=True)

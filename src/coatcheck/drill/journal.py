@@ -46,7 +46,7 @@ class Flight:
 
 @dataclass(slots=True)
 class Recovery:
-    """After a kill: when the first payment that was in flight there succeeded, and when the last was decided."""
+    """After a kill: when the first payment that was in flight there succeeded, and when each was decided."""
 
     what: str
     began: float
@@ -54,6 +54,7 @@ class Recovery:
     first_s: float | None = None
     last_s: float | None = None
     last: str | None = None
+    decided_s: list[float] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -103,6 +104,7 @@ class Journal:
         for recovery in flight.recoveries:
             took_s = monotonic() - recovery.began
             recovery.waiting -= 1
+            recovery.decided_s.append(took_s)
             if has_succeeded and recovery.first_s is None:
                 recovery.first_s = took_s
             if recovery.waiting == 0:

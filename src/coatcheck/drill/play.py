@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Final
 
 import aiohttp
+import uvloop
 from rich.console import Console
 
 from coatcheck.drill.clients import Shop
@@ -55,7 +56,8 @@ def run_drill(plan: DrillPlan) -> int:
     drill = _Drill(console, plan, secrets.randbelow(_SEEDS) if plan.seed is None else plan.seed, directory)
     is_to_keep = True
     try:
-        outcome = asyncio.run(_until_interrupted(drill))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # the lines carry every byte there is
+            outcome = runner.run(_until_interrupted(drill))
         is_to_keep = plan.keep or not outcome.verdict.is_ok
     except (KeyboardInterrupt, asyncio.CancelledError):
         is_to_keep = plan.keep

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -14,6 +13,7 @@ from typing import Final
 
 import asyncpg
 
+from coatcheck.drill.ports import free_port
 from coatcheck.store.embedded import prepare_cluster
 
 _START_S: Final = 90.0
@@ -28,12 +28,6 @@ _WRONG_CLOCK: Final = "import time; right = time.time; time.time = lambda: right
 
 class DrillError(Exception):
     """The drill cannot be run; the text says why and what to do."""
-
-
-def free_port() -> int:
-    """Find a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def child_environ(settings: Mapping[str, str]) -> dict[str, str]:

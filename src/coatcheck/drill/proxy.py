@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from coatcheck.drill.ports import free_port
 from coatcheck.drill.wire import Answers, Requests, request_size
 
 _CHUNK: Final = 65_536
@@ -37,17 +38,17 @@ class Fault(StrEnum):
 
 
 DATABASE_FAULTS: Final[Mapping[Fault, float]] = {
-    Fault.CUT_BEFORE: 0.001,
-    Fault.CUT_AFTER: 0.001,
-    Fault.ANSWER_DROPPED: 0.01,  # of the statements that write: the commit is done and its answer is gone
-    Fault.SLOW: 0.003,
+    Fault.CUT_BEFORE: 0.0005,
+    Fault.CUT_AFTER: 0.0005,
+    Fault.ANSWER_DROPPED: 0.004,  # of the statements that write: the commit is done and its answer is gone
+    Fault.SLOW: 0.002,
 }
 PSP_FAULTS: Final[Mapping[Fault, float]] = {
-    Fault.CUT_BEFORE: 0.008,
-    Fault.CUT_AFTER: 0.008,
-    Fault.ANSWER_DROPPED: 0.01,
-    Fault.ANSWER_TORN: 0.006,
-    Fault.SLOW: 0.008,
+    Fault.CUT_BEFORE: 0.004,
+    Fault.CUT_AFTER: 0.004,
+    Fault.ANSWER_DROPPED: 0.006,
+    Fault.ANSWER_TORN: 0.003,
+    Fault.SLOW: 0.004,
 }
 WEBHOOK_FAULTS: Final[Mapping[Fault, float]] = {
     Fault.CUT_BEFORE: 0.01,
@@ -84,8 +85,8 @@ class Line:
 
     async def listen(self) -> None:
         """Take connections; always on the same port."""
+        self.port = self.port or free_port()
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        self.port = int(self._server.sockets[0].getsockname()[1])
 
     async def refuse(self) -> None:
         """Break what is open and refuse whoever comes, until it listens again."""

@@ -146,7 +146,9 @@ def _recovered(recoveries: Sequence[Recovery]) -> list[tuple[str, str]]:
         told = [recovery for recovery in recoveries if recovery.what == what]
         first = [recovery.first_s for recovery in told if recovery.first_s is not None]
         last = [recovery.last_s for recovery in told if recovery.last_s is not None]
+        each = [took_s for recovery in told for took_s in recovery.decided_s]
         rows.append((f"{what}: first payment in flight that succeeded", _spread(first)))
+        rows.append((f"{what}: payments in flight that were decided", _spread(each)))
         rows.append((f"{what}: last payment in flight that was decided", _spread(last)))
     return rows
 
@@ -196,6 +198,7 @@ def _as_json(outcome: Outcome) -> Mapping[str, Any]:
                 "first_s": recovery.first_s,
                 "last_s": recovery.last_s,
                 "last": recovery.last,
+                "decided_s": recovery.decided_s,
             }
             for recovery in outcome.recoveries
         ],

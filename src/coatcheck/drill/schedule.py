@@ -23,10 +23,10 @@ class Blow(StrEnum):
 
 
 _PER_HOUR: Final = {
-    Blow.GATEWAY_KILL: 1_100,
+    Blow.GATEWAY_KILL: 1_030,
     Blow.GATEWAY_STOP: 60,
     Blow.GATEWAY_PAUSE: 120,
-    Blow.POSTGRES_KILL: 55,
+    Blow.POSTGRES_KILL: 52,
     Blow.PSP_AWAY: 150,
 }
 # How long a stop or an absence lasts, in seconds: from, to. A lease lasts LEASE_S.

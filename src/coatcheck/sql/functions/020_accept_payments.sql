@@ -143,9 +143,9 @@ BEGIN
      CROSS JOIN LATERAL (SELECT p_mode[g.position] AS mode) AS m
      WHERE g.body IS NOT NULL AND (every_one OR g.position = ANY (live));
 
-    INSERT INTO lease (operation_id, attempt, holder, due_at)
-    SELECT g.operation_id, 1, lease_holder, lease_until
-      FROM unnest(o_position, o_operation_id, o_body) AS g (position, operation_id, body)
+    INSERT INTO lease (operation_id, provider, attempt, holder, due_at)
+    SELECT g.operation_id, g.provider, 1, lease_holder, lease_until
+      FROM unnest(o_position, o_operation_id, o_provider, o_body) AS g (position, operation_id, provider, body)
      WHERE g.body IS NOT NULL AND (every_one OR g.position = ANY (live));
 
     INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)

@@ -199,6 +199,12 @@ BEGIN
            WITH ORDINALITY AS g (refund_id, status, decline_code, provider_reference, n)
      WHERE r.refund_id = g.refund_id AND g.n = ANY (won) AND g.status IS NOT NULL AND refund_may_become(r.status, g.status);
 
+    -- Refused a capture or a void? Then the authorization may be gone already, whatever its life should be: ask at once.
+    UPDATE authorization_watch AS w SET due_at = least(w.due_at, apply_to_orders.decided_at)
+      FROM unnest(g_order_id, g_decline_code, x_starts, x_refund_id)
+           WITH ORDINALITY AS g (order_id, decline_code, starts, refund_id, n)
+     WHERE w.order_id = g.order_id AND g.n = ANY (won) AND g.decline_code IS NOT NULL AND NOT g.starts
+       AND g.refund_id IS NULL;
     INSERT INTO authorization_watch AS w (order_id, operation_id, due_at)
     SELECT g.order_id, g.operation_id, g.expires_at
       FROM unnest(g_order_id, g_operation_id, g_order_status, x_expires_at)

@@ -95,8 +95,12 @@ AS $$
 $$;
 
 -- Take over work whose time has come: a retry that is due, or an operation whose holder's lease ran out. The attempt
--- number goes up, so whoever held it before can no longer book anything. SKIP LOCKED: claimers never wait.
-CREATE OR REPLACE FUNCTION claim_operations(at timestamptz, new_holder uuid, lease_until timestamptz, most integer)
+-- number goes up, so whoever held it before can no longer book anything. SKIP LOCKED: claimers never wait. Each
+-- provider's oldest work, `most` of it; less for the busy ones, so that a silent PSP's backlog does not come back as a
+-- flood and keeps nobody else's waiting (hazard F7).
+CREATE OR REPLACE FUNCTION claim_operations(
+    at timestamptz, new_holder uuid, lease_until timestamptz, most integer, busy text[], room integer[]
+)
 RETURNS TABLE (operation_id uuid, attempt integer)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
@@ -104,8 +108,15 @@ AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY SELECT * FROM take_leases(at, new_holder, lease_until, ARRAY(
-        SELECT l.operation_id FROM lease AS l WHERE l.due_at <= claim_operations.at ORDER BY l.due_at LIMIT most
-           FOR UPDATE SKIP LOCKED
+        SELECT oldest.operation_id
+          FROM (SELECT DISTINCT d.provider FROM lease AS d WHERE d.due_at <= claim_operations.at) AS p
+          LEFT JOIN unnest(busy, room) AS b (provider, room) ON b.provider = p.provider
+         CROSS JOIN LATERAL (
+             SELECT l.operation_id FROM lease AS l
+              WHERE l.due_at <= claim_operations.at AND l.provider = p.provider
+              ORDER BY l.due_at LIMIT coalesce(b.room, most)
+                FOR UPDATE SKIP LOCKED
+         ) AS oldest
     ), false);
 END;
 $$;
@@ -171,8 +182,8 @@ BEGIN
            AND o.status IN ('APPROVED', 'DECLINED')
      RETURNING o.*
     ), leased AS (
-        INSERT INTO lease (operation_id, attempt, holder, due_at)
-        SELECT r.operation_id, r.attempt, new_holder, lease_until FROM reopened AS r
+        INSERT INTO lease (operation_id, provider, attempt, holder, due_at)
+        SELECT r.operation_id, r.provider, r.attempt, new_holder, lease_until FROM reopened AS r
     ), told AS (
         INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
         SELECT r.payment_id, time_ordered_id(reopen_operations.at), 'operation.reopened', r.shop_id, r.mode,
@@ -185,14 +196,18 @@ BEGIN
 END;
 $$;
 
--- Authorizations whose time to be asked about has come; the next time is set at once.
-CREATE OR REPLACE FUNCTION claim_authorizations(at timestamptz, next_at timestamptz, most integer)
+-- Authorizations whose time to be asked about has come; the next time is set at once. Asked before its end: again then.
+-- Asked after it: again when it is twice as long ago, for the PSP's clock may be behind ours, at the least and the most.
+CREATE OR REPLACE FUNCTION claim_authorizations(at timestamptz, soonest interval, latest interval, most integer)
 RETURNS TABLE (operation_id uuid)
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
 AS $$
-    UPDATE authorization_watch AS w SET due_at = next_at
-     WHERE w.order_id = ANY (ARRAY(
+    UPDATE authorization_watch AS w
+       SET due_at = CASE WHEN o.expires_at > at THEN o.expires_at
+                         ELSE at + least(latest, greatest(soonest, at - o.expires_at)) END
+      FROM payment_order AS o
+     WHERE o.order_id = w.order_id AND w.order_id = ANY (ARRAY(
                SELECT d.order_id FROM authorization_watch AS d WHERE d.due_at <= claim_authorizations.at
                 ORDER BY d.due_at LIMIT most FOR UPDATE SKIP LOCKED))
  RETURNING w.operation_id;
@@ -214,6 +229,45 @@ AS $$
     SELECT EXISTS (SELECT FROM marked);
 $$;
 
+-- The advisory lock that a living process holds in a session of its own. PostgreSQL lets go of it when the process dies.
+CREATE OR REPLACE FUNCTION presence_key(holder uuid) RETURNS bigint
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+    SELECT hashtextextended('coatcheck presence ' || holder::text, 0);
+$$;
+
+-- Who else holds leases that still run and is not there any more. The shared lock says so without keeping anybody out;
+-- who looks would always get its own.
+CREATE OR REPLACE FUNCTION absent_holders(at timestamptz, looker uuid) RETURNS SETOF uuid
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+    SELECT h.holder
+      FROM (SELECT DISTINCT l.holder FROM lease AS l WHERE l.holder <> looker AND l.due_at > absent_holders.at) AS h
+     WHERE pg_try_advisory_xact_lock_shared(presence_key(h.holder));
+$$;
+
+-- End the leases of processes that are gone, for those providers: the work is due at once. Only for holders that are
+-- still not there: one that came back keeps its leases, and waits for its lock until this is committed.
+CREATE OR REPLACE FUNCTION end_leases_of(at timestamptz, gone uuid[], providers text[]) RETURNS integer
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+    WITH absent AS MATERIALIZED (
+        SELECT g.holder FROM unnest(gone) AS g (holder)
+         WHERE pg_try_advisory_xact_lock_shared(presence_key(g.holder))
+    ), running AS MATERIALIZED (
+        SELECT l.operation_id FROM lease AS l JOIN absent AS a ON a.holder = l.holder
+         WHERE l.due_at > end_leases_of.at AND l.provider = ANY (providers)
+           FOR UPDATE OF l SKIP LOCKED
+    ), ended AS (
+        UPDATE lease AS l SET due_at = end_leases_of.at FROM running AS r WHERE l.operation_id = r.operation_id
+     RETURNING 1
+    )
+    SELECT count(*)::integer FROM ended;
+$$;
+
 -- A gateway that stops gives its work back at once instead of letting the leases run out.
 CREATE OR REPLACE FUNCTION release_operations(at timestamptz, old_holder uuid) RETURNS integer
 LANGUAGE sql SECURITY DEFINER
@@ -226,6 +280,8 @@ AS $$
 $$;
 
 REVOKE ALL ON FUNCTION reschedule_operations, register_operations, claim_operations, claim_named, take_leases,
-    reopen_operations, claim_authorizations, mark_sending, release_operations FROM PUBLIC;
+    reopen_operations, claim_authorizations, mark_sending, presence_key, absent_holders, end_leases_of,
+    release_operations FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION reschedule_operations, register_operations, claim_operations, claim_named,
-    reopen_operations, claim_authorizations, mark_sending, release_operations TO coatcheck_app;
+    reopen_operations, claim_authorizations, mark_sending, presence_key, absent_holders, end_leases_of,
+    release_operations TO coatcheck_app;

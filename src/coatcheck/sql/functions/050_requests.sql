@@ -19,8 +19,10 @@ BEGIN
       FROM unnest(operation_ids, order_ids, amounts_minor, refund_ids, targets)
            AS g (operation_id, order_id, amount_minor, refund_id, target)
       JOIN payment_order AS o ON o.order_id = g.order_id;
-    INSERT INTO lease (operation_id, attempt, holder, due_at)
-    SELECT unnest(operation_ids), 1, lease_holder, coalesce(lease_until, at);
+    INSERT INTO lease (operation_id, provider, attempt, holder, due_at)
+    SELECT g.operation_id, o.provider, 1, lease_holder, coalesce(lease_until, at)
+      FROM unnest(operation_ids, order_ids) AS g (operation_id, order_id)
+      JOIN payment_order AS o ON o.order_id = g.order_id;
     IF insert_follow_ups.kind IN ('capture', 'void') THEN
         UPDATE payment_order AS o SET acting = g.operation_id
           FROM unnest(operation_ids, order_ids) AS g (operation_id, order_id)

@@ -134,9 +134,10 @@ CREATE TABLE operation (
 
 -- Who works on an undecided operation, and from when anybody else may. The row is the fence: an answer is booked
 -- only by whoever takes the row away with the attempt number it was given. Decided operations have no lease;
--- due_at is NULL where nothing but a look-up by a person may move it on.
+-- due_at is NULL where nothing but a look-up by a person may move it on. `provider` is the operation's.
 CREATE TABLE lease (
     operation_id uuid PRIMARY KEY,
+    provider     text NOT NULL,
     attempt      integer NOT NULL,
     holder       uuid,
     due_at       timestamptz,
