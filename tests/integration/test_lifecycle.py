@@ -15,6 +15,8 @@ from tests.integration.outside import (
     approved,
     checkout,
     declined,
+    not_found,
+    not_sent,
     pending,
     server_error,
     unknown,
@@ -364,6 +366,19 @@ async def test_a_hosted_page_is_registered_once_and_only_asked_about(store: Stor
     await world.recover()
     assert (await world.read(view.payment_id)).status == "SUCCESS"
     assert world.provider.asked == ["register", "look_up", "look_up"]
+    assert await world.violations() == {}
+
+
+async def test_A3_the_window_of_a_page_is_that_of_all_its_orders(store: Store) -> None:
+    """Found by the simulation: an order whose own calls had never left made a second page after the key's time."""
+    world = World(store)
+    world.provider.registers = [pending, not_sent]
+    view = await world.pay(checkout("c1", "o1", "o2", return_url="https://shop.example/"))
+    assert world.provider.asked == ["register", "register"]
+    world.provider.look_ups = [not_found] * 9
+    await world.recover(timedelta(hours=25))
+    assert world.provider.asked[2:] == ["look_up", "look_up"]
+    assert not (await world.read(view.payment_id)).is_done
     assert await world.violations() == {}
 
 

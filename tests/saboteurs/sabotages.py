@@ -86,11 +86,36 @@ SABOTAGES: Final = (
         f"{_TEST_EXECUTOR}::test_F1_a_holder_whose_lease_ran_out_books_nothing",
     ),
     Sabotage(
+        "who is there is taken for gone",
+        "F2",
+        _OPERATIONS,
+        "WHERE pg_try_advisory_xact_lock_shared(presence_key(g.holder))",
+        "WHERE true",
+        "integration/test_presence.py::test_F2_who_comes_back_between_the_looks_and_the_end_keeps_the_leases",
+    ),
+    Sabotage(
+        "a page's window begins anew with each order",
+        "A3",
+        _OPERATIONS,
+        "WHEN g.was_sent OR o.is_hosted THEN",
+        "WHEN g.was_sent THEN",
+        "integration/test_lifecycle.py::test_A3_the_window_of_a_page_is_that_of_all_its_orders",
+    ),
+    Sabotage(
+        "an authorization is not asked about after a refusal",
+        "D5",
+        "sql/functions/030_apply_outcomes.sql",
+        "SET due_at = least(w.due_at, apply_to_orders.decided_at)",
+        "SET due_at = w.due_at",
+        "integration/test_inbox.py::"
+        "test_D5_a_refused_capture_or_void_is_reason_to_ask_at_once_whether_the_authorization_lives",
+    ),
+    Sabotage(
         "work is claimed before it is due",
         "F1",
         _OPERATIONS,
-        "WHERE l.due_at <= claim_operations.at ORDER",
-        "WHERE true ORDER",
+        "              WHERE l.due_at <= claim_operations.at AND l.provider = p.provider",
+        "              WHERE l.provider = p.provider",
         f"{_TEST_EXECUTOR}::test_F1_only_what_is_due_is_taken_over",
     ),
     Sabotage(

@@ -1,6 +1,7 @@
 -- The PSP did not decide: the operation goes back to wait for its next step, or for a person. Fenced like a decision.
--- was_sent false: nothing has ever left for the PSP, so its idempotency window has not begun. g_order_status NULL: the
--- order's status is not this operation's to say. g_redirect_url: the PSP's page, once it is there.
+-- was_sent false: nothing has ever left for the PSP, so its idempotency window has not begun. Not so for a page: it has one
+-- key for all orders of the payment, and another order's call may have begun its window. g_order_status NULL: the order's
+-- status is not this operation's to say. g_redirect_url: the PSP's page, once it is there.
 CREATE OR REPLACE FUNCTION reschedule_operations(
     at timestamptz,
     g_operation_id uuid[], g_attempt integer[], g_status text[], g_order_id uuid[], g_order_status text[],
@@ -24,7 +25,7 @@ BEGIN
     SELECT coalesce(array_agg(n), '{}') INTO won FROM kept;
 
     UPDATE operation AS o
-       SET status = g.status, cause = g.cause, first_sent_at = CASE WHEN g.was_sent THEN o.first_sent_at END,
+       SET status = g.status, cause = g.cause, first_sent_at = CASE WHEN g.was_sent OR o.is_hosted THEN o.first_sent_at END,
            provider_reference = coalesce(g.provider_reference, o.provider_reference),
            tries = o.tries + g.costs::integer
       FROM unnest(g_operation_id, g_status, g_cause, g_was_sent, g_provider_reference, g_costs)
@@ -196,7 +197,8 @@ BEGIN
 END;
 $$;
 
--- Authorizations whose time to be asked about has come; the next time is set at once. Asked before its end: again then.
+-- Authorizations whose time to be asked about has come; the next time is set at once. One that a capture or void is under
+-- way for is left alone: that one's answer tells as much. Asked before its end: again then.
 -- Asked after it: again when it is twice as long ago, for the PSP's clock may be behind ours, at the least and the most.
 CREATE OR REPLACE FUNCTION claim_authorizations(at timestamptz, soonest interval, latest interval, most integer)
 RETURNS TABLE (operation_id uuid)
@@ -208,8 +210,9 @@ AS $$
                          ELSE at + least(latest, greatest(soonest, at - o.expires_at)) END
       FROM payment_order AS o
      WHERE o.order_id = w.order_id AND w.order_id = ANY (ARRAY(
-               SELECT d.order_id FROM authorization_watch AS d WHERE d.due_at <= claim_authorizations.at
-                ORDER BY d.due_at LIMIT most FOR UPDATE SKIP LOCKED))
+               SELECT d.order_id FROM authorization_watch AS d JOIN payment_order AS p ON p.order_id = d.order_id
+                WHERE d.due_at <= claim_authorizations.at AND p.acting IS NULL
+                ORDER BY d.due_at LIMIT most FOR UPDATE OF d SKIP LOCKED))
  RETURNING w.operation_id;
 $$;
 
