@@ -16,6 +16,7 @@ from coatcheck.drill.wire import Answers, Requests, request_size
 
 _CHUNK: Final = 65_536
 _LONGEST_REQUEST: Final = 1 << 20
+_GONE: Final = (OSError, RuntimeError)  # the latter is uvloop's word for a transport that is closed
 _ONE_OF_EACH_EVERY: Final = 20  # exchanges: however short a drill is, each line has done everything once
 
 
@@ -218,7 +219,7 @@ class _Session:
                     self._line.counts[Fault.CUT_AFTER] += 1
                     self.is_cut_after = True
                     return
-        except OSError:
+        except _GONE:
             return
 
     async def answer(self) -> None:
@@ -243,7 +244,7 @@ class _Session:
                     data, held = held, b""
                 self._writer.write(data)
                 await self._writer.drain()
-        except OSError:
+        except _GONE:
             return
 
 
@@ -276,7 +277,7 @@ class HttpLine(Line):
                 ahead += await self._answer(fate, reader, writer, far_reader)
                 if writer.is_closing():
                     return
-        except (OSError, asyncio.IncompleteReadError):
+        except (*_GONE, asyncio.IncompleteReadError):
             return
 
     async def _answer(
