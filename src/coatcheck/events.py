@@ -42,6 +42,8 @@ class EventKind(StrEnum):
     ALERT_OPENED = "alert.opened"
     ALERT_CLOSED = "alert.closed"
     ALERT_ACKNOWLEDGED = "alert.acknowledged"
+    BREAK_CLOSED = "break.closed"
+    SETTLEMENT_BOOKED = "settlement.booked"
     ACCOUNT_OPENED = "account.opened"
     API_KEY_CREATED = "api_key.created"
     API_KEY_REVOKED = "api_key.revoked"

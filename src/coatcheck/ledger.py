@@ -6,6 +6,7 @@ docs/ledger.md has the accounts, the table of postings and what each outcome mea
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -29,6 +30,7 @@ class AccountKind(StrEnum):
     """What an account is for; the table account_kind says which side makes it grow and whether it may be overdrawn."""
 
     PSP_RECEIVABLE = "psp_receivable"
+    PSP_PAYOUTS_IN_TRANSIT = "psp_payouts_in_transit"
     BANK = "bank"
     SELLER_PENDING = "seller_pending"
     SELLER_AVAILABLE = "seller_available"
@@ -57,6 +59,10 @@ class TransferKind(StrEnum):
     COMMISSION_REFUND = "commission_refund"
     REFUND_RETURN = "refund_return"
     COMMISSION_REFUND_RETURN = "commission_refund_return"
+    PSP_PAYOUT = "psp_payout"
+    PSP_FEE = "psp_fee"
+    UNEXPLAINED = "unexplained"
+    EXPLAINED = "explained"
 
 
 class PostOutcome(StrEnum):
@@ -87,6 +93,10 @@ class PostOutcome(StrEnum):
 _CAUTIOUS = frozenset(
     {PostOutcome.OVERDRAWN, PostOutcome.HOLD_EXCEEDED, PostOutcome.OVERFLOW, PostOutcome.UNKNOWN_HOLD}
 )
+
+
+class LedgerRefusedError(Exception):
+    """The ledger did not take a transfer that the books need; nothing of the transaction may stay."""
 
 
 class AccountName(msgspec.Struct, frozen=True):
@@ -160,6 +170,11 @@ def psp_receivable(provider: str) -> AccountName:
     return AccountName(f"psp:{provider}:receivable", AccountKind.PSP_RECEIVABLE)
 
 
+def psp_payouts_in_transit(provider: str) -> AccountName:
+    """Name what a PSP has paid out and our bank has not confirmed."""
+    return AccountName(f"psp:{provider}:payouts_in_transit", AccountKind.PSP_PAYOUTS_IN_TRANSIT)
+
+
 def bank(account: str) -> AccountName:
     """Name our account at a bank."""
     return AccountName(f"bank:{account}", AccountKind.BANK)
@@ -224,6 +239,17 @@ class Ledger:
                 if outcome in _CAUTIOUS:
                     outcomes[place] = (await self._post_batch([transfers[place]], at))[0]
         return outcomes
+
+    async def post_within(self, connection: Any, transfers: Sequence[Transfer], at: datetime) -> None:
+        """Post within the caller's transaction, all or nothing.
+
+        Raises LedgerRefusedError, which must end that transaction. Idempotent on transfer_id. Locks: the accounts, in
+        id order.
+        """
+        rows = await connection.fetch(self._store.queries["ledger_post"], *_columns(transfers), at)
+        refused = {PostOutcome(outcome) for _, outcome in rows} - {PostOutcome.EXISTS}
+        if refused:
+            raise LedgerRefusedError(f"the ledger refused transfers: {', '.join(sorted(refused))}")
 
     async def _post_batch(self, transfers: Sequence[Transfer], at: datetime) -> list[PostOutcome]:
         query, columns = self._store.queries["ledger_post"], _columns(transfers)

@@ -115,6 +115,14 @@ def exponent_of(currency: str) -> int:
     return exponent
 
 
+def readable_exponent_of(currency: str) -> int:
+    """Say how many decimals a currency has or had: for what others wrote. Raises CurrencyError for an unknown code."""
+    exponent = _READABLE_EXPONENTS.get(currency)
+    if exponent is None:
+        raise CurrencyError(_refusal_of(currency))
+    return exponent
+
+
 def parse_amount(text: str, currency: str) -> int:
     """Read a decimal amount above zero into minor units, exactly. Raises CurrencyError, AmountError."""
     minor = parse_share(text, currency)
@@ -144,9 +152,7 @@ def format_amount(minor: int, currency: str) -> str:
 
     Reads withdrawn codes too: what was once booked stays readable. Raises CurrencyError for anything else.
     """
-    exponent = _READABLE_EXPONENTS.get(currency)
-    if exponent is None:
-        raise CurrencyError(_refusal_of(currency))
+    exponent = readable_exponent_of(currency)
     if exponent == 0:
         return str(minor)
     if minor < 0:

@@ -1,14 +1,12 @@
 """What the simulation found in the gateway, each on its own and without luck."""
 
 import dataclasses
-import random
 from datetime import timedelta
 
 import pytest
 from tests.integration.outside import (
     CALLER,
     SETTINGS,
-    START,
     ScriptedProvider,
     World,
     approved,
@@ -19,15 +17,13 @@ from tests.integration.outside import (
     server_error,
     unknown,
 )
-from tests.simulation.life import GatewayDied, Life
-from tests.simulation.psp import Psp, PspLine, Weather
+from tests.simulation.calm import at_the_psp
+from tests.simulation.life import GatewayDied
 
-from coatcheck.clock import ManualClock
 from coatcheck.ids import order_id_of, payment_id_of
 from coatcheck.operations import Operation
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Intent
-from coatcheck.simulator.chaos import Dial
 from coatcheck.states import Capture, OnFailure, OperationKind
 from coatcheck.store import Store
 
@@ -38,14 +34,6 @@ def dies(_: Intent) -> Outcome:
 
 def lapsed(_: Intent) -> Outcome:
     return Outcome(kind=OutcomeKind.DECLINED, decline_code="expired", is_cancelled=True)
-
-
-def at_the_psp(store: Store, *, remembers_errors: bool = True, **dial: float) -> tuple[World, Psp]:
-    """One gateway at the simulator's own bank, in calm weather but for the dial."""
-    clock = ManualClock(START)
-    weather = Weather(dial=Dial(**dial), refused=0, hang=0, lapse=0, returned=0)  # type: ignore[arg-type]
-    psp = Psp(lambda: clock.now().timestamp(), 1, weather, remembers_errors=remembers_errors)
-    return World(store, PspLine(psp, Life(random.Random(1), None)), clock=clock), psp  # type: ignore[arg-type]
 
 
 async def run_to_death(world: World, operation: Operation) -> None:

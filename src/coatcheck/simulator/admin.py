@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from coatcheck.simulator.webhooks import Courier
 
 MAX_PAGE = 1_000
+_ACCOUNT = "coatcheck"
+_MODES = frozenset({"test", "live"})
 
 _decode_dial = msgspec.json.Decoder(Dial).decode
 _decode_settlement = msgspec.json.Decoder(Settlement).decode
@@ -48,6 +50,7 @@ class Admin:
             (b"GET", "/admin/references"): self._list_references,
             (b"GET", "/admin/webhooks"): lambda _query, _body: Reply(200, encode(courier.counts())),
             (b"PUT", "/admin/webhooks"): self._set_webhooks,
+            (b"POST", "/admin/close-batches"): self._close_batches,
             (b"POST", "/admin/forget-keys"): self._forget_keys,
             (b"POST", "/admin/reset"): self._reset,
         }
@@ -102,6 +105,13 @@ class Admin:
             raise Refusal(400, "invalid_request", "secret is not empty.")
         self._courier.send_to(wanted.url, wanted.secret)
         return Reply(200, encode({"url": wanted.url}))
+
+    def _close_batches(self, query: Query, _body: bytes) -> Reply:
+        account, mode = query.get("account", [_ACCOUNT])[0], query.get("mode", ["test"])[0]
+        if mode not in _MODES:
+            raise Refusal(400, "invalid_request", "mode is test or live.")
+        merchant = self._bank.merchant(account, is_live=mode == "live")
+        return Reply(200, encode({"data": self._bank.close_batches(merchant)}))
 
     def _forget_keys(self, _query: Query, _body: bytes) -> Reply:
         return Reply(200, encode({"forgotten": self._bank.forget_keys()}))

@@ -38,7 +38,7 @@ from coatcheck.simulator.records import (
     RememberedKey,
     Sending,
 )
-from coatcheck.simulator.replies import JSON, REPLAYED, Reply, encode, problem, refused, server_error
+from coatcheck.simulator.replies import CSV, JSON, REPLAYED, Reply, encode, problem, refused, server_error
 from coatcheck.simulator.tokens import Behaviour, Manner
 from coatcheck.simulator.webhooks import Courier
 
@@ -97,6 +97,8 @@ class App:
         path = unquote(raw_path.decode("latin-1"))
         query = parse_qs(raw_query.decode("latin-1"), keep_blank_values=True)
         if path.startswith("/v1/"):
+            if path == "/v1/settlements" or path.startswith("/v1/settlements/"):
+                return self._show_settlements(method, path, self._authenticate(headers))
             return self._route_v1(method, path, query.get("reference"), headers, body)
         if path.startswith("/admin/"):
             return self._admin.handle(method, path, query, body)
@@ -133,6 +135,16 @@ class App:
                 raise Refusal(404, "not_found", "There is nothing at this address.")
         # The address belongs to what a key stands for: the same body elsewhere is another request.
         return self._send(headers, body, path.encode() + b"\n" + body, partial(self._execute, act=act))
+
+    def _show_settlements(self, method: bytes, path: str, merchant: Merchant) -> Reply:
+        if method != b"GET":
+            raise Refusal(405, "method_not_allowed", "This address does not take that method.")
+        match path.split("/")[3:]:
+            case []:
+                return Reply(200, encode({"data": self.bank.settlements.batches(merchant)}))
+            case [batch_id, "file"]:
+                return Reply(200, "".join(self.bank.settlements.file(merchant, batch_id)).encode(), CSV)
+        raise Refusal(404, "not_found", "There is nothing at this address.")
 
     def _authenticate(self, headers: _Headers) -> Merchant:
         credentials = headers.get(b"authorization", b"")

@@ -15,6 +15,7 @@ import msgspec
 from coatcheck.simulator.actions import ID_PREFIXES, Decision, after_action, after_expiry, after_failure
 from coatcheck.simulator.records import (
     AUTHORIZED,
+    CAPTURE,
     DECLINED,
     FAILED,
     PENDING,
@@ -25,6 +26,8 @@ from coatcheck.simulator.records import (
     Action,
     ActionDecided,
     Answer,
+    Batch,
+    BatchClosed,
     Booked,
     Charge,
     ChargeBody,
@@ -47,6 +50,7 @@ from coatcheck.simulator.records import (
     newest_first,
 )
 from coatcheck.simulator.sessions import Sessions
+from coatcheck.simulator.settlements import Movement, Settlements
 from coatcheck.simulator.tally import Tally
 from coatcheck.simulator.tokens import Manner
 
@@ -111,6 +115,7 @@ class Bank:
         self._action_position_of: dict[str, int] = {}
         self._dues: list[tuple[float, str, str]] = []  # when, whose status, and the status it must still have
         self._tally = Tally()
+        self.settlements = Settlements()
         self.sessions = Sessions(self, life_s=self._session_life_s)
 
     # time and names
@@ -430,6 +435,20 @@ class Bank:
         """How many captures, voids and refunds there are, failed ones too."""
         return len(self._actions)
 
+    # settlements
+
+    def close_batches(self, merchant: Merchant) -> list[Batch]:
+        """Close what a merchant is owed into settlements and pay it out; returns them."""
+        now = self.now()
+        known = len(self.settlements.batches(merchant))
+        if self.settlements.has_open(merchant):
+            self.enter(BatchClosed(merchant.account, merchant.is_live, now))
+        return self.settlements.batches(merchant)[known:]
+
+    def _moved(self, kind: str, thing: Charge | Action, charge: str, amount: int, at: float) -> None:
+        owner = self._owners[self._position_of[charge]]
+        self.settlements.move(owner, Movement(kind, thing.id, charge, thing.reference, at, thing.currency, amount))
+
     # the books
 
     def books(self) -> dict[str, object]:
@@ -469,6 +488,8 @@ class Bank:
                 self._apply_to_charge(entry)
             case SessionOpened() | SessionTried() | SessionEnded():
                 self.sessions.apply(entry)
+            case BatchClosed():
+                self.settlements.close(entry.account, entry.at, is_live=entry.livemode)
             case KeysForgotten():
                 for merchant in self._merchants.values():
                     merchant.keys.clear()
@@ -498,6 +519,8 @@ class Bank:
         add_position(merchant.by_reference, charge.reference, position)
         self._serial += 1
         self._tally.add(charge)
+        if charge.amount_captured:
+            self._moved("charge", charge, charge.id, charge.amount_captured, at)
         if self.tell is not None:
             self.announce(f"charge.{charge.status}", merchant.account, at, charge)
 
@@ -525,6 +548,8 @@ class Bank:
             expires_at=entry.expires_at,
         )
         self._set_expiry(decided)
+        if decided.amount_captured:
+            self._moved("charge", decided, decided.id, decided.amount_captured, entry.at)
         self._change(decided, f"charge.{entry.status}", entry.at)
 
     def _apply_action(self, entry: Acted) -> None:
@@ -540,6 +565,10 @@ class Bank:
         if entry.due_at is not None:
             self.set_due(entry.due_at, action.id, action.status)
         self._tally.act(action)
+        if action.status == SUCCEEDED and action.object != VOID:
+            is_capture = action.object == CAPTURE
+            amount = action.amount if is_capture else -action.amount
+            self._moved(action.object, action, action.charge, amount, entry.at)
         self.announce(f"{action.object}.{action.status}", entry.account, entry.at, action)
         if action.status != FAILED:
             changed = after_action(self.charge_of(action.charge), action, is_final=entry.is_final)
@@ -548,8 +577,13 @@ class Bank:
 
     def _apply_decided(self, entry: ActionDecided) -> None:
         position = self._action_position_of[entry.id]
-        decided = msgspec.structs.replace(self._actions[position], status=entry.status, failure_code=entry.failure_code)
+        before = self._actions[position]
+        decided = msgspec.structs.replace(before, status=entry.status, failure_code=entry.failure_code)
         self._actions[position] = decided
+        if entry.status == SUCCEEDED:
+            self._moved("refund", decided, decided.charge, -decided.amount, entry.at)
+        elif before.status == SUCCEEDED:
+            self._moved("refund_returned", decided, decided.charge, decided.amount, entry.at)
         if entry.status == FAILED:
             self._tally.undo(decided)
             self._change(after_failure(self.charge_of(decided.charge), decided), None, entry.at)

@@ -15,10 +15,15 @@ _WITHOUT_DECIMALS = frozenset("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND V
 _WITH_THREE_DECIMALS = frozenset("BHD IQD JOD KWD LYD OMR TND".split())  # noqa: SIM905
 
 
-def in_words(amount: int, currency: str) -> str:
-    """Write minor units as a buyer reads them: 1234 EUR is 12.34 EUR."""
+def decimal_text(amount: int, currency: str) -> str:
+    """Write minor units with a decimal point: -1234 EUR is -12.34."""
     decimals = 0 if currency in _WITHOUT_DECIMALS else 3 if currency in _WITH_THREE_DECIMALS else 2
     if not decimals:
-        return f"{amount} {currency}"
-    whole, part = divmod(amount, 10**decimals)
-    return f"{whole}.{part:0{decimals}d} {currency}"
+        return str(amount)
+    whole, part = divmod(abs(amount), 10**decimals)
+    return f"{'-' if amount < 0 else ''}{whole}.{part:0{decimals}d}"
+
+
+def in_words(amount: int, currency: str) -> str:
+    """Write minor units as a buyer reads them: 1234 EUR is 12.34 EUR."""
+    return f"{decimal_text(amount, currency)} {currency}"

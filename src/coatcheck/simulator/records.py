@@ -120,6 +120,18 @@ class SessionView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     charges: tuple[SessionCharge, ...]
 
 
+class Batch(msgspec.Struct, frozen=True, gc=False):
+    """A settlement: movements of one currency and the payout of what they come to. Minor units; net = gross - fee."""
+
+    id: str
+    currency: str
+    created: int
+    lines: int
+    gross: int
+    fee: int
+    net: int
+
+
 Answer = Charge | Action | SessionView
 
 
@@ -220,6 +232,14 @@ class SessionEnded(
     charges: tuple[Booked, ...] = ()
 
 
+class BatchClosed(msgspec.Struct, frozen=True, tag_field="entry", tag="batch"):
+    """What a merchant was owed was closed into settlements, and paid out."""
+
+    account: str
+    livemode: bool
+    at: float
+
+
 class KeysForgotten(msgspec.Struct, frozen=True, tag_field="entry", tag="forget_keys"):
     """All idempotency keys were forgotten."""
 
@@ -239,6 +259,7 @@ Entry = (
     | SessionOpened
     | SessionTried
     | SessionEnded
+    | BatchClosed
     | KeysForgotten
     | Reset
 )

@@ -5,6 +5,7 @@ import msgspec
 from coatcheck.simulator.records import Refusal
 
 JSON = b"content-type: application/json\r\n"
+CSV = b"content-type: text/csv; charset=utf-8\r\n"
 REPLAYED = JSON + b"idempotent-replayed: true\r\n"
 
 encode = msgspec.json.Encoder().encode

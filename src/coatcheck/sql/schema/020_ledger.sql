@@ -9,6 +9,7 @@ CREATE TABLE account_kind (
 
 INSERT INTO account_kind (kind, normal_side, may_overdraw, meaning) VALUES
     ('psp_receivable',        'debit',  true,  'what a PSP has collected and owes us'),
+    ('psp_payouts_in_transit', 'debit', true,  'what a PSP has paid out and our bank has not confirmed'),
     ('bank',                  'debit',  true,  'our account at a bank'),
     ('seller_pending',        'credit', true,  'what a seller earned and cannot be paid yet'),
     ('seller_available',      'credit', false, 'what a seller can be paid'),

@@ -1,0 +1,119 @@
+"""The settlement file of the PSP simulator: one batch, one currency, and a last line with the totals."""
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Final
+
+from coatcheck.reconciliation.lines import ControlTotal, FileRefusedError, Item, LineKind, SettlementLine
+from coatcheck.reconciliation.reading import Table, lines_of, minor_units, moment
+
+_COLUMNS: Final = (
+    *("batch", "line", "type", "id", "charge", "reference", "occurred_at", "currency", "gross", "fee", "net"),
+)
+_KINDS: Final = {
+    "charge": LineKind.CHARGE,
+    "capture": LineKind.CHARGE,
+    "refund": LineKind.REFUND,
+    "refund_returned": LineKind.REFUND_RETURNED,
+    "chargeback": LineKind.CHARGEBACK,
+    "chargeback_reversed": LineKind.CHARGEBACK_REVERSED,
+    "fee": LineKind.FEE,
+    "payout": LineKind.PAYOUT,
+}
+_COUNT: Final = re.compile("[0-9]{1,15}").fullmatch
+_HEADER: Final = ",".join(_COLUMNS)
+
+
+class SimulatorFormat:
+    """The simulator's file. What is paid out stands on a line of its own, below what it is paid for."""
+
+    name = "simulator"
+    provider = "simulator"
+
+    def recognises(self, head: str) -> bool:
+        """Say whether a file begins as ours do."""
+        return head.startswith(_HEADER)
+
+    def read(self, chunks: Iterator[str]) -> Iterator[Item]:
+        """Yield the lines, the payout's total, and at the end the file's own totals."""
+        table = Table(lines_of(chunks), _COLUMNS)
+        counted = _Counted()
+        for row in table.rows():
+            if counted.is_over:
+                raise FileRefusedError("a line follows the last one, which is 'end'", table.line_no)
+            if row[2] == "end":
+                yield from counted.end(row, table.line_no)
+                continue
+            line = _line_of(row, table.line_no)
+            yield from counted.add(line)
+            yield line
+        if not counted.is_over:
+            raise FileRefusedError("the last line, 'end', is missing: the file was cut; fetch it again")
+
+
+def _line_of(row: list[str], line_no: int) -> SettlementLine:
+    batch, _, kind, thing, charge, reference, occurred_at, currency, gross, fee, net = row
+    known = _KINDS.get(kind)
+    if known is None:
+        raise FileRefusedError(f"{kind!r} is no type of this format", line_no)
+    line = SettlementLine(
+        line_no=line_no,
+        kind=known,
+        batch=batch,
+        reference=reference or None,
+        provider_reference=thing or None,
+        charge_reference=charge or None,
+        occurred_at=moment(occurred_at, line_no, (datetime.fromisoformat,)),
+        currency=currency,
+        gross_minor=minor_units(gross, currency, line_no),
+        fee_minor=minor_units(fee, currency, line_no),
+        net_minor=minor_units(net, currency, line_no),
+    )
+    if line.gross_minor - line.fee_minor != line.net_minor:
+        raise FileRefusedError(f"gross {gross} less fee {fee} is not net {net}", line_no)
+    return line
+
+
+class _Counted:
+    """What the lines have come to so far."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self._lines = 0
+        self._gross = self._fee = 0
+        self._batch: str | None = None
+        self._currency: str | None = None
+
+    def add(self, line: SettlementLine) -> Iterator[ControlTotal]:
+        """Count a line; a payout is compared with what came before it."""
+        if self._batch not in (None, line.batch) or self._currency not in (None, line.currency):
+            raise FileRefusedError("it is of another batch or currency than the lines before it", line.line_no)
+        self._batch, self._currency = line.batch, line.currency
+        self._lines += 1
+        if line.kind is LineKind.PAYOUT:
+            yield self._total(f"payout {line.provider_reference}", -line.net_minor, self._gross - self._fee)
+            return
+        self._gross += line.gross_minor
+        self._fee += line.fee_minor
+
+    def end(self, row: list[str], line_no: int) -> Iterator[ControlTotal]:
+        """Compare the file's own totals with what was counted."""
+        self.is_over = True
+        if _COUNT(row[1]) is None:
+            raise FileRefusedError(f"{row[1]!r} is no number of lines", line_no)
+        gross, fee, net = (minor_units(text, row[7], line_no) for text in row[8:])
+        if gross - fee != net:
+            raise FileRefusedError("the totals do not agree with each other: the file was cut; fetch it again", line_no)
+        self._batch, self._currency = self._batch or row[0], self._currency or row[7]
+        if (row[0], row[7]) != (self._batch, self._currency):
+            raise FileRefusedError("its batch or currency is not that of the lines before it", line_no)
+        stated = int(row[1])
+        if stated > self._lines:
+            raise FileRefusedError(f"{stated} lines were written and {self._lines} are here: fetch it again", line_no)
+        yield ControlTotal(what="number of lines", batch=self._batch, currency=None, stated=stated, counted=self._lines)
+        yield self._total("gross of the file", gross, self._gross)
+        yield self._total("fees of the file", fee, self._fee)
+
+    def _total(self, what: str, stated: int, counted: int) -> ControlTotal:
+        return ControlTotal(what=what, batch=self._batch, currency=self._currency, stated=stated, counted=counted)

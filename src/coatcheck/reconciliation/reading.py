@@ -1,0 +1,154 @@
+"""Reading files strictly: their encoding, the rows of a CSV by column name, amounts and times."""
+
+import codecs
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from coatcheck.money import CurrencyError, readable_exponent_of
+from coatcheck.reconciliation.lines import FileRefusedError
+
+_BOMS: Final = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+LONGEST_LINE: Final = 1 << 20
+_AMOUNT: Final = re.compile(r"(-?)([0-9]{1,15})(?:\.([0-9]{1,9}))?").fullmatch
+_LARGEST_MINOR: Final = 2**53 - 1
+
+
+def decoded(chunks: Iterable[bytes]) -> Iterator[str]:
+    """Decode a file's bytes as they come: by its BOM, else as UTF-8, else as Windows-1252, whichever reads its head.
+
+    Raises FileRefusedError for bytes that the encoding does not have, and for NUL.
+    """
+    decoder: codecs.IncrementalDecoder | None = None
+    for chunk in chunks:
+        if decoder is None:
+            decoder = codecs.getincrementaldecoder(_encoding_of(chunk))("strict")
+        yield _text(decoder, chunk, is_last=False)
+    if decoder is not None:
+        yield _text(decoder, b"", is_last=True)
+
+
+def _text(decoder: codecs.IncrementalDecoder, chunk: bytes, *, is_last: bool) -> str:
+    try:
+        text = decoder.decode(chunk, is_last)
+    except UnicodeDecodeError as error:
+        raise FileRefusedError(f"it is not text in one encoding ({error.reason}): fetch it again") from error
+    if "\0" in text:
+        raise FileRefusedError("it contains a NUL character: it is no text file, or was damaged on its way")
+    return text
+
+
+def _encoding_of(head: bytes) -> str:
+    for bom, encoding in _BOMS.items():
+        if head.startswith(bom):
+            return encoding
+    try:
+        codecs.getincrementaldecoder("utf-8")("strict").decode(head, False)
+    except UnicodeDecodeError:
+        return "cp1252"
+    return "utf-8"
+
+
+def lines_of(chunks: Iterable[str]) -> Iterator[str]:
+    """Split text into lines as it comes, each with its line end. Raises FileRefusedError for an endless line."""
+    left = ""
+    for chunk in chunks:
+        whole = left + chunk
+        lines = whole.splitlines(keepends=True) if "\r" in whole else whole.split("\n")
+        if "\r" not in whole:
+            left = lines.pop()
+            yield from [f"{line}\n" for line in lines]
+        else:
+            # A \r at the end may be half of a \r\n.
+            left = lines.pop() if lines and not lines[-1].endswith("\n") else ""
+            yield from lines
+        if len(left) > LONGEST_LINE:
+            raise FileRefusedError(f"a line is longer than {LONGEST_LINE} characters")
+    if left:
+        yield left
+
+
+class Table:
+    """The rows of a CSV file by column name, in whatever order the columns stand; more columns do no harm.
+
+    `line_no` is the line of the file on which the row just given ends.
+    """
+
+    def __init__(self, lines: Iterable[str], wanted: Sequence[str], *, delimiter: str = ",") -> None:
+        self._reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        self.header = self._next_row() or []
+        names = [name.strip() for name in self.header]
+        doubled = {name for name in wanted if names.count(name) > 1}
+        missing = [name for name in wanted if name not in names]
+        if missing or doubled:
+            said = f"lacks the column {missing[0]!r}" if missing else f"has the column {min(doubled)!r} twice"
+            raise FileRefusedError(f"the header {said}", self.line_no)
+        self._width = len(self.header)
+        self._places = [names.index(name) for name in wanted]
+
+    @property
+    def line_no(self) -> int:
+        """The number of the last line that was read, from 1."""
+        return self._reader.line_num
+
+    def has(self, name: str) -> bool:
+        """Say whether the file has a column."""
+        return name in [each.strip() for each in self.header]
+
+    def rows(self) -> Iterator[list[str]]:
+        """Give the wanted columns of each row, in the order they were asked for. Empty lines are no rows."""
+        width, places = self._width, self._places
+        while (row := self._next_row()) is not None:
+            if not row:
+                continue
+            if len(row) != width:
+                raise FileRefusedError(
+                    f"it has {len(row)} fields where the header has {width}: the file was cut or damaged", self.line_no
+                )
+            yield [row[place] for place in places]
+
+    def _next_row(self) -> list[str] | None:
+        try:
+            return next(self._reader, None)
+        except csv.Error as error:
+            raise FileRefusedError(f"it is not CSV ({error})", self._reader.line_num) from error
+
+
+def minor_units(text: str, currency: str, line_no: int) -> int:
+    """Read a signed decimal amount into minor units, exactly. Zeros beyond the currency's decimals are taken."""
+    found = _AMOUNT(text)
+    if found is None:
+        raise FileRefusedError(f"{text!r} is no amount: digits with a decimal point are expected", line_no)
+    sign, whole, decimals = found.groups()
+    exponent, decimals = exponent_of(currency, line_no), decimals or ""
+    if decimals[exponent:].strip("0"):
+        raise FileRefusedError(f"{text!r} has more decimals than {currency} ({exponent})", line_no)
+    minor = int(whole + decimals[:exponent].ljust(exponent, "0"))
+    if minor > _LARGEST_MINOR:
+        raise FileRefusedError(f"{text!r} is larger than any amount can be", line_no)
+    return -minor if sign else minor
+
+
+def exponent_of(currency: str, line_no: int) -> int:
+    """Say how many decimals a currency has, withdrawn ones too. Raises FileRefusedError for an unknown code."""
+    try:
+        return readable_exponent_of(currency)
+    except CurrencyError as error:
+        raise FileRefusedError(str(error), line_no) from error
+
+
+def moment(text: str, line_no: int, reads: Sequence[Callable[[str], datetime]]) -> datetime:
+    """Read a time by the first way that fits; without a zone it is UTC."""
+    for read in reads:
+        try:
+            found = read(text)
+        except ValueError:
+            continue
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    raise FileRefusedError(f"{text!r} is no time that this format knows", line_no)

@@ -1,0 +1,264 @@
+"""Takes a settlement file: reads it strictly, compares it with the books, and posts what the PSP has kept and paid out.
+
+All in one transaction: a file that cannot be read to its end, or does not come through, has never happened.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from coatcheck.clock import Clock
+from coatcheck.events import EventKind
+from coatcheck.ids import OPERATION, account_id_of, derive_id, parse_id, time_ordered_ids
+from coatcheck.ledger import (
+    AccountBook,
+    AccountName,
+    Ledger,
+    Transfer,
+    TransferKind,
+    platform_psp_fees,
+    psp_payouts_in_transit,
+    psp_receivable,
+    suspense,
+)
+from coatcheck.reconciliation.formats import format_of
+from coatcheck.reconciliation.lines import ControlTotal, FileRefusedError, Format, Item, SettlementLine
+from coatcheck.reconciliation.reading import decoded
+from coatcheck.reconciliation.report import Report, read_report
+from coatcheck.states import Mode
+from coatcheck.store import Store
+
+_CHUNK: Final = 1 << 18
+_LINES_AT_ONCE: Final = 2_000
+# How much later a file may tell of something, beyond its own last line, before we ask where it is (settlement dates of
+# real merchants are off by a day or two, seldom by more).
+DRIFT: Final = timedelta(days=5)
+_INCOMING: Final = """
+CREATE TEMP TABLE incoming_line (
+    line_no integer, kind text, batch text, reference text, provider_reference text, charge_reference text,
+    operation_id uuid, occurred_at timestamptz, currency text, gross_minor bigint, fee_minor bigint, net_minor bigint,
+    asked_minor bigint, asked_currency text
+) ON COMMIT DROP;
+GRANT SELECT ON incoming_line TO PUBLIC  -- of this session alone: the functions that compare run as the schema's owner
+"""
+_COLUMNS: Final = (
+    *("line_no", "kind", "batch", "reference", "provider_reference", "charge_reference", "operation_id"),
+    *("occurred_at", "currency", "gross_minor", "fee_minor", "net_minor", "asked_minor", "asked_currency"),
+)
+_TAKE: Final = "SELECT take_settlement_file($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+_BREAK_TOTALS: Final = "SELECT break_control_totals($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+_LAST_OF: Final = "SELECT max(occurred_at) FROM settlement_line WHERE file_id = $1 AND kind = 'charge'"
+
+Progress = Callable[[int, int], None]
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that lies here, whose it is, and who brings it. `name`: what people call it."""
+
+    path: Path
+    name: str
+    shop_id: UUID
+    mode: Mode
+    brought_by: str
+
+
+class _Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that was recognised, and the ticket of its content."""
+
+    source: Source
+    form: Format
+    provider: str
+    digest: bytes
+
+    @property
+    def file_id(self) -> UUID:
+        """The hash of whose it is and what is in it."""
+        source = self.source
+        return derive_id("settlement_file", source.shop_id.hex, source.mode, self.provider, self.digest.hex())
+
+    @property
+    def world(self) -> tuple[UUID, str, str]:
+        """Shop, mode and provider, as SQL takes them."""
+        return self.source.shop_id, self.source.mode.value, self.provider
+
+
+class _Taken(msgspec.Struct):
+    """What reading a file has come to so far."""
+
+    lines: int = 0
+    broken: list[ControlTotal] = msgspec.field(default_factory=list)
+    currencies: set[str] = msgspec.field(default_factory=set)
+
+
+class Reconciler:
+    """Compares what PSPs' files say with the books."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._ledger = Ledger(store)
+        self._accounts = AccountBook(store, clock)
+
+    async def take(self, source: Source, progress: Progress = lambda _read, _size: None) -> Report:
+        """Take a PSP's settlement file and compare it with the books; again it changes nothing.
+
+        Posts payouts, fees and what is unexplained. Opens breaks. Raises FileRefusedError, and then nothing of the
+        file was taken. Idempotent on the file's content. Locks: the provider's files of this shop and mode, accounts.
+        """
+        form = await asyncio.to_thread(_recognised, source.path)
+        if form.provider is None:
+            raise FileRefusedError(f"it is a bank's statement ({form.name}), not a PSP's settlement file")
+        digest = await asyncio.to_thread(_digest_of, source.path)
+        file = _Candidate(source=source, form=form, provider=form.provider, digest=digest)
+        file_id = file.file_id
+        if await self._store.pool.fetchval("SELECT true FROM settlement_file WHERE file_id = $1", file_id):
+            return await read_report(self._store, file_id, is_repeat=True)
+        async with self._store.pool.acquire() as connection, connection.transaction():
+            is_new = await self._take(connection, file, progress)
+        return await read_report(self._store, file_id, is_repeat=not is_new)
+
+    async def _take(self, connection: Any, file: _Candidate, progress: Progress) -> bool:
+        at, file_id, world = self._clock.now(), file.file_id, file.world
+        for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
+            await connection.execute(f"SET LOCAL {setting} = 0")
+        await connection.execute(_INCOMING)
+        taken = await _load(connection, file.form, file.source.path, progress)
+        await connection.execute("ANALYZE incoming_line")
+        words = file.form.name, file.source.name, file.digest, taken.lines, file.source.brought_by
+        if not await connection.fetchval(_TAKE, at, file_id, *world, *words):
+            return False  # somebody else has brought it meanwhile
+        await connection.execute("SELECT match_settlement_lines($1, $2, $3, $4, $5)", at, file_id, *world)
+        if taken.broken:
+            columns = [
+                [getattr(total, name) for total in taken.broken]
+                for name in ("what", "batch", "currency", "stated", "counted")
+            ]
+            await connection.execute(_BREAK_TOTALS, at, file_id, *world, *columns)
+        await self._post(connection, file, taken)
+        last = await connection.fetchval(_LAST_OF, file_id)
+        if last is not None:
+            await connection.execute("SELECT break_unsettled($1, $2, $3, $4, $5)", at, *world, last - DRIFT)
+        return True
+
+    async def _post(self, connection: Any, file: _Candidate, taken: _Taken) -> None:
+        """Post what the file changes: per batch and currency, what was paid out, kept, and cannot be explained."""
+        at, source, provider, file_id = self._clock.now(), file.source, file.provider, file.file_id
+        names = (
+            *(psp_receivable(provider), psp_payouts_in_transit(provider)),
+            *(platform_psp_fees(), suspense(provider)),
+        )
+        await self._accounts.ensure(
+            source.shop_id, source.mode, [(name, currency) for name in names for currency in sorted(taken.currencies)]
+        )
+        rows = await connection.fetch("SELECT * FROM settle_batches($1, $2, $3, $4)", file_id, *file.world)
+        transfers = [transfer for row in rows for transfer in _transfers_of(file, row)]
+        if transfers:
+            await self._ledger.post_within(connection, transfers, at)
+        (event_id,) = time_ordered_ids(at, 1)
+        body = {"file_id": file_id, "provider": provider, "name": source.name, "by": source.brought_by}
+        told = msgspec.json.encode(body | {"lines": taken.lines, "transfers": transfers}).decode()
+        kind = EventKind.SETTLEMENT_BOOKED.value
+        await connection.execute(
+            self._store.queries["event_write"],
+            *(file_id, event_id, kind, source.shop_id, source.mode.value, at, told),
+        )
+
+
+def _transfers_of(file: _Candidate, row: asyncpg.Record) -> Iterator[Transfer]:
+    """Say what a batch's difference moves. A negative amount moves the other way."""
+    source, provider, file_id = file.source, file.provider, file.file_id
+    receivable = psp_receivable(provider)
+    moves: Sequence[tuple[TransferKind, AccountName, AccountName, int]] = (
+        (TransferKind.PSP_PAYOUT, psp_payouts_in_transit(provider), receivable, row["payout_minor"]),
+        (TransferKind.PSP_FEE, platform_psp_fees(), receivable, row["fee_minor"]),
+        (TransferKind.UNEXPLAINED, receivable, suspense(provider), row["unexplained_minor"]),
+    )
+    for kind, debit, credit, amount_minor in moves:
+        if amount_minor == 0:
+            continue
+        debit_name, credit_name = (debit, credit) if amount_minor > 0 else (credit, debit)
+        ids = [
+            account_id_of(source.shop_id, source.mode, name.name, row["currency"]) for name in (debit_name, credit_name)
+        ]
+        yield Transfer(
+            transfer_id=derive_id("settlement", file_id.hex, row["batch"], row["currency"], kind.value),
+            kind=kind.value,
+            debit_account_id=ids[0],
+            credit_account_id=ids[1],
+            amount_minor=abs(amount_minor),
+            currency=row["currency"],
+            subject_id=file_id,
+        )
+
+
+def _recognised(path: Path) -> Format:
+    with path.open("rb") as file:
+        head = file.read(_CHUNK)
+    if not head:
+        raise FileRefusedError("it is empty: fetch it again")
+    return format_of("".join(islice(decoded([head]), 1)).removeprefix("\ufeff"))
+
+
+def _digest_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _chunks_of(path: Path, progress: Progress) -> Iterator[bytes]:
+    size, read = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+            read += len(chunk)
+            progress(read, size)
+
+
+async def _load(connection: Any, form: Format, path: Path, progress: Progress) -> _Taken:
+    """Read the file into the session's own table, a piece at a time; the reading itself is done in a thread."""
+    items = form.read(decoded(_chunks_of(path, progress)))
+    taken = _Taken()
+    while records := await asyncio.to_thread(_next_records, items, taken):
+        await connection.copy_records_to_table("incoming_line", records=records, columns=_COLUMNS)
+    return taken
+
+
+def _next_records(items: Iterator[Item], taken: _Taken) -> list[tuple[object, ...]]:
+    records: list[tuple[object, ...]] = []
+    for item in items:
+        if isinstance(item, SettlementLine):
+            records.append(_record_of(item))
+            taken.currencies.add(item.currency)
+            if len(records) == _LINES_AT_ONCE:
+                break
+        elif isinstance(item, ControlTotal) and not item.holds:
+            taken.broken.append(item)
+    taken.lines += len(records)
+    return records
+
+
+def _record_of(line: SettlementLine) -> tuple[object, ...]:
+    reference = line.reference
+    return (
+        line.line_no,
+        line.kind.value,
+        line.batch,
+        reference,
+        line.provider_reference,
+        line.charge_reference,
+        None if reference is None else parse_id(OPERATION, reference),
+        line.occurred_at,
+        line.currency,
+        line.gross_minor,
+        line.fee_minor,
+        line.net_minor,
+        line.asked_minor,
+        line.asked_currency,
+    )

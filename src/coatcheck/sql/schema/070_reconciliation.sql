@@ -1,0 +1,91 @@
+-- What PSPs and banks say of our money, and where that is not what our books say. Nothing here is ever rewritten: a batch
+-- that is issued again is another file, and what it changes is posted as a difference.
+
+-- A file that was taken, whole or not at all. file_id is the hash of shop, mode, provider and content: again is no news.
+CREATE TABLE settlement_file (
+    file_id        uuid PRIMARY KEY,
+    shop_id        uuid NOT NULL,
+    mode           text NOT NULL,
+    provider       text NOT NULL,
+    format         text NOT NULL,
+    name           text NOT NULL,
+    content_digest bytea NOT NULL,
+    lines          integer NOT NULL,
+    received_at    timestamptz NOT NULL,
+    received_by    text NOT NULL
+);
+CREATE INDEX settlement_file_by_time ON settlement_file (shop_id, mode, received_at);
+
+-- Its lines, with the operation that each is about and what became of the comparison. Amounts in minor units, + is ours.
+CREATE TABLE settlement_line (
+    file_id            uuid NOT NULL,
+    line_no            integer NOT NULL,
+    kind               text NOT NULL,
+    batch              text NOT NULL,
+    reference          text,
+    provider_reference text,
+    charge_reference   text,
+    operation_id       uuid,
+    occurred_at        timestamptz NOT NULL,
+    currency           text NOT NULL,
+    gross_minor        bigint NOT NULL,
+    fee_minor          bigint NOT NULL,
+    net_minor          bigint NOT NULL,
+    verdict            text NOT NULL,
+    PRIMARY KEY (file_id, line_no),
+    CONSTRAINT settlement_line_adds_up CHECK (net_minor = gross_minor - fee_minor)
+);
+
+-- Which line speaks for a record of ours: each is claimed once, whatever files say.
+CREATE TABLE settled_record (
+    operation_id uuid NOT NULL,
+    kind         text NOT NULL,
+    file_id      uuid NOT NULL,
+    line_no      integer NOT NULL,
+    PRIMARY KEY (operation_id, kind)
+);
+
+-- What the books have of each batch and currency by now. A batch that is issued again posts what is different.
+CREATE TABLE settlement_batch (
+    shop_id           uuid NOT NULL,
+    mode              text NOT NULL,
+    provider          text NOT NULL,
+    batch             text NOT NULL,
+    currency          text NOT NULL,
+    version           integer NOT NULL,
+    file_id           uuid NOT NULL,
+    fee_minor         bigint NOT NULL,
+    payout_minor      bigint NOT NULL,
+    unexplained_minor bigint NOT NULL,
+    PRIMARY KEY (shop_id, mode, provider, batch, currency)
+) WITH (fillfactor = 70);
+
+-- A break: where a file and the books differ. `expected_minor` is ours, `stated_minor` the file's; `suspense_minor` is what
+-- of it stands in the suspense account until the break is closed.
+CREATE TABLE reconciliation_break (
+    break_id       uuid PRIMARY KEY,
+    shop_id        uuid NOT NULL,
+    mode           text NOT NULL,
+    provider       text NOT NULL,
+    kind           text NOT NULL,
+    file_id        uuid,
+    line_no        integer,
+    batch          text,
+    operation_id   uuid,
+    currency       text,
+    expected_minor bigint,
+    stated_minor   bigint,
+    suspense_minor bigint NOT NULL,
+    detail         text NOT NULL,
+    opened_at      timestamptz NOT NULL,
+    closed_at      timestamptz,
+    closed_by      text,
+    reason         text,
+    CONSTRAINT break_kind_is_known CHECK (kind IN (
+        'missing_here', 'missing_at_psp', 'amount', 'currency', 'status', 'duplicate_line', 'duplicate_charge',
+        'unexplained', 'control_total')),
+    CONSTRAINT break_is_closed_with_a_reason CHECK ((closed_at IS NULL) = (reason IS NULL))
+) WITH (fillfactor = 70);
+CREATE INDEX reconciliation_break_open ON reconciliation_break (shop_id, mode, provider, opened_at) WHERE closed_at IS NULL;
+
+GRANT SELECT ON settlement_file, settlement_line, settled_record, settlement_batch, reconciliation_break TO coatcheck_app;
