@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help demo drill drill-full test check format lock bench bench-growth simulate model saboteurs clean
+.PHONY: help demo drill drill-full test check format lock bench bench-growth bench-reconcile simulate model saboteurs clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ simulate: $(INSTALLED)  ## play N payments through faults and crashes: make simu
 
 bench-growth: $(INSTALLED)  ## throughput with five million orders in the tables
 	@$(BIN)/python bench/growth.py --orders 5000000
+
+bench-reconcile: $(INSTALLED)  ## a settlement file of a million lines against a million orders
+	@$(BIN)/python bench/reconcile.py
 
 model:  ## check every order of events of one charge with the spin model checker (a few minutes)
 	@$(PYTHON) model/check.py

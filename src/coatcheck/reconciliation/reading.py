@@ -104,6 +104,7 @@ class Table:
     def rows(self) -> Iterator[list[str]]:
         """Give the wanted columns of each row, in the order they were asked for. Empty lines are no rows."""
         width, places = self._width, self._places
+        is_as_asked = places == list(range(width))
         while (row := self._next_row()) is not None:
             if not row:
                 continue
@@ -111,7 +112,7 @@ class Table:
                 raise FileRefusedError(
                     f"it has {len(row)} fields where the header has {width}: the file was cut or damaged", self.line_no
                 )
-            yield [row[place] for place in places]
+            yield row if is_as_asked else [row[place] for place in places]
 
     def _next_row(self) -> list[str] | None:
         try:
@@ -150,5 +151,7 @@ def moment(text: str, line_no: int, reads: Sequence[Callable[[str], datetime]]) 
             found = read(text)
         except ValueError:
             continue
+        if found.tzinfo is UTC:
+            return found
         return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
     raise FileRefusedError(f"{text!r} is no time that this format knows", line_no)

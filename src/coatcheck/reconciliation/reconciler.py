@@ -131,6 +131,7 @@ class Reconciler:
             await connection.execute(f"SET LOCAL {setting} = 0")
         await connection.execute(_INCOMING)
         taken = await _load(connection, file.form, file.source.path, progress)
+        await connection.execute("CREATE UNIQUE INDEX ON incoming_line (line_no)")
         await connection.execute("ANALYZE incoming_line")
         words = file.form.name, file.source.name, file.digest, taken.lines, file.source.brought_by
         if not await connection.fetchval(_TAKE, at, file_id, *world, *words):

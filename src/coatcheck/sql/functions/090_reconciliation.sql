@@ -38,6 +38,8 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
 SET work_mem = '256MB'
 AS $$
+DECLARE
+    earlier record;
 BEGIN
     -- 1. Whose line it is: by our reference first, then by the PSP's own id; never by the amount alone.
     CREATE TEMP TABLE found_record ON COMMIT DROP AS
@@ -47,35 +49,35 @@ BEGIN
      WHERE o.shop_id = shop AND o.mode = world AND o.provider = psp
        AND CASE i.kind WHEN 'charge' THEN o.kind IN ('charge', 'capture') ELSE o.kind = 'refund' END
        AND i.kind IN ('charge', 'refund', 'refund_returned');
-    IF EXISTS (SELECT FROM incoming_line AS i
-                WHERE i.kind IN ('charge', 'refund', 'refund_returned') AND i.provider_reference IS NOT NULL
-                  AND NOT EXISTS (SELECT FROM found_record AS f WHERE f.line_no = i.line_no)) THEN
+    ANALYZE found_record;
+    IF (SELECT count(*) FROM incoming_line AS i WHERE i.kind IN ('charge', 'refund', 'refund_returned'))
+       > (SELECT count(*) FROM found_record) THEN
         INSERT INTO found_record (line_no, operation_id)
         SELECT DISTINCT ON (i.line_no) i.line_no, o.operation_id
           FROM incoming_line AS i
           JOIN operation AS o ON o.provider_reference = i.provider_reference
          WHERE o.shop_id = shop AND o.mode = world AND o.provider = psp
            AND CASE i.kind WHEN 'charge' THEN o.kind IN ('charge', 'capture') ELSE o.kind = 'refund' END
-           AND i.kind IN ('charge', 'refund', 'refund_returned')
+           AND i.kind IN ('charge', 'refund', 'refund_returned') AND i.provider_reference IS NOT NULL
            AND NOT EXISTS (SELECT FROM found_record AS f WHERE f.line_no = i.line_no)
          ORDER BY i.line_no, o.operation_id;
+        ANALYZE found_record;
     END IF;
-    ANALYZE found_record;
 
     -- 2. A batch that is issued again speaks for its records in the place of its earlier version.
-    DELETE FROM settled_record AS s
-     USING settlement_line AS l
-     WHERE l.file_id = s.file_id AND l.line_no = s.line_no
-       AND (l.file_id, l.batch) IN (
-           SELECT b.file_id, b.batch FROM settlement_batch AS b
-            WHERE b.shop_id = shop AND b.mode = world AND b.provider = psp
-              AND b.batch IN (SELECT DISTINCT i.batch FROM incoming_line AS i));
-    UPDATE reconciliation_break AS k
-       SET closed_at = match_settlement_lines.at, closed_by = 'coatcheck', reason = 'the batch was issued again'
-     WHERE k.closed_at IS NULL AND (k.file_id, k.batch) IN (
-           SELECT b.file_id, b.batch FROM settlement_batch AS b
-            WHERE b.shop_id = shop AND b.mode = world AND b.provider = psp
-              AND b.batch IN (SELECT DISTINCT i.batch FROM incoming_line AS i));
+    FOR earlier IN
+        SELECT b.file_id, b.batch FROM settlement_batch AS b
+         WHERE b.shop_id = shop AND b.mode = world AND b.provider = psp
+           AND b.batch IN (SELECT DISTINCT i.batch FROM incoming_line AS i)
+    LOOP
+        DELETE FROM settled_record AS s USING settlement_line AS l
+         WHERE l.file_id = earlier.file_id AND l.batch = earlier.batch AND s.operation_id = l.operation_id
+           AND s.kind = l.kind AND s.file_id = l.file_id AND s.line_no = l.line_no;
+        UPDATE reconciliation_break AS k
+           SET closed_at = match_settlement_lines.at, closed_by = 'coatcheck', reason = 'the batch was issued again'
+         WHERE k.closed_at IS NULL AND k.shop_id = shop AND k.mode = world AND k.provider = psp
+           AND k.file_id = earlier.file_id AND k.batch = earlier.batch;
+    END LOOP;
 
     -- 3. Each record is claimed by one line: the first of the file that names it.
     INSERT INTO settled_record (operation_id, kind, file_id, line_no)
@@ -83,19 +85,28 @@ BEGIN
       FROM found_record AS f JOIN incoming_line AS i ON i.line_no = f.line_no
      GROUP BY f.operation_id, i.kind
     ON CONFLICT DO NOTHING;
+    CREATE TEMP TABLE claimed_record ON COMMIT DROP AS
+    SELECT f.line_no, f.operation_id, s.file_id AS claim_file, s.line_no AS claim_line
+      FROM found_record AS f
+      JOIN incoming_line AS i ON i.line_no = f.line_no
+      JOIN settled_record AS s ON s.operation_id = f.operation_id AND s.kind = i.kind;
+    ANALYZE claimed_record;
 
     -- 4. The verdict of each line.
     INSERT INTO settlement_line (file_id, line_no, kind, batch, reference, provider_reference, charge_reference,
                                  operation_id, occurred_at, currency, gross_minor, fee_minor, net_minor, verdict)
     SELECT new_file_id, i.line_no, i.kind, i.batch, i.reference, i.provider_reference, i.charge_reference,
-           f.operation_id, i.occurred_at, i.currency, i.gross_minor, i.fee_minor, i.net_minor,
+           c.operation_id, i.occurred_at, i.currency, i.gross_minor, i.fee_minor, i.net_minor,
            CASE
                WHEN i.kind IN ('payout', 'fee') THEN i.kind
                WHEN i.kind NOT IN ('charge', 'refund', 'refund_returned') THEN 'unexplained'
-               WHEN f.operation_id IS NULL THEN 'missing_here'
-               WHEN (s.file_id, s.line_no) IS DISTINCT FROM (new_file_id, i.line_no) THEN
-                   CASE WHEN coalesce(other.provider_reference, first.provider_reference)
-                             IS NOT DISTINCT FROM i.provider_reference THEN 'duplicate_line' ELSE 'duplicate_charge' END
+               WHEN c.operation_id IS NULL THEN 'missing_here'
+               WHEN (c.claim_file, c.claim_line) <> (new_file_id, i.line_no) THEN
+                   CASE WHEN i.provider_reference IS NOT DISTINCT FROM CASE WHEN c.claim_file = new_file_id
+                            THEN (SELECT e.provider_reference FROM incoming_line AS e WHERE e.line_no = c.claim_line)
+                            ELSE (SELECT e.provider_reference FROM settlement_line AS e
+                                   WHERE e.file_id = c.claim_file AND e.line_no = c.claim_line) END
+                        THEN 'duplicate_line' ELSE 'duplicate_charge' END
                WHEN coalesce(i.asked_currency, i.currency) <> o.currency THEN 'currency'
                WHEN coalesce(i.asked_minor, i.gross_minor)
                     <> CASE i.kind WHEN 'refund' THEN -o.amount_minor ELSE o.amount_minor END THEN 'amount'
@@ -109,12 +120,9 @@ BEGIN
                ELSE 'matched'
            END
       FROM incoming_line AS i
-      LEFT JOIN found_record AS f ON f.line_no = i.line_no
-      LEFT JOIN operation AS o ON o.operation_id = f.operation_id
-      LEFT JOIN refund AS r ON r.refund_id = o.refund_id
-      LEFT JOIN settled_record AS s ON s.operation_id = f.operation_id AND s.kind = i.kind
-      LEFT JOIN settlement_line AS other ON other.file_id = s.file_id AND other.line_no = s.line_no
-      LEFT JOIN incoming_line AS first ON s.file_id = new_file_id AND first.line_no = s.line_no;
+      LEFT JOIN claimed_record AS c ON c.line_no = i.line_no
+      LEFT JOIN operation AS o ON o.operation_id = c.operation_id
+      LEFT JOIN refund AS r ON r.refund_id = o.refund_id;
 
     -- 5. What is not as it should be.
     INSERT INTO reconciliation_break (break_id, shop_id, mode, provider, kind, file_id, line_no, batch, operation_id,
