@@ -24,7 +24,8 @@ from bench.machine import BenchError, Machine, describe, open_machine, take_two_
 
 from coatcheck.clock import SystemClock
 from coatcheck.ids import OPERATION, print_id
-from coatcheck.reconciliation.reconciler import Reconciler, Source
+from coatcheck.reconciliation.files import Source
+from coatcheck.reconciliation.reconciler import Reconciler
 from coatcheck.reconciliation.report import Report
 from coatcheck.shops import shop_id_of
 from coatcheck.states import Mode

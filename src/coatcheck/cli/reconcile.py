@@ -12,7 +12,7 @@ from coatcheck.cli.tables import print_table
 
 if TYPE_CHECKING:
     from coatcheck.api.gateway import Gateway
-    from coatcheck.reconciliation.reconciler import Progress, Source
+    from coatcheck.reconciliation.files import Progress, Source
     from coatcheck.reconciliation.report import Break, Report
 
 _BREAKS_SHOWN = 20
@@ -41,8 +41,8 @@ def reconcile(file: Path, *, shop: str, live: bool, json_path: Path | None, by: 
     import msgspec  # noqa: PLC0415
 
     from coatcheck.dead_letters import person_named  # noqa: PLC0415
+    from coatcheck.reconciliation.files import Source  # noqa: PLC0415
     from coatcheck.reconciliation.lines import FileRefusedError  # noqa: PLC0415
-    from coatcheck.reconciliation.reconciler import Source  # noqa: PLC0415
     from coatcheck.shops import shop_id_of  # noqa: PLC0415
     from coatcheck.states import Mode  # noqa: PLC0415
 

@@ -4,13 +4,10 @@ All in one transaction: a file that cannot be read to its end, or does not come 
 """
 
 import asyncio
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
-from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -29,14 +26,12 @@ from coatcheck.ledger import (
     psp_receivable,
     suspense,
 )
-from coatcheck.reconciliation.formats import format_of
+from coatcheck.reconciliation.files import Candidate, Progress, Source, chunks_of, recognised
 from coatcheck.reconciliation.lines import ControlTotal, FileRefusedError, Format, Item, SettlementLine
 from coatcheck.reconciliation.reading import decoded
 from coatcheck.reconciliation.report import Report, read_report
-from coatcheck.states import Mode
 from coatcheck.store import Store
 
-_CHUNK: Final = 1 << 18
 _LINES_AT_ONCE: Final = 2_000
 # How much later a file may tell of something, beyond its own last line, before we ask where it is (settlement dates of
 # real merchants are off by a day or two, seldom by more).
@@ -56,38 +51,6 @@ _COLUMNS: Final = (
 _TAKE: Final = "SELECT take_settlement_file($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _BREAK_TOTALS: Final = "SELECT break_control_totals($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _LAST_OF: Final = "SELECT max(occurred_at) FROM settlement_line WHERE file_id = $1 AND kind = 'charge'"
-
-Progress = Callable[[int, int], None]
-
-
-class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """A file that lies here, whose it is, and who brings it. `name`: what people call it."""
-
-    path: Path
-    name: str
-    shop_id: UUID
-    mode: Mode
-    brought_by: str
-
-
-class _Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """A file that was recognised, and the ticket of its content."""
-
-    source: Source
-    form: Format
-    provider: str
-    digest: bytes
-
-    @property
-    def file_id(self) -> UUID:
-        """The hash of whose it is and what is in it."""
-        source = self.source
-        return derive_id("settlement_file", source.shop_id.hex, source.mode, self.provider, self.digest.hex())
-
-    @property
-    def world(self) -> tuple[UUID, str, str]:
-        """Shop, mode and provider, as SQL takes them."""
-        return self.source.shop_id, self.source.mode.value, self.provider
 
 
 class _Taken(msgspec.Struct):
@@ -113,11 +76,9 @@ class Reconciler:
         Posts payouts, fees and what is unexplained. Opens breaks. Raises FileRefusedError, and then nothing of the
         file was taken. Idempotent on the file's content. Locks: the provider's files of this shop and mode, accounts.
         """
-        form = await asyncio.to_thread(_recognised, source.path)
-        if form.provider is None:
-            raise FileRefusedError(f"it is a bank's statement ({form.name}), not a PSP's settlement file")
-        digest = await asyncio.to_thread(_digest_of, source.path)
-        file = _Candidate(source=source, form=form, provider=form.provider, digest=digest)
+        file = await asyncio.to_thread(recognised, source)
+        if file.form.provider is None:
+            raise FileRefusedError(f"it is a bank's statement ({file.form.name}), not a PSP's settlement file")
         file_id = file.file_id
         if await self._store.pool.fetchval("SELECT true FROM settlement_file WHERE file_id = $1", file_id):
             return await read_report(self._store, file_id, is_repeat=True)
@@ -125,7 +86,7 @@ class Reconciler:
             is_new = await self._take(connection, file, progress)
         return await read_report(self._store, file_id, is_repeat=not is_new)
 
-    async def _take(self, connection: Any, file: _Candidate, progress: Progress) -> bool:
+    async def _take(self, connection: Any, file: Candidate, progress: Progress) -> bool:
         at, file_id, world = self._clock.now(), file.file_id, file.world
         for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
             await connection.execute(f"SET LOCAL {setting} = 0")
@@ -149,7 +110,7 @@ class Reconciler:
             await connection.execute("SELECT break_unsettled($1, $2, $3, $4, $5)", at, *world, last - DRIFT)
         return True
 
-    async def _post(self, connection: Any, file: _Candidate, taken: _Taken) -> None:
+    async def _post(self, connection: Any, file: Candidate, taken: _Taken) -> None:
         """Post what the file changes: per batch and currency, what was paid out, kept, and cannot be explained."""
         at, source, provider, file_id = self._clock.now(), file.source, file.provider, file.file_id
         names = (
@@ -173,7 +134,7 @@ class Reconciler:
         )
 
 
-def _transfers_of(file: _Candidate, row: asyncpg.Record) -> Iterator[Transfer]:
+def _transfers_of(file: Candidate, row: asyncpg.Record) -> Iterator[Transfer]:
     """Say what a batch's difference moves. A negative amount moves the other way."""
     source, provider, file_id = file.source, file.provider, file.file_id
     receivable = psp_receivable(provider)
@@ -200,31 +161,9 @@ def _transfers_of(file: _Candidate, row: asyncpg.Record) -> Iterator[Transfer]:
         )
 
 
-def _recognised(path: Path) -> Format:
-    with path.open("rb") as file:
-        head = file.read(_CHUNK)
-    if not head:
-        raise FileRefusedError("it is empty: fetch it again")
-    return format_of("".join(islice(decoded([head]), 1)).removeprefix("\ufeff"))
-
-
-def _digest_of(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
-
-
-def _chunks_of(path: Path, progress: Progress) -> Iterator[bytes]:
-    size, read = path.stat().st_size, 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            yield chunk
-            read += len(chunk)
-            progress(read, size)
-
-
 async def _load(connection: Any, form: Format, path: Path, progress: Progress) -> _Taken:
     """Read the file into the session's own table, a piece at a time; the reading itself is done in a thread."""
-    items = form.read(decoded(_chunks_of(path, progress)))
+    items = form.read(decoded(chunks_of(path, progress)))
     taken = _Taken()
     while records := await asyncio.to_thread(_next_records, items, taken):
         await connection.copy_records_to_table("incoming_line", records=records, columns=_COLUMNS)

@@ -24,13 +24,25 @@ BEGIN
     )
     SELECT coalesce(array_agg(n), '{}') INTO won FROM kept;
 
-    UPDATE operation AS o
-       SET status = g.status, cause = g.cause, first_sent_at = CASE WHEN g.was_sent OR o.is_hosted THEN o.first_sent_at END,
-           provider_reference = coalesce(g.provider_reference, o.provider_reference),
-           tries = o.tries + g.costs::integer
-      FROM unnest(g_operation_id, g_status, g_cause, g_was_sent, g_provider_reference, g_costs)
-           WITH ORDINALITY AS g (operation_id, status, cause, was_sent, provider_reference, costs, n)
-     WHERE o.operation_id = g.operation_id AND g.n = ANY (won);
+    -- The event tells when the window began, as it is kept from now on: only the row knows what was marked meanwhile.
+    WITH moved AS (
+        UPDATE operation AS o
+           SET status = g.status, cause = g.cause,
+               first_sent_at = CASE WHEN g.was_sent OR o.is_hosted THEN o.first_sent_at END,
+               provider_reference = coalesce(g.provider_reference, o.provider_reference),
+               tries = o.tries + g.costs::integer
+          FROM unnest(g_operation_id, g_status, g_cause, g_was_sent, g_provider_reference, g_costs, g_payment_id,
+                      g_shop_id, g_mode, g_event_id, g_event_kind, g_event_body)
+               WITH ORDINALITY
+               AS g (operation_id, status, cause, was_sent, provider_reference, costs, payment_id, shop_id, mode,
+                     event_id, event_kind, event_body, n)
+         WHERE o.operation_id = g.operation_id AND g.n = ANY (won)
+     RETURNING g.payment_id, g.event_id, g.event_kind, g.shop_id, g.mode, g.event_body, o.first_sent_at
+    )
+    INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
+    SELECT m.payment_id, m.event_id, m.event_kind, m.shop_id, m.mode, reschedule_operations.at,
+           with_field(m.event_body, 'first_sent_at', to_json(m.first_sent_at))::json
+      FROM moved AS m;
 
     UPDATE payment_order AS o
        SET status = CASE WHEN order_may_become(o.status, g.status) THEN g.status ELSE o.status END,
@@ -39,15 +51,17 @@ BEGIN
      WHERE o.order_id = g.order_id AND g.n = ANY (won)
        AND (order_may_become(o.status, g.status) OR g.redirect_url IS NOT NULL);
 
-    INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
-    SELECT g.payment_id, g.event_id, g.kind, g.shop_id, g.mode, reschedule_operations.at, g.body::json
-      FROM unnest(g_payment_id, g_event_id, g_event_kind, g_shop_id, g_mode, g_event_body)
-           WITH ORDINALITY AS g (payment_id, event_id, kind, shop_id, mode, body, n)
-     WHERE g.n = ANY (won);
-
     RETURN QUERY SELECT n, CASE WHEN n = ANY (won) THEN 'applied' ELSE 'fenced' END
                    FROM generate_series(1, cardinality(g_operation_id)) AS n;
 END;
+$$;
+
+-- An event's body, a JSON object that is not empty, with one field more at its end; the rest stays as it was written.
+CREATE OR REPLACE FUNCTION with_field(body text, name text, value json) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+    SELECT left(body, -1) || ',' || to_json(name)::text || ':' || coalesce(value::text, 'null') || '}';
 $$;
 
 -- The PSP's own id of a two-step object, stored before money moves. Fenced: returns the positions that were kept.
@@ -160,7 +174,8 @@ AS $$
         INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
         SELECT c.payment_id, time_ordered_id(take_leases.at), 'operation.claimed', c.shop_id, c.mode, take_leases.at,
                json_build_object('operation_id', c.operation_id, 'order_id', c.order_id, 'attempt', c.attempt,
-                                 'holder', new_holder)
+                                 'holder', new_holder, 'forgets_cause', forgets_cause,
+                                 'first_sent_at', c.first_sent_at)
           FROM claimed AS c
     )
     SELECT c.operation_id, c.attempt FROM claimed AS c;
@@ -190,7 +205,7 @@ BEGIN
         SELECT r.payment_id, time_ordered_id(reopen_operations.at), 'operation.reopened', r.shop_id, r.mode,
                reopen_operations.at,
                json_build_object('operation_id', r.operation_id, 'order_id', r.order_id, 'attempt', r.attempt,
-                                 'kind', r.kind, 'why', why)
+                                 'kind', r.kind, 'why', why, 'first_sent_at', r.first_sent_at)
           FROM reopened AS r
     )
     SELECT r.operation_id, r.attempt FROM reopened AS r;
@@ -282,7 +297,7 @@ AS $$
     SELECT count(*)::integer FROM released;
 $$;
 
-REVOKE ALL ON FUNCTION reschedule_operations, register_operations, claim_operations, claim_named, take_leases,
+REVOKE ALL ON FUNCTION reschedule_operations, with_field, register_operations, claim_operations, claim_named, take_leases,
     reopen_operations, claim_authorizations, mark_sending, presence_key, absent_holders, end_leases_of,
     release_operations FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION reschedule_operations, register_operations, claim_operations, claim_named,

@@ -31,6 +31,17 @@ BEGIN
 END;
 $$;
 
+-- What an event says of the operations that were made with it: all that their rows began with.
+CREATE OR REPLACE FUNCTION made_of(operation_ids uuid[]) RETURNS json
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+    SELECT coalesce(json_agg(json_build_object(
+               'operation_id', o.operation_id, 'order_id', o.order_id, 'kind', o.kind, 'amount_minor', o.amount_minor,
+               'is_final', o.is_final, 'target_reference', o.target_reference, 'first_sent_at', o.first_sent_at)), '[]')
+      FROM operation AS o WHERE o.operation_id = ANY (operation_ids);
+$$;
+
 -- Make the captures or voids that were judged 'requested', with their event: all of a request, or none when any of its
 -- orders was refused; returns the outcomes, in which 'held_back' then stands for those that were not at fault.
 CREATE OR REPLACE FUNCTION commit_acts(
@@ -52,7 +63,9 @@ BEGIN
            FROM unnest(operation_ids, order_ids, amounts_minor, targets, outcomes)
                 AS g (operation_id, order_id, amount_minor, target, outcome)
           WHERE g.outcome = 'requested';
-        PERFORM tell_of_request(at, payment, event_id, event_kind, event_body);
+        PERFORM tell_of_request(at, payment, event_id, event_kind, with_field(event_body, 'operations', made_of(ARRAY(
+            SELECT g.operation_id FROM unnest(operation_ids, outcomes) AS g (operation_id, outcome)
+             WHERE g.outcome = 'requested'))));
     END IF;
     RETURN outcomes;
 END;
@@ -200,7 +213,8 @@ BEGIN
     PERFORM tell_of_request(at, o.payment_id, event_id, 'refund.requested', json_build_object(
         'refund_id', new_refund_id, 'order_id', o.order_id, 'operation_id', new_operation_id, 'key', request_key,
         'request_digest', encode(digest, 'hex'), 'amount_minor', wanted_minor, 'commission_minor', share_minor,
-        'currency', o.currency, 'reason', why, 'target_reference', o.provider_reference)::text);
+        'currency', o.currency, 'reason', why, 'target_reference', o.provider_reference,
+        'first_sent_at', CASE WHEN lease_holder IS NOT NULL THEN at END)::text);
     RETURN 'requested';
 END;
 $$;
@@ -248,6 +262,8 @@ SET search_path = pg_catalog, public, pg_temp
 AS $$
 DECLARE
     moved record;
+    newly_decided uuid[];
+    made_ids uuid[] := '{}';
 BEGIN
     PERFORM 1 FROM payment AS p WHERE p.payment_id = ANY (payment_ids) ORDER BY p.payment_id FOR UPDATE;
     WITH standing AS (
@@ -263,35 +279,44 @@ BEGIN
           FROM standing AS s WHERE s.one_failed OR s.all_authorized
         ON CONFLICT (payment_id) DO UPDATE SET decision = 'undo', decided_at = excluded.decided_at
          WHERE d.decision = 'capture' AND excluded.decision = 'void'
-     RETURNING d.payment_id, d.decision
+     RETURNING d.payment_id
     )
-    INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
-    SELECT p.payment_id, time_ordered_id(settle_checkouts.at), 'checkout.decided', p.shop_id, p.mode, settle_checkouts.at,
-           json_build_object('payment_id', p.payment_id, 'decision', d.decision)
-      FROM decided AS d JOIN payment AS p USING (payment_id);
+    SELECT coalesce(array_agg(payment_id), '{}') INTO newly_decided FROM decided;
 
     FOR moved IN  -- one statement per kind of next step, not per row
-        SELECT CASE d.decision WHEN 'capture' THEN 'capture' ELSE 'void' END AS kind,
-               array_agg(o.order_id) AS order_ids, array_agg(o.authorized_minor) AS amounts,
-               array_agg(o.provider_reference) AS targets
+        SELECT k.kind, array_agg(o.order_id) AS order_ids, array_agg(o.authorized_minor) AS amounts,
+               array_agg(o.provider_reference) AS targets,
+               array_agg(operation_id_of(o.order_id, k.kind, 'all-or-nothing')) AS operation_ids
           FROM checkout_decision AS d
+         CROSS JOIN LATERAL (SELECT CASE d.decision WHEN 'capture' THEN 'capture' ELSE 'void' END AS kind) AS k
           JOIN payment AS p ON p.payment_id = d.payment_id
           JOIN payment_order AS o ON o.order_id = ANY (p.order_ids)
          WHERE d.payment_id = ANY (payment_ids) AND o.status = 'AUTHORIZED' AND o.acting IS NULL
            AND NOT EXISTS (
-               SELECT FROM operation AS c
-                WHERE c.operation_id = operation_id_of(o.order_id, CASE d.decision WHEN 'capture' THEN 'capture' ELSE 'void' END,
-                                                       'all-or-nothing'))
+               SELECT FROM operation AS c WHERE c.operation_id = operation_id_of(o.order_id, k.kind, 'all-or-nothing'))
          GROUP BY 1
     LOOP
         PERFORM insert_follow_ups(
-            at, NULL, NULL,
-            ARRAY(SELECT operation_id_of(g.order_id, moved.kind, 'all-or-nothing')
-                    FROM unnest(moved.order_ids) WITH ORDINALITY AS g (order_id, n) ORDER BY g.n),
-            moved.kind, moved.order_ids, moved.amounts, true,
+            at, NULL, NULL, moved.operation_ids, moved.kind, moved.order_ids, moved.amounts, true,
             array_fill(NULL::uuid, ARRAY[cardinality(moved.order_ids)]), moved.targets
         );
+        made_ids := made_ids || moved.operation_ids;
     END LOOP;
+
+    -- Told once it is decided, and again for an order that the decision reached later; with what was made of it.
+    IF newly_decided <> '{}' OR made_ids <> '{}' THEN
+        INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
+        SELECT p.payment_id, time_ordered_id(settle_checkouts.at), 'checkout.decided', p.shop_id, p.mode,
+               settle_checkouts.at,
+               json_build_object('payment_id', p.payment_id, 'decision', d.decision, 'decided_at', d.decided_at,
+                                 'operations', made_of(m.operation_ids))
+          FROM checkout_decision AS d
+          JOIN payment AS p USING (payment_id)
+         CROSS JOIN LATERAL (SELECT array_agg(c.operation_id) AS operation_ids FROM operation AS c
+                              WHERE c.operation_id = ANY (made_ids) AND c.payment_id = d.payment_id) AS m
+         WHERE d.payment_id = ANY (payment_ids)
+           AND (d.payment_id = ANY (newly_decided) OR m.operation_ids IS NOT NULL);
+    END IF;
 
     PERFORM request_refund(
         at, NULL, NULL, refund_id_of(o.shop_id, o.mode, 'all-or-nothing ' || o.order_id), o.order_id, NULL, true,
@@ -314,6 +339,6 @@ LANGUAGE sql IMMUTABLE AS $$
         'UTF8')), 1, 16), 'hex')::uuid;
 $$;
 
-REVOKE ALL ON FUNCTION insert_follow_ups, commit_acts, request_captures, request_cancel, request_refund, tell_of_request,
-    settle_checkouts, open_dispute FROM PUBLIC;
+REVOKE ALL ON FUNCTION insert_follow_ups, made_of, commit_acts, request_captures, request_cancel, request_refund,
+    tell_of_request, settle_checkouts, open_dispute FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION request_captures, request_cancel, request_refund, open_dispute TO coatcheck_app;
