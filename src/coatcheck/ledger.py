@@ -61,6 +61,7 @@ class TransferKind(StrEnum):
     COMMISSION_REFUND_RETURN = "commission_refund_return"
     PSP_PAYOUT = "psp_payout"
     PSP_FEE = "psp_fee"
+    BANK_CREDIT = "bank_credit"
     UNEXPLAINED = "unexplained"
     EXPLAINED = "explained"
 

@@ -21,6 +21,7 @@ from coatcheck.reconciliation.files import Source
 from coatcheck.reconciliation.lines import FileRefusedError
 from coatcheck.reconciliation.reconciler import Reconciler
 from coatcheck.reconciliation.report import Report
+from coatcheck.reconciliation.statements import StatementReport
 from coatcheck.shops import create_key
 from coatcheck.states import Capture
 from coatcheck.store import Store
@@ -66,7 +67,7 @@ def desk(store: Store, tmp_path: Path) -> Desk:
     return Desk(store, tmp_path)
 
 
-def kinds(report: Report) -> list[str]:
+def kinds(report: Report | StatementReport) -> list[str]:
     return [each.kind for each in report.mismatches]
 
 

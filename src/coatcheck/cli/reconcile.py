@@ -1,4 +1,4 @@
-"""`reconcile`: a PSP's settlement file against the books."""
+"""`reconcile`: a PSP's settlement file, or a bank's statement, against the books."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,15 +11,18 @@ from coatcheck.cli.options import with_config, with_person
 from coatcheck.cli.tables import print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from coatcheck.api.gateway import Gateway
     from coatcheck.reconciliation.files import Progress, Source
     from coatcheck.reconciliation.report import Break, Report
+    from coatcheck.reconciliation.statements import StatementReport
 
 _BREAKS_SHOWN = 20
 EXIT_BREAKS = 1
 
 
-@click.command(short_help="Hold a PSP's settlement file against the books.")
+@click.command(short_help="Hold a settlement file or bank statement against the books.")
 @click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--shop", required=True, metavar="NAME", help="Whose account at the PSP the file is about.")
 @click.option("--live", is_flag=True, help="The file is about live mode; without it, test mode.")
@@ -29,10 +32,11 @@ EXIT_BREAKS = 1
 @with_person
 @with_config
 def reconcile(file: Path, *, shop: str, live: bool, json_path: Path | None, by: str, config: Path | None) -> int:
-    """Compare the settlement file FILE with the books, post what the PSP paid out and kept, and name every break.
+    """Compare FILE with the books: a PSP's settlement file, or a bank's statement. Every difference is named.
 
-    The format is found by the content. A file that is not whole is refused, and then nothing is posted; the same file
-    again changes nothing. Exits 1 when the file and the books differ.
+    What the PSP paid out and kept, and what has arrived at the bank, is posted. The format is found by the content. A
+    file that is not whole is refused, and then nothing is posted; the same file again changes nothing. Exits 1 when
+    the file and the books differ.
 
     \b
     Example:
@@ -43,6 +47,7 @@ def reconcile(file: Path, *, shop: str, live: bool, json_path: Path | None, by: 
     from coatcheck.dead_letters import person_named  # noqa: PLC0415
     from coatcheck.reconciliation.files import Source  # noqa: PLC0415
     from coatcheck.reconciliation.lines import FileRefusedError  # noqa: PLC0415
+    from coatcheck.reconciliation.statements import StatementReport  # noqa: PLC0415
     from coatcheck.shops import shop_id_of  # noqa: PLC0415
     from coatcheck.states import Mode  # noqa: PLC0415
 
@@ -52,23 +57,30 @@ def reconcile(file: Path, *, shop: str, live: bool, json_path: Path | None, by: 
         report = _taken(config, source)
     except FileRefusedError as error:
         raise UnusableError(f"{file.name} was refused, and nothing of it was taken: {error}") from error
-    _print_report(report)
+    if isinstance(report, StatementReport):
+        _print_statement(report)
+    else:
+        _print_report(report)
     if json_path is not None:
         json_path.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
     return 0 if report.is_clean else EXIT_BREAKS
 
 
-def _taken(config: Path | None, source: "Source") -> "Report":
+def _taken(config: Path | None, source: "Source") -> "Report | StatementReport":
     from coatcheck.reconciliation.corrections import Corrections  # noqa: PLC0415
+    from coatcheck.reconciliation.files import recognised  # noqa: PLC0415
     from coatcheck.reconciliation.reconciler import Reconciler  # noqa: PLC0415
     from coatcheck.reconciliation.report import read_report  # noqa: PLC0415
+    from coatcheck.reconciliation.statements import Statements  # noqa: PLC0415
 
-    async def work(gateway: "Gateway") -> "Report":
+    async def work(gateway: "Gateway") -> "Report | StatementReport":
         store = gateway.store
         known = await store.pool.fetchval("SELECT true FROM shop WHERE shop_id = $1", source.shop_id)
         if known is None:
             raise UnusableError("no such shop: `coatcheck keys list` shows those that there are")
         with click.progressbar(length=source.path.stat().st_size, label="reading", hidden=False) as bar:
+            if recognised(source).form.provider is None:
+                return await Statements(store, gateway.clock).take(source, _shown_on(bar))
             report = await Reconciler(store, gateway.clock).take(source, _shown_on(bar))
         corrections = Corrections(store, gateway.clock, gateway.operations, gateway.executor)
         if await corrections.correct(report.file_id):
@@ -98,7 +110,19 @@ def _print_report(report: "Report") -> None:
             for total in report.totals
         ],
     )
-    open_breaks = [each for each in report.mismatches if each.closed_at is None]
+    _print_breaks(report.mismatches)
+
+
+def _print_statement(report: "StatementReport") -> None:
+    again = ", which had been taken before: nothing was done" if report.is_repeat else ""
+    click.echo(
+        f"{report.name}: {report.lines} entries of a bank, {report.matched} of them payouts that were due{again}"
+    )
+    _print_breaks(report.mismatches)
+
+
+def _print_breaks(mismatches: "Sequence[Break]") -> None:
+    open_breaks = [each for each in mismatches if each.closed_at is None]
     if not open_breaks:
         click.echo("\nThe file and the books agree.")
         return

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -88,7 +89,7 @@ async def read_report(store: Store, file_id: UUID, *, is_repeat: bool) -> Report
         await connection.execute("SET LOCAL statement_timeout = 0")
         file = await connection.fetchrow(_FILE, file_id)
         totals = await connection.fetch(_COUNTED, file_id)
-        broken = await connection.fetch(_BROKEN, file_id)
+        mismatches = await read_breaks(connection, file_id)
     if file is None:
         raise LookupError(f"no file {file_id} was taken")
     return Report(
@@ -96,5 +97,10 @@ async def read_report(store: Store, file_id: UUID, *, is_repeat: bool) -> Report
         **dict(file),
         is_repeat=is_repeat,
         totals=[CurrencyTotal(**dict(row)) for row in totals],
-        mismatches=[Break(**dict(row)) for row in broken],
+        mismatches=mismatches,
     )
+
+
+async def read_breaks(connection: Any, file_id: UUID) -> list[Break]:
+    """Read a file's breaks, open and closed, in the order of its lines."""
+    return [Break(**dict(row)) for row in await connection.fetch(_BROKEN, file_id)]

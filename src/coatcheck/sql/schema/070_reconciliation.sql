@@ -88,4 +88,34 @@ CREATE TABLE reconciliation_break (
 ) WITH (fillfactor = 70);
 CREATE INDEX reconciliation_break_open ON reconciliation_break (shop_id, mode, provider, opened_at) WHERE closed_at IS NULL;
 
+-- A bank statement's entries, of a file in settlement_file whose provider is 'bank'. `batch`, `provider`: the payout that it is.
+CREATE TABLE bank_line (
+    file_id        uuid NOT NULL,
+    line_no        integer NOT NULL,
+    statement      text NOT NULL,
+    account        text NOT NULL,
+    booked_on      date NOT NULL,
+    currency       text NOT NULL,
+    amount_minor   bigint NOT NULL,
+    bank_reference text,
+    reference_list text[] NOT NULL,
+    provider       text,
+    batch          text,
+    verdict        text NOT NULL,
+    PRIMARY KEY (file_id, line_no)
+);
+
+-- Payouts of PSPs that a bank has confirmed, each by one entry.
+CREATE TABLE confirmed_payout (
+    shop_id  uuid NOT NULL,
+    mode     text NOT NULL,
+    provider text NOT NULL,
+    batch    text NOT NULL,
+    currency text NOT NULL,
+    file_id  uuid NOT NULL,
+    line_no  integer NOT NULL,
+    PRIMARY KEY (shop_id, mode, provider, batch, currency)
+);
+
+GRANT SELECT ON bank_line, confirmed_payout TO coatcheck_app;
 GRANT SELECT ON settlement_file, settlement_line, settled_record, settlement_batch, reconciliation_break TO coatcheck_app;
