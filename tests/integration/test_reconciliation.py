@@ -20,7 +20,7 @@ from coatcheck.reconciliation.corrections import Corrections
 from coatcheck.reconciliation.files import Source
 from coatcheck.reconciliation.lines import FileRefusedError
 from coatcheck.reconciliation.reconciler import Reconciler
-from coatcheck.reconciliation.report import Report
+from coatcheck.reconciliation.report import Report, read_report
 from coatcheck.reconciliation.statements import StatementReport
 from coatcheck.shops import create_key
 from coatcheck.states import Capture
@@ -227,6 +227,8 @@ async def test_A1_an_unknown_charge_is_decided_by_the_file(store: Store, tmp_pat
     assert kinds(report) == ["status"]
     assert (await desk.balances())["suspense"] == -1000
     assert await desk.corrections.correct(report.file_id) == 1
+    (total,) = (await read_report(store, report.file_id, is_repeat=True)).totals
+    assert (total.lines, total.matched, total.settled) == (1, 0, 1)
     assert (await desk.world.read(view.payment_id)).status == "SUCCESS"
     assert await desk.balances() == {"psp_payouts_in_transit": 975, "platform_psp_fees": 25}
     assert await desk.corrections.correct(report.file_id) == 0

@@ -1,5 +1,6 @@
 """`reconcile`: a PSP's settlement file, or a bank's statement, against the books."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,9 @@ def _taken(config: Path | None, source: "Source") -> "Report | StatementReport":
         known = await store.pool.fetchval("SELECT true FROM shop WHERE shop_id = $1", source.shop_id)
         if known is None:
             raise UnusableError("no such shop: `coatcheck keys list` shows those that there are")
-        with click.progressbar(length=source.path.stat().st_size, label="reading", hidden=False) as bar:
+        with click.progressbar(
+            length=source.path.stat().st_size, label="reading", hidden=not sys.stdout.isatty()
+        ) as bar:
             if recognised(source).form.provider is None:
                 return await Statements(store, gateway.clock).take(source, _shown_on(bar))
             report = await Reconciler(store, gateway.clock).take(source, _shown_on(bar))
@@ -101,10 +104,10 @@ def _print_report(report: "Report") -> None:
     again = ", which had been taken before: nothing was done" if report.is_repeat else ""
     click.echo(f"{report.name}: {report.lines} lines of {report.provider} ({report.format}){again}\n")
     print_table(
-        ("currency", "lines", "matched", "gross", "fees", "paid out"),
+        ("currency", "lines", "matched", "settled since", "gross", "fees", "paid out"),
         [
             [
-                *(total.currency, str(total.lines), str(total.matched)),
+                *(total.currency, str(total.lines), str(total.matched), str(total.settled)),
                 *(_money(each, total.currency) for each in (total.gross_minor, total.fee_minor, total.payout_minor)),
             ]
             for total in report.totals

@@ -10,12 +10,15 @@ import msgspec
 from coatcheck.store import Store
 
 _COUNTED = """
-SELECT currency, count(*) FILTER (WHERE verdict <> 'payout') AS lines,
-       count(*) FILTER (WHERE verdict IN ('matched', 'fee')) AS matched,
-       coalesce(sum(gross_minor) FILTER (WHERE kind <> 'payout'), 0)::bigint AS gross_minor,
-       coalesce(sum(fee_minor) FILTER (WHERE kind <> 'payout'), 0)::bigint AS fee_minor,
-       coalesce(sum(-net_minor) FILTER (WHERE kind = 'payout'), 0)::bigint AS payout_minor
-  FROM settlement_line WHERE file_id = $1 GROUP BY currency ORDER BY currency
+SELECT l.currency, count(*) FILTER (WHERE l.verdict <> 'payout') AS lines,
+       count(*) FILTER (WHERE l.verdict IN ('matched', 'fee')) AS matched,
+       count(*) FILTER (WHERE k.closed_at IS NOT NULL) AS settled,
+       coalesce(sum(l.gross_minor) FILTER (WHERE l.kind <> 'payout'), 0)::bigint AS gross_minor,
+       coalesce(sum(l.fee_minor) FILTER (WHERE l.kind <> 'payout'), 0)::bigint AS fee_minor,
+       coalesce(sum(-l.net_minor) FILTER (WHERE l.kind = 'payout'), 0)::bigint AS payout_minor
+  FROM settlement_line AS l
+  LEFT JOIN reconciliation_break AS k ON k.file_id = l.file_id AND k.line_no = l.line_no
+ WHERE l.file_id = $1 GROUP BY l.currency ORDER BY l.currency
 """
 _BROKEN = """
 SELECT break_id, kind, file_id, line_no, batch, operation_id, currency, expected_minor, stated_minor, suspense_minor,
@@ -26,11 +29,15 @@ _FILE = "SELECT provider, format, name, lines, received_at FROM settlement_file 
 
 
 class CurrencyTotal(msgspec.Struct, frozen=True, kw_only=True):
-    """One currency of a file, in minor units. `matched`: lines that agree with the books; the others are breaks."""
+    """One currency of a file, in minor units.
+
+    `matched`: lines that agreed with the books; the others are breaks, of which `settled` are closed.
+    """
 
     currency: str
     lines: int
     matched: int
+    settled: int
     gross_minor: int
     fee_minor: int
     payout_minor: int

@@ -86,6 +86,7 @@ CREATE TABLE reconciliation_break (
         'unexplained', 'control_total')),
     CONSTRAINT break_is_closed_with_a_reason CHECK ((closed_at IS NULL) = (reason IS NULL))
 ) WITH (fillfactor = 70);
+CREATE INDEX reconciliation_break_by_file ON reconciliation_break (file_id, line_no);
 CREATE INDEX reconciliation_break_open ON reconciliation_break (shop_id, mode, provider, opened_at) WHERE closed_at IS NULL;
 
 -- A bank statement's entries, of a file in settlement_file whose provider is 'bank'. `batch`, `provider`: the payout that it is.
