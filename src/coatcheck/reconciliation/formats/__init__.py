@@ -2,10 +2,20 @@
 
 from typing import Final
 
+from coatcheck.reconciliation.formats.adyen import AdyenSettlementDetail
+from coatcheck.reconciliation.formats.bai2 import Bai2
+from coatcheck.reconciliation.formats.camt053 import Camt053
+from coatcheck.reconciliation.formats.checkout import CheckoutSettlementBreakdown
+from coatcheck.reconciliation.formats.mt940 import Mt940
+from coatcheck.reconciliation.formats.paypal import PayPalSettlement
 from coatcheck.reconciliation.formats.simulator import SimulatorFormat
+from coatcheck.reconciliation.formats.stripe import StripeItemized
 from coatcheck.reconciliation.lines import FileRefusedError, Format
 
-FORMATS: Final[tuple[Format, ...]] = (SimulatorFormat(),)
+FORMATS: Final[tuple[Format, ...]] = (
+    *(SimulatorFormat(), StripeItemized(), AdyenSettlementDetail(), PayPalSettlement(), CheckoutSettlementBreakdown()),
+    *(Camt053(), Mt940(), Bai2()),
+)
 
 
 def format_of(head: str) -> Format:

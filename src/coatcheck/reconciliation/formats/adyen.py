@@ -1,0 +1,235 @@
+"""Adyen's Settlement Detail Report: what a closed batch of a merchant account is made of, and its payout.
+
+Read are the columns that the 30-column layout and that of 2025 have in common, by name, in whatever order. Debit and
+credit are columns of their own, without signs, and what is not there is left blank. Fees are in the net currency: one
+commission, or markup, scheme fees and interchange; of a refund or chargeback they come on top.
+
+Amounts are decimal text in major units, so what Adyen's API counts differently from ISO 4217 (CLP, CVE, IDR, ISK) needs
+no table here: the decimals are read as written, and one that ISO has no unit for is refused.
+
+Our reference: of a capture or refund the Modification Merchant Reference, of a charge the Merchant Reference. A
+chargeback has none of its own and carries that of its charge; a refund without one carries none.
+"""
+
+import csv
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from itertools import chain
+from operator import itemgetter
+from typing import Final
+
+from coatcheck.money import format_amount
+from coatcheck.reconciliation.lines import ControlTotal, FileRefusedError, Item, LineKind, SettlementLine
+from coatcheck.reconciliation.reading import Table, lines_of, minor_units, moment
+
+_NEEDED: Final = (
+    "Merchant Account",
+    "Psp Reference",
+    "Merchant Reference",
+    "Creation Date",
+    "TimeZone",
+    "Type",
+    "Modification Reference",
+    "Gross Currency",
+    "Gross Debit (GC)",
+    "Gross Credit (GC)",
+    "Net Currency",
+    "Net Debit (NC)",
+    "Net Credit (NC)",
+    "Commission (NC)",
+    "Markup (NC)",
+    "Scheme Fees (NC)",
+    "Interchange (NC)",
+    "Batch Number",
+)
+_READ: Final = (*_NEEDED, "Modification Merchant Reference")
+_MARKS: Final = frozenset({"Psp Reference", "Modification Reference", "Net Debit (NC)", "Net Credit (NC)", "Type"})
+
+# By the type in lower case. Adyen adds types over time; what is not here is an adjustment that says its type.
+_KINDS: Final = {
+    "settled": LineKind.CHARGE,
+    "settledbulk": LineKind.CHARGE,
+    "settledinstallment": LineKind.CHARGE,
+    "refunded": LineKind.REFUND,
+    "refundedbulk": LineKind.REFUND,
+    "refundedreversed": LineKind.REFUND_RETURNED,
+    "chargeback": LineKind.CHARGEBACK,
+    "secondchargeback": LineKind.CHARGEBACK,
+    "chargebackreversed": LineKind.CHARGEBACK_REVERSED,
+    "fee": LineKind.FEE,
+    "misccosts": LineKind.FEE,
+    "paymentcost": LineKind.FEE,
+    "invoicededuction": LineKind.FEE,
+    "merchantpayout": LineKind.PAYOUT,
+}
+_OF_REFUNDS: Final = frozenset({LineKind.REFUND, LineKind.REFUND_RETURNED})
+_WITH_TYPE: Final = frozenset({LineKind.FEE, LineKind.ADJUSTMENT})
+
+# Adyen gives the zone as an abbreviation that already tells summer from winter. Two are left out because they mean
+# different offsets to different accounts: CST (Chicago, Shanghai) and IST (Dublin, Jerusalem, Kolkata).
+_OFFSETS: Final = {
+    "UTC": "+00:00",
+    "GMT": "+00:00",
+    "WET": "+00:00",
+    "WEST": "+01:00",
+    "BST": "+01:00",
+    "CET": "+01:00",
+    "CEST": "+02:00",
+    "EET": "+02:00",
+    "EEST": "+03:00",
+    "SAST": "+02:00",
+    "MSK": "+03:00",
+    "GST": "+04:00",
+    "SGT": "+08:00",
+    "HKT": "+08:00",
+    "AWST": "+08:00",
+    "JST": "+09:00",
+    "KST": "+09:00",
+    "AEST": "+10:00",
+    "AEDT": "+11:00",
+    "NZST": "+12:00",
+    "NZDT": "+13:00",
+    "BRT": "-03:00",
+    "ART": "-03:00",
+    "EDT": "-04:00",
+    "EST": "-05:00",
+    "CDT": "-05:00",
+    "MDT": "-06:00",
+    "MST": "-07:00",
+    "PDT": "-07:00",
+    "PST": "-08:00",
+}
+_LONGEST_HEADER: Final = 1 << 16
+_TIME_LENGTH: Final = len("2026-01-31 23:59:59")
+
+
+class AdyenSettlementDetail:
+    """The report of one or several merchant accounts. `batch` is the merchant account and its batch number.
+
+    Control totals: the lines of a batch against its payout. A batch without one must come to nothing, as one does whose
+    negative balance was moved to the next.
+    """
+
+    name = "adyen_settlement_detail"
+    provider = "adyen"
+
+    def recognises(self, head: str) -> bool:
+        """Say whether the header is that of a Settlement Detail Report."""
+        return _MARKS.issubset(_columns_of(head))
+
+    def read(self, chunks: Iterable[str]) -> Iterator[Item]:
+        """Read the rows in the file's order, then the batches' control totals."""
+        table, pick = _opened(chunks)
+        batches: dict[tuple[str, str], list[int]] = {}
+        for row in table.rows():
+            row.append("")  # what a column that the file does not have says
+            line = _line_of(pick(row), table.line_no)
+            sums = batches.setdefault((line.batch, line.currency), [0, 0])
+            sums[line.kind is LineKind.PAYOUT] += line.net_minor
+            yield line
+        if not batches:
+            raise FileRefusedError("there are no rows below the header: there is nothing to take, or the file was cut")
+        for (batch, currency), (lines, payouts) in batches.items():
+            yield ControlTotal(
+                what=f"payout of batch {batch}", batch=batch, currency=currency, stated=-payouts, counted=lines
+            )
+
+
+def _columns_of(head: str) -> list[str]:
+    return [name.strip() for name in next(csv.reader(head[:_LONGEST_HEADER].splitlines()[:1]), [])]
+
+
+def _opened(chunks: Iterable[str]) -> tuple[Table, Callable[[list[str]], tuple[str, ...]]]:
+    """Find the columns. Picked from a row are those of `_READ`, in that order; an empty field must follow the row."""
+    lines = lines_of(chunks)
+    header = next(lines, "")
+    found = _columns_of(header)
+    wanted = [name for name in _READ if name in found or name in _NEEDED]
+    is_last_read = any(name in _READ for name in found[-1:])
+    table = Table(chain([header], _whole(lines, is_last_read=is_last_read)), wanted)
+    places = {name: place for place, name in enumerate(wanted)}
+    return table, itemgetter(*[places.get(name, -1) for name in _READ])
+
+
+def _whole(lines: Iterator[str], *, is_last_read: bool) -> Iterator[str]:
+    """Refuse a last line that may have been cut within a field that is read: it would still look like a whole row."""
+    line = "\n"
+    for line in lines:
+        yield line
+    if is_last_read and line[-1] not in "\r\n":
+        raise FileRefusedError("the last line has no line end, so its last field may have been cut: fetch it again")
+
+
+def _line_of(fields: tuple[str, ...], line_no: int) -> SettlementLine:
+    account, charge, reference, created, zone, type_name, modification, *amounts, batch, modified_reference = fields
+    if not (account and type_name and batch):
+        raise FileRefusedError("Merchant Account, Type and Batch Number must not be blank", line_no)
+    kind = _KINDS.get(type_name.lower(), LineKind.ADJUSTMENT)
+    currency, net_minor, fee_minor, asked_minor, asked_currency = _amounts_of(amounts, line_no)
+    # Also what was captured by itself has a modification, but none that we asked for and know.
+    is_plain_charge = kind is LineKind.CHARGE and not modified_reference
+    return SettlementLine(
+        line_no=line_no,
+        kind=kind,
+        batch=f"{account} {batch}",
+        reference=(modified_reference if kind in _OF_REFUNDS else modified_reference or reference) or None,
+        provider_reference=(charge if is_plain_charge else modification or charge) or None,
+        charge_reference=charge or None,
+        occurred_at=_moment_of(created, zone, line_no),
+        currency=currency,
+        gross_minor=net_minor + fee_minor,
+        fee_minor=fee_minor,
+        net_minor=net_minor,
+        asked_minor=asked_minor,
+        asked_currency=asked_currency,
+        description=type_name if kind in _WITH_TYPE else None,
+    )
+
+
+def _amounts_of(amounts: list[str], line_no: int) -> tuple[str, int, int, int | None, str | None]:
+    """Give currency, net and fee, and what was asked where that was another currency.
+
+    The gross of the line is in the currency of the payment. Where that is also the net's, net = gross - fee is checked;
+    where Adyen converted it, the gross in our currency is only known as net + fee.
+    """
+    asked_currency, debit, credit, currency, net_debit, net_credit, *fees = amounts
+    asked_currency, currency = asked_currency.upper(), currency.upper()
+    if not (debit or credit or net_debit or net_credit):
+        raise FileRefusedError("it has no amount at all", line_no)
+    net_minor = _signed(net_debit, net_credit, currency, line_no)
+    fee_minor = sum([minor_units(fee, currency, line_no) for fee in fees if fee])
+    if not (debit or credit):
+        return currency, net_minor, fee_minor, None, None
+    asked_minor = _signed(debit, credit, asked_currency, line_no)
+    gross_minor = net_minor + fee_minor
+    if asked_currency == currency:
+        if asked_minor != gross_minor:
+            net, gross, fee = [format_amount(minor, currency) for minor in (net_minor, asked_minor, fee_minor)]
+            raise FileRefusedError(f"net {net} is not gross {gross} minus fees {fee}", line_no)
+        return currency, net_minor, fee_minor, None, None
+    if asked_minor * gross_minor < 0:
+        raise FileRefusedError(f"the gross in {asked_currency} and in {currency} are not on the same side", line_no)
+    return currency, net_minor, fee_minor, asked_minor, asked_currency
+
+
+def _signed(debit: str, credit: str, currency: str, line_no: int) -> int:
+    if debit.startswith("-") or credit.startswith("-"):
+        raise FileRefusedError("debit and credit are written without a sign", line_no)
+    debit_minor = minor_units(debit, currency, line_no) if debit else 0
+    credit_minor = minor_units(credit, currency, line_no) if credit else 0
+    if debit_minor and credit_minor:
+        raise FileRefusedError(f"it has both a debit {debit} and a credit {credit}", line_no)
+    return credit_minor - debit_minor
+
+
+def _moment_of(created: str, zone: str, line_no: int) -> datetime:
+    offset = _OFFSETS.get(zone)
+    if offset is None:
+        raise FileRefusedError(
+            f"the TimeZone {zone!r} does not say which offset is meant: set the account's reports to UTC or to another "
+            "zone that does",
+            line_no,
+        )
+    if len(created) != _TIME_LENGTH:
+        raise FileRefusedError(f"{created!r} is no Creation Date: YYYY-MM-DD HH:MM:SS is expected", line_no)
+    return moment(created + offset, line_no, (datetime.fromisoformat,))
