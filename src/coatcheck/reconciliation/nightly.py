@@ -22,7 +22,7 @@ from coatcheck.config import TIME_OF_DAY, Settings
 from coatcheck.providers.simulated_settlements import SettlementsUnavailableError
 from coatcheck.reconciliation.arrivals import Arrivals
 from coatcheck.reconciliation.expected import ExpectedFiles
-from coatcheck.reconciliation.files import Source
+from coatcheck.reconciliation.files import Source, format_at
 from coatcheck.reconciliation.lines import FileRefusedError
 from coatcheck.reconciliation.report import Report
 from coatcheck.shops import shop_id_of
@@ -197,7 +197,7 @@ class Nightly:
         """
         run = _Run()
         with tempfile.TemporaryDirectory(prefix="coatcheck-") as directory:
-            for files in (self._found(run), self._fetched(run, Path(directory))):
+            for files in (self._fetched(run, Path(directory)), self._found(run)):
                 async with aclosing(files):
                     async for path in files:
                         if goes_on is not None and not await goes_on():
@@ -225,7 +225,10 @@ class Nightly:
             run.waiting.append(Left(name, f"it cannot be read or moved: {error.strerror}"))
 
     async def _found(self, run: _Run) -> AsyncGenerator[Path, None]:
-        """Find the files of the directory that have stopped growing."""
+        """Find the files of the directory that have stopped growing, banks' statements last.
+
+        A statement is about payouts that settlement files have told of.
+        """
         if self._plan.directory is None:
             return
         before = await asyncio.to_thread(_sizes_in, self._plan.directory)
@@ -233,7 +236,8 @@ class Nightly:
             return
         await self._settle()
         after = await asyncio.to_thread(_sizes_in, self._plan.directory)
-        for path, size in after.items():
+        is_last = await asyncio.to_thread(lambda: {path: _is_statement(path) for path in after})
+        for path, size in sorted(after.items(), key=lambda each: is_last[each[0]]):
             if before.get(path) == size:
                 yield path
             else:
@@ -267,6 +271,13 @@ def _sizes_in(directory: Path) -> Mapping[Path, tuple[int, int]]:
             stat = path.stat()
             found[path] = stat.st_size, stat.st_mtime_ns
     return found
+
+
+def _is_statement(path: Path) -> bool:
+    try:
+        return format_at(path).provider is None
+    except (FileRefusedError, OSError):
+        return False  # whoever takes it says what is wrong
 
 
 def _move(path: Path, folder: Path, why: str | None = None) -> None:
