@@ -163,7 +163,7 @@ async def test_H9_a_refund_that_came_back_is_told_of_twice(desk: ArrivalDesk) ->
     world, gateway = desk.world, desk.world.gateway
     await world.pay(checkout("c1", "o1"))
     await world.refund("o1", 300)
-    row = await world.store.pool.fetchrow(
+    (row,) = await world.store.pool.fetch(
         "SELECT operation_id, provider_reference FROM operation WHERE kind = 'refund'"
     )
     desk.psp.bank.fail_refund(row["provider_reference"])

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.integration.arriving import ArrivalDesk
@@ -13,7 +14,7 @@ from coatcheck.states import Capture
 from coatcheck.store import Store
 from coatcheck.watcher import AlertKind, list_alerts
 
-EXACT = {"psp_fees": {"simulator": "1.5%+0.10 EUR"}, "psp_fee_tolerance_minor": 0}
+EXACT: dict[str, Any] = {"psp_fees": {"simulator": "1.5%+0.10 EUR"}, "psp_fee_tolerance_minor": 0}
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ async def test_F8_of_any_number_of_gateways_one_runs_it_once_a_day(desk: NightDe
     reports = await asyncio.gather(*[desk.nightly().tend_once() for _ in range(5)])
     assert sorted(names(report)[0] for report in reports if report is not None) == [["st_1.csv"]]
     assert await desk.nightly().tend_once() is None
-    row = await desk.world.store.pool.fetchrow("SELECT * FROM nightly_run")
+    (row,) = await desk.world.store.pool.fetch("SELECT * FROM nightly_run")
     assert (row["day"], row["attempt"], row["taken"], row["refused"]) == (date(2026, 3, 1), 1, 1, 0)
     assert row["ended_at"] is not None
     assert sorted(await desk.events("nightly.begun", "nightly.ended")) == ["nightly.begun", "nightly.ended"]
@@ -320,7 +320,7 @@ async def test_H3_of_many_gateways_one_tells_what_is_late(store: Store, tmp_path
     desk = NightDesk(store, tmp_path, **DAILY)
     await create_key(store, desk.world.clock, "hats", CALLER.mode)
     await desk.nightly().tend_once()
-    desk.world.clock.advance(timedelta(days=2))
+    desk.world.clock.advance(timedelta(days=1))
     await asyncio.gather(*[desk.nightly().tend_once() for _ in range(5)])
     assert await desk.breaks() == ["late"]
     assert await desk.events("file.late") == ["file.late"]
