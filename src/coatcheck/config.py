@@ -193,6 +193,30 @@ class Words:
         return tuple(value)
 
 
+@dataclass(frozen=True, slots=True)
+class ByName:
+    """A text of a certain form for each of some names, such as providers."""
+
+    expects: str
+    names: tuple[str, ...]
+    is_right: Callable[[str], object]
+
+    def from_text(self, text: str) -> dict[str, str]:
+        """Read a JSON object; nothing is the empty table."""
+        return self.from_value(json.loads(text) if text.strip() else {})
+
+    def from_value(self, value: Any) -> dict[str, str]:
+        """Check every name and text."""
+        if not isinstance(value, Mapping):
+            raise ValueError(value)  # noqa: TRY004  one kind of error for every wrong setting
+        for name, text in value.items():
+            if name not in self.names:
+                raise _ReasonError(f"{name}: there are {', '.join(self.names)}")
+            if not isinstance(text, str) or not self.is_right(text):
+                raise _ReasonError(f"{name}: {text!r} is not of that form")
+        return dict(value)
+
+
 def _one_of(*words: str) -> Text:
     return Text("one of " + ", ".join(words), words.__contains__)
 
@@ -206,6 +230,28 @@ def _is_database_address(text: str) -> bool:
     return urlsplit(text).scheme in {"postgresql", "postgres"}
 
 
+# The forms of settings that reconciliation reads; it finds their parts by these.
+SCHEDULE = re.compile(r"(daily|weekday) ([01][0-9]|2[0-3]):([0-5][0-9])(?: \+([1-9]|1[0-4]))?")
+DAYS = re.compile(r"([1-9][0-9]{0,2}) days?")
+FEE = re.compile(r"([0-9]{1,2})(?:\.([0-9]{1,4}))?%(?: ?\+ ?([0-9]+(?:\.[0-9]+)?))? ([A-Z]{3})")
+TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
+FEES_APART = ", "
+PSPS = ("adyen", "checkout", "paypal", "simulator", "stripe")  # whose settlement files are read
+BREAK_KINDS = (
+    *("missing_here", "missing_at_psp", "amount", "currency", "status", "duplicate_line", "duplicate_charge"),
+    *("unexplained", "control_total", "fee", "late"),
+)
+
+
+def _are_fees(text: str) -> bool:
+    found = [FEE.fullmatch(term) for term in text.split(FEES_APART)]
+    for each in found:
+        if each is not None:
+            parse_share(each[3] or "0", each[4])
+    currencies = [each[4] for each in found if each is not None]
+    return len(currencies) == len(found) == len(set(currencies))
+
+
 _WEB_ADDRESS = Text("an http:// or https:// address without a query", _is_web_address)
 _DATABASE_ADDRESS = Text("an address such as postgresql://user:password@host:5432/database", _is_database_address)
 _STRIPE_KEY = Text(
@@ -215,6 +261,23 @@ _STRIPE_KEY = Text(
 _DIGEST_SECRET = Text("at least 32 characters, such as `openssl rand -hex 32` prints", re.compile(r"\S{32,}").fullmatch)
 _ANY_TEXT = Text("text that is not empty", str.strip)
 _COUNT = Whole(1, _MANY)
+_TIME_OF_DAY = Text('a time of the day in UTC, such as "04:30"', TIME_OF_DAY.fullmatch)
+_SCHEDULES = ByName(
+    'a table of when files are due, such as {"stripe": "daily 09:00", "bank": "weekday 07:30 +2"}',
+    (*PSPS, "bank"),
+    SCHEDULE.fullmatch,
+)
+_DELAYS = ByName('a table of days, such as {"stripe": "3 days", "adyen": "2 days"}', PSPS, DAYS.fullmatch)
+_FEES = ByName(
+    'a table of fees by currency, such as {"stripe": "1.4%+0.25 EUR, 2.9%+0.30 USD"}',
+    PSPS,
+    _are_fees,
+)
+_RULES = ByName(
+    'a table of correct, queue or escalate by kind of break, such as {"late": "escalate"}',
+    BREAK_KINDS,
+    ("correct", "queue", "escalate").__contains__,
+)
 
 
 def _secret(default: str | None = None) -> Any:
@@ -355,6 +418,47 @@ class Settings:
     log_format: Annotated[
         Literal["json", "console"], _one_of("json", "console"), "JSON lines for machines, or console for people."
     ] = "json"
+
+    settlement_shop: Annotated[
+        str | None, _ANY_TEXT, "The shop whose files the gateway takes by itself and waits for; by its name."
+    ] = None
+    settlement_mode: Annotated[
+        Literal["test", "live"], _one_of("test", "live"), "The mode that those files are about."
+    ] = "test"
+    settlement_nightly_at: Annotated[
+        str | None, _TIME_OF_DAY, "When one of the gateways takes what has come, once a day; without it, none does."
+    ] = None
+    settlement_dir: Annotated[
+        Path | None, Folder(), "Where settlement files and bank statements are put for the nightly reconciliation."
+    ] = None
+    settlement_from_simulator: Annotated[
+        bool, Switch(), "Whether the nightly reconciliation fetches the simulator's settlement files."
+    ] = False
+    settlement_expected: Annotated[
+        Mapping[str, str],
+        _SCHEDULES,
+        "Until when the file of a day must be here (UTC), on the next day or so many later; what is late is an alert.",
+    ] = field(default_factory=dict)
+    settlement_delay: Annotated[
+        Mapping[str, str], _DELAYS, "How long a PSP may take to settle something; what took longer is a break."
+    ] = field(default_factory=dict)
+    settlement_limit_bytes: Annotated[
+        int, Whole(1024, 2**36), "The largest settlement file or bank statement taken through the API."
+    ] = 1_073_741_824
+    settlement_deadline_s: Annotated[int, Whole(1, 86_400), "How long such a file may take to arrive."] = 600
+    psp_fees: Annotated[
+        Mapping[str, str],
+        _FEES,
+        "What a PSP keeps of each charge, by currency; another fee is a break. Left out: fees are not compared.",
+    ] = field(default_factory=dict)
+    psp_fee_tolerance_minor: Annotated[
+        int,
+        Whole(0, 1_000_000),
+        "By how many minor units a fee may differ from psp_fees: PSPs round in their own ways.",
+    ] = 1
+    break_rules: Annotated[
+        Mapping[str, str], _RULES, "What becomes of a kind of break, where it is to be otherwise than usual."
+    ] = field(default_factory=dict)
 
     risk_enabled: Annotated[bool, Switch(), "Whether the risk rules are asked before a charge."] = True
     risk_max_amount: Annotated[
@@ -559,6 +663,18 @@ def _contradictions(settings: Settings) -> list[str]:
         problems.append(
             "COATCHECK_ADYEN_HMAC_KEYS: set without adyen_merchant_account, whose events they prove; "
             "set COATCHECK_ADYEN_MERCHANT_ACCOUNT too"
+        )
+    if settings.settlement_shop is None and (settings.settlement_nightly_at or settings.settlement_expected):
+        problems.append(
+            "COATCHECK_SETTLEMENT_SHOP: not set, and files are to be taken or waited for; "
+            "give the name of the shop whose they are"
+        )
+    if settings.settlement_from_simulator and not settings.simulator_api_key.startswith(
+        f"sk_sim_{settings.settlement_mode}_"
+    ):
+        problems.append(
+            f"COATCHECK_SETTLEMENT_MODE: {settings.settlement_mode}, and simulator_api_key is of the other mode; "
+            "its settlement files would be taken for what they are not"
         )
     return problems
 

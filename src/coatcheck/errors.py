@@ -29,6 +29,7 @@ class ErrorCode(Enum):
     REFUND_NOT_POSSIBLE = (409, "This amount cannot be refunded")
     RESOLUTION_NOT_POSSIBLE = (409, "The dead letter cannot be resolved that way")
     CARD_NUMBER_REFUSED = (422, "The request contains what looks like a card number")
+    FILE_REFUSED = (422, "The file was refused, and nothing of it was taken")
     UNAUTHENTICATED = (401, "No valid API key")
     WEBHOOK_REFUSED = (400, "The webhook is not proven to come from the provider")
     NOT_FOUND = (404, "There is no such thing in this shop and mode")

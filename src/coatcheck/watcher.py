@@ -5,7 +5,7 @@ looks, so no two watchers tell of the same thing. docs/runbooks has a page for e
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -21,6 +21,7 @@ from coatcheck.ids import INBOX, OPERATION, ORDER, print_id
 from coatcheck.metrics import Metrics
 from coatcheck.money import format_amount
 from coatcheck.providers.protocol import Capabilities
+from coatcheck.reconciliation.report import BREAK
 from coatcheck.store import Store
 
 OPENED_MOST = 100  # alerts of one kind opened by one look: an outage is told a hundred times, not a hundred thousand
@@ -40,6 +41,8 @@ class AlertKind(StrEnum):
     AUTHORIZATION_LAPSED = "authorization_lapsed"
     CHARGED_TWICE = "charged_twice"
     WEBHOOK_DEAD = "webhook_dead"
+    SETTLEMENT_LATE = "settlement_late"
+    BREAK_ESCALATED = "break_escalated"
     INVARIANT_BROKEN = "invariant_broken"
     TRANSACTION_OLD = "transaction_old"
 
@@ -208,12 +211,12 @@ def _alert_of(row: asyncpg.Record, opened_at: datetime | None) -> Alert:
 
 
 # What an alert's subject is, by what its detail names; the first one counts.
-_PRINTED = {"order_id": ORDER, "operation_id": OPERATION, "inbox_id": INBOX}
+_PRINTED = {"order_id": ORDER, "operation_id": OPERATION, "inbox_id": INBOX, "break_id": BREAK}
 
 
 def _in_words(kind: AlertKind, detail: Mapping[str, Any], since: datetime) -> str:
-    if kind is AlertKind.CHARGED_TWICE:
-        return _charged_twice(detail)
+    if kind in _BY_DETAIL:
+        return _BY_DETAIL[kind](detail)
     if kind is AlertKind.INVARIANT_BROKEN:
         return f"The books disagree. This does not hold: {detail['meaning']}"
     if kind is AlertKind.TRANSACTION_OLD:
@@ -252,6 +255,30 @@ def _charged_twice(detail: Mapping[str, Any]) -> str:
         f"not. Compare both there; if both took the money, refund {other} ({amount}) at {provider}, not through the "
         "gateway, which would give back the first."
     )
+
+
+def _settlement_late(detail: Mapping[str, Any]) -> str:
+    return f"A file of {detail['provider']} has not come: {detail['about']}."
+
+
+def _break_escalated(detail: Mapping[str, Any]) -> str:
+    line = "" if detail["line"] is None else f", line {detail['line']}"
+    where = "" if detail["file"] is None else f" in {detail['file']}{line}"
+    currency, ours, theirs = detail["currency"], detail["expected_minor"], detail["stated_minor"]
+    amounts = [
+        f"{whose} {format_amount(minor, currency)} {currency}"
+        for whose, minor in (("ours", ours), ("the file's", theirs))
+        if currency is not None and minor is not None
+    ]
+    about = ", ".join([detail["about"], *amounts])
+    return f"A break of kind {detail['break_kind']} with {detail['provider']}{where} ({about})."
+
+
+_BY_DETAIL: Mapping[AlertKind, Callable[[Mapping[str, Any]], str]] = {
+    AlertKind.CHARGED_TWICE: _charged_twice,
+    AlertKind.SETTLEMENT_LATE: _settlement_late,
+    AlertKind.BREAK_ESCALATED: _break_escalated,
+}
 
 
 def _time(at: datetime) -> str:

@@ -29,8 +29,15 @@ from coatcheck.payments import Acts, Payments
 from coatcheck.presence import Presence
 from coatcheck.providers.protocol import Provider, WebhookReader
 from coatcheck.providers.simulated import SimulatedProvider
+from coatcheck.providers.simulated_settlements import SimulatedSettlements
 from coatcheck.providers.webhooks_adyen import AdyenWebhooks
 from coatcheck.providers.webhooks_simulated import SimulatedWebhooks
+from coatcheck.reconciliation.arrivals import Arrivals
+from coatcheck.reconciliation.corrections import Corrections
+from coatcheck.reconciliation.expected import expected_files_of
+from coatcheck.reconciliation.nightly import Nightly, nightly_plan_of
+from coatcheck.reconciliation.rules import rules_of
+from coatcheck.reconciliation.usual import usual_of
 from coatcheck.refunds import Refunds
 from coatcheck.risk import Assessor, risk_settings_of
 from coatcheck.shops import KeyRing
@@ -177,6 +184,7 @@ def make_gateway(
         batch_size=settings.batch_size,
         failpoints=failpoints,
     )
+    expected_files = expected_files_of(settings, store, clock)
     return Gateway(
         settings=settings,
         clock=clock,
@@ -189,6 +197,15 @@ def make_gateway(
         executor=executor,
         inbox=inbox,
         upkeep=Upkeep(operations, executor, refunds, failpoints=failpoints),
+        arrivals=Arrivals(
+            store,
+            clock,
+            corrections=Corrections(store, clock, operations, executor),
+            rules=rules_of(settings),
+            usual=usual_of(settings),
+            expected=expected_files,
+        ),
+        expected_files=expected_files,
         webhooks=readers,
         metrics=metrics,
         stopping=asyncio.Event(),
@@ -218,6 +235,28 @@ def make_watcher(gateway: Gateway) -> Watcher:
             transaction=timedelta(seconds=settings.watch_transaction_s),
             invariants=timedelta(seconds=settings.invariants_interval_s),
         ),
+    )
+
+
+def make_nightly(gateway: Gateway) -> Nightly | None:
+    """Construct what takes the files of the settings' shop by itself; None where the settings name none."""
+    settings = gateway.settings
+    plan = nightly_plan_of(settings)
+    if plan is None:
+        return None
+    simulator = SimulatedSettlements(
+        settings.simulator_url,
+        settings.simulator_api_key,
+        deadline_s=settings.settlement_deadline_s,
+        limit_bytes=settings.settlement_limit_bytes,
+    )
+    return Nightly(
+        gateway.store,
+        gateway.clock,
+        plan,
+        arrivals=gateway.arrivals,
+        expected=gateway.expected_files,
+        sources=[simulator] if settings.settlement_from_simulator else [],
     )
 
 
@@ -269,6 +308,9 @@ async def _loops_of(gateway: Gateway) -> AsyncIterator[None]:
             make_watcher(gateway).watch(timedelta(seconds=settings.watch_interval_s), gateway.stopping)
         ),
     ]
+    nightly = make_nightly(gateway)
+    if nightly is not None:
+        loops.append(asyncio.create_task(nightly.tend(timedelta(seconds=settings.watch_interval_s), gateway.stopping)))
     try:
         yield
     finally:

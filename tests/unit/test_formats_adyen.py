@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from coatcheck.ids import OPERATION, print_id
-from coatcheck.reconciliation.formats.adyen import _KINDS, _READ, AdyenSettlementDetail
+from coatcheck.reconciliation.formats.adyen import _KINDS, _NEEDED, _OPTIONAL, AdyenSettlementDetail
 from coatcheck.reconciliation.lines import ControlTotal, FileRefusedError, Format, Item, LineKind, SettlementLine
 
 FORMAT: Format = AdyenSettlementDetail()
@@ -348,7 +348,7 @@ def test_both_layouts_are_recognised_and_nothing_else_is() -> None:
 def test_the_page_tells_what_is_read_and_what_becomes_of_it() -> None:
     page = (Path(__file__).parents[2] / "docs/settlement-formats.md").read_text("utf-8")
     section = page.partition("\n## Adyen\n")[2].partition("\n## ")[0]
-    assert [name for name in _READ if f"`{name}`" not in section] == []
+    assert [name for name in (*_NEEDED, *_OPTIONAL) if f"`{name}`" not in section] == []
     told = re.findall(r"^\| (`[^|]+) \| `(\w+)`", section, flags=re.MULTILINE)
     kinds = {name.lower(): kind for names, kind in told for name in re.findall(r"`(\w+)`", names)}
     assert kinds == {name: kind.value for name, kind in _KINDS.items()}

@@ -6,7 +6,7 @@ from datetime import datetime
 import pytest
 
 from coatcheck.reconciliation.lines import FileRefusedError
-from coatcheck.reconciliation.reading import Table, decoded, lines_of, minor_units, moment
+from coatcheck.reconciliation.reading import Table, decoded, lines_of, minor_units, moment, whole_table
 
 TEXT = "name,amount\r\nZoë,1\nx\x0by,2\rlast,3"
 LINES = ["name,amount\r\n", "Zoë,1\n", "x\x0by,2\r", "last,3"]
@@ -91,3 +91,20 @@ def test_a_time_that_is_none_is_refused(text: str) -> None:
 def test_a_time_without_a_zone_is_utc() -> None:
     read = [moment(text, 1, (datetime.fromisoformat,)) for text in ("2026-03-01T12:00:00", "2026-03-01T13:00:00+01:00")]
     assert {each.isoformat() for each in read} == {"2026-03-01T12:00:00+00:00"}
+
+
+def test_a_column_that_may_be_missing_is_empty_and_the_others_keep_their_places() -> None:
+    assert list(Table(["c,a\n", "3,1\n"], ("a",), optional=("b", "c")).rows()) == [["1", "", "3"]]
+    assert list(Table(["a,b,c\n", "1,2,3\n"], ("a",), optional=("b", "c")).rows()) == [["1", "2", "3"]]
+    with pytest.raises(FileRefusedError, match="has the column 'b' twice"):
+        Table(["a,b,b\n"], ("a",), optional=("b",))
+
+
+@pytest.mark.parametrize(("lines", "is_whole"), [("a,b\n1,2\n", True), ("a,b\n1,2", False), ("a,more\n1,2", True)])
+def test_H2_a_last_field_that_is_read_must_have_its_end(lines: str, *, is_whole: bool) -> None:
+    rows = whole_table([lines], ("a",), ("b",)).rows()
+    if is_whole:
+        assert len(list(rows)) == 1
+    else:
+        with pytest.raises(FileRefusedError, match="may have been cut"):
+            list(rows)

@@ -17,6 +17,8 @@ from coatcheck.metrics import Metrics
 from coatcheck.operations import Operations
 from coatcheck.payments import Acts, Payments
 from coatcheck.providers.protocol import Provider, WebhookReader
+from coatcheck.reconciliation.arrivals import Arrivals
+from coatcheck.reconciliation.expected import ExpectedFiles
 from coatcheck.refunds import Refunds
 from coatcheck.shops import KeyRing
 from coatcheck.states import Mode
@@ -39,6 +41,8 @@ class Gateway:
     executor: Executor
     inbox: Inbox
     upkeep: Upkeep
+    arrivals: Arrivals
+    expected_files: ExpectedFiles | None
     webhooks: Mapping[tuple[str, Mode], WebhookReader]
     metrics: Metrics
     stopping: asyncio.Event

@@ -43,6 +43,19 @@ from coatcheck.api.payment_list import (
 from coatcheck.api.payment_orders import PaymentOrderBody, get_payment_order
 from coatcheck.api.payments import PaymentBody, create_payment, get_payment
 from coatcheck.api.questions import NAME_PATTERN, PageParameters, Parameters, required_of, schema_of
+from coatcheck.api.reconciliations import (
+    CSV,
+    HTML,
+    AgeingBody,
+    ReconciliationBody,
+    ReconciliationListBody,
+    ReportParameters,
+    UploadParameters,
+    create_reconciliation,
+    get_ageing,
+    get_reconciliation,
+    list_reconciliations,
+)
 from coatcheck.api.refunds import (
     RefundBody,
     RefundListBody,
@@ -92,6 +105,10 @@ _PATH_PARAMETERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "operation_id": (
         "The operation's id, as the gateway printed it: our reference at the provider.",
         {"type": "string", "pattern": "^op_[a-z2-7]{26}$", "examples": ["op_dpgs5zdhcp7p3nlvvnjrb7o7cq"]},
+    ),
+    "reconciliation_id": (
+        "The id of a file that was taken, as the gateway printed it.",
+        {"type": "string", "pattern": "^rec_[a-z2-7]{26}$", "examples": ["rec_dpgs5zdhcp7p3nlvvnjrb7o7cq"]},
     ),
     "payment_order_id": (
         "The shop's own id of the payment order; percent-encoded, a slash as %2F.",
@@ -146,6 +163,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     body: type[msgspec.Struct]
     meaning: str
     headers: Mapping[str, Any] = {}
+    texts: tuple[str, ...] = ()  # media types that it may be asked for as, beside JSON
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,6 +179,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     headers: Sequence[Mapping[str, Any]] = ()
     body: type[msgspec.Struct] | None = None
     example: Mapping[str, Any] | None = None
+    file_example: str | None = None  # of a body that is a file, in whatever format
 
 
 # What a body may be refused for, and what every POST that moves money may be.
@@ -178,6 +197,18 @@ _POST = (
     ErrorCode.IDEMPOTENCY_KEY_INVALID,
 )
 _FOR_EVER = "it is the ticket of what it asks for, and remembered for ever"
+
+_FILE_EXAMPLE = "batch,line,type,id,charge,reference,occurred_at,currency,gross,fee,net\n..."
+_FILE_HEADERS = (
+    {
+        "name": "Content-Disposition",
+        "in": "header",
+        "required": False,
+        "description": "`attachment; filename=...`: what you call the file, where `name` does not say it.",
+        "schema": {"type": "string"},
+        "example": 'attachment; filename="settlement-2026-11-20.csv"',
+    },
+)
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
@@ -394,6 +425,56 @@ OPERATIONS: tuple[Operation, ...] = (
         answers=(Answer(status=200, body=ReplayBody, meaning="What is, or would be, asked about."),),
         problems=_BODY,
     ),
+    Operation(
+        tag="Reconciliation",
+        method="post",
+        path="/v1/reconciliations",
+        handler=create_reconciliation,
+        parameters=UploadParameters,
+        file_example=_FILE_EXAMPLE,
+        headers=_FILE_HEADERS,
+        answers=(
+            Answer(
+                status=201,
+                body=ReconciliationBody,
+                meaning="It is taken; what differs from the books is listed.",
+                headers=_REPLAYED,
+            ),
+        ),
+        problems=(
+            ErrorCode.MALFORMED_BODY,
+            ErrorCode.BODY_TOO_SLOW,
+            ErrorCode.BODY_TOO_LARGE,
+            ErrorCode.INVALID_REQUEST,
+            ErrorCode.FILE_REFUSED,
+        ),
+    ),
+    Operation(
+        tag="Reconciliation",
+        method="get",
+        path="/v1/reconciliations",
+        handler=list_reconciliations,
+        parameters=PageParameters,
+        answers=(Answer(status=200, body=ReconciliationListBody, meaning="One page."),),
+        problems=_LIST,
+    ),
+    Operation(
+        tag="Reconciliation",
+        method="get",
+        path="/v1/reconciliations/{reconciliation_id}",
+        handler=get_reconciliation,
+        parameters=ReportParameters,
+        answers=(Answer(status=200, body=ReconciliationBody, meaning="What became of it.", texts=(CSV, HTML)),),
+        problems=(ErrorCode.INVALID_REQUEST, ErrorCode.NOT_FOUND),
+    ),
+    Operation(
+        tag="Reconciliation",
+        method="get",
+        path="/v1/reports/ageing",
+        handler=get_ageing,
+        answers=(Answer(status=200, body=AgeingBody, meaning="The ageing."),),
+        problems=(ErrorCode.INVALID_REQUEST,),
+    ),
 )
 
 
@@ -423,6 +504,7 @@ def make_document() -> dict[str, Any]:
             {"name": "Refunds", "description": "Money back to buyers."},
             {"name": "Money", "description": "Sellers' wallets and the books."},
             {"name": "Dead letters", "description": "What waits for a person."},
+            {"name": "Reconciliation", "description": "The books against settlement files and bank statements."},
         ],
         "paths": paths,
         "components": {
@@ -455,6 +537,9 @@ def _operation(operation: Operation) -> dict[str, Any]:
         if operation.example is not None:
             content["example"] = operation.example
         described["requestBody"] = {"required": True, "content": {JSON: content}}
+    if operation.file_example is not None:
+        content = {"schema": {"type": "string", "format": "binary"}, "example": operation.file_example}
+        described["requestBody"] = {"required": True, "content": {"application/octet-stream": content}}
     return described
 
 
@@ -487,7 +572,10 @@ def _responses(operation: Operation) -> dict[str, Any]:
     for answer in operation.answers:
         response: dict[str, Any] = {
             "description": answer.meaning,
-            "content": {JSON: {"schema": _reference_to(answer.body)}},
+            "content": {
+                JSON: {"schema": _reference_to(answer.body)},
+                **{each: {"schema": {"type": "string"}} for each in answer.texts},
+            },
         }
         if answer.headers:
             response["headers"] = answer.headers

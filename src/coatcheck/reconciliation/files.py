@@ -54,14 +54,19 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         return self.source.shop_id, self.source.mode.value, self.provider
 
 
+def format_at(path: Path) -> Format:
+    """Find the format of a file by its beginning. Raises FileRefusedError."""
+    with path.open("rb") as file:
+        head = file.read(_CHUNK)
+    if not head:
+        raise FileRefusedError("it is empty: fetch it again")
+    return format_of(next(decoded([head])).removeprefix("\ufeff"))
+
+
 def recognised(source: Source) -> Candidate:
     """Find the format of a file by its content. Raises FileRefusedError."""
+    form = format_at(source.path)
     with source.path.open("rb") as file:
-        head = file.read(_CHUNK)
-        if not head:
-            raise FileRefusedError("it is empty: fetch it again")
-        form = format_of(next(decoded([head])).removeprefix("\ufeff"))
-        file.seek(0)
         return Candidate(source=source, form=form, digest=hashlib.file_digest(file, "sha256").digest())
 
 

@@ -5,6 +5,7 @@ import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Final
 
 from coatcheck.money import CurrencyError, readable_exponent_of
@@ -18,6 +19,8 @@ _BOMS: Final = {
 _LONGEST_BOM: Final = 3
 _NOT_ASCII: Final = 0x80
 LONGEST_LINE: Final = 1 << 20
+_LONGEST_HEADER: Final = 1 << 16
+_NOWHERE: Final = -1  # the place of a column that the file does not have: that of an empty field put behind each row
 # Other characters that some call line ends belong to a line.
 _LINE_ENDS: Final = re.compile("(\r\n|\n|\r)").split
 _AMOUNT: Final = re.compile(r"(-?)([0-9]{1,15})(?:\.([0-9]{1,9}))?").fullmatch
@@ -111,20 +114,23 @@ def lines_of(chunks: Iterable[str]) -> Iterator[str]:
 class Table:
     """The rows of a CSV file by column name, in whatever order the columns stand; more columns do no harm.
 
-    `line_no` is the line of the file on which the row just given ends.
+    `optional` columns may be missing. `line_no` is the line of the file on which the row just given ends.
     """
 
-    def __init__(self, lines: Iterable[str], wanted: Sequence[str], *, delimiter: str = ",") -> None:
+    def __init__(
+        self, lines: Iterable[str], wanted: Sequence[str], *, optional: Sequence[str] = (), delimiter: str = ","
+    ) -> None:
         self._reader = csv.reader(lines, delimiter=delimiter, strict=True)
         self.header = self._next_row() or []
         names = [name.strip() for name in self.header]
-        doubled = {name for name in wanted if names.count(name) > 1}
+        read = (*wanted, *optional)
+        doubled = {name for name in read if names.count(name) > 1}
         missing = [name for name in wanted if name not in names]
         if missing or doubled:
             said = f"lacks the column {missing[0]!r}" if missing else f"has the column {min(doubled)!r} twice"
             raise FileRefusedError(f"the header {said}", self.line_no)
         self._width = len(self.header)
-        self._places = [names.index(name) for name in wanted]
+        self._places = [names.index(name) if name in names else _NOWHERE for name in read]
 
     @property
     def line_no(self) -> int:
@@ -136,9 +142,12 @@ class Table:
         return name in [each.strip() for each in self.header]
 
     def rows(self) -> Iterator[list[str]]:
-        """Give the wanted columns of each row, in the order they were asked for. Empty lines are no rows."""
+        """Give the wanted and the optional columns of each row, in the order they were asked for.
+
+        What the file has no column for is empty. Empty lines are no rows.
+        """
         width, places = self._width, self._places
-        is_as_asked = places == list(range(width))
+        is_as_asked, has_gaps = places == list(range(width)), _NOWHERE in places
         while (row := self._next_row()) is not None:
             if not row:
                 continue
@@ -146,6 +155,8 @@ class Table:
                 raise FileRefusedError(
                     f"it has {len(row)} fields where the header has {width}: the file was cut or damaged", self.line_no
                 )
+            if has_gaps:
+                row.append("")
             yield row if is_as_asked else [row[place] for place in places]
 
     def _next_row(self) -> list[str] | None:
@@ -153,6 +164,28 @@ class Table:
             return next(self._reader, None)
         except csv.Error as error:
             raise FileRefusedError(f"it is not CSV ({error})", self._reader.line_num) from error
+
+
+def columns_of(head: str) -> list[str]:
+    """Name the columns of a CSV file that begins like this."""
+    return [name.strip() for name in next(csv.reader(head[:_LONGEST_HEADER].splitlines()[:1]), [])]
+
+
+def whole_table(chunks: Iterable[str], wanted: Sequence[str], optional: Sequence[str]) -> Table:
+    """Open a CSV file that has no last line of its own; a cut within the last field that is read is found out."""
+    lines = lines_of(chunks)
+    header = next(lines, "")
+    is_last_read = any(name in (*wanted, *optional) for name in columns_of(header)[-1:])
+    return Table(chain([header], _whole(lines, is_last_read=is_last_read)), wanted, optional=optional)
+
+
+def _whole(lines: Iterator[str], *, is_last_read: bool) -> Iterator[str]:
+    """Refuse a last line that may have been cut within a field that is read: it would still look like a whole row."""
+    line = "\n"
+    for line in lines:
+        yield line
+    if is_last_read and line[-1] not in "\r\n":
+        raise FileRefusedError("the last line has no line end, so its last field may have been cut: fetch it again")
 
 
 def minor_units(text: str, currency: str, line_no: int) -> int:

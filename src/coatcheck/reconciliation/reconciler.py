@@ -30,6 +30,7 @@ from coatcheck.reconciliation.files import Candidate, Progress, Source, chunks_o
 from coatcheck.reconciliation.lines import ControlTotal, FileRefusedError, Format, Item, SettlementLine
 from coatcheck.reconciliation.reading import decoded
 from coatcheck.reconciliation.report import Report, read_report
+from coatcheck.reconciliation.usual import Usual
 from coatcheck.store import Store
 
 _LINES_AT_ONCE: Final = 2_000
@@ -50,6 +51,7 @@ _COLUMNS: Final = (
 )
 _TAKE: Final = "SELECT take_settlement_file($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _BREAK_TOTALS: Final = "SELECT break_control_totals($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+_UNUSUAL: Final = "SELECT break_unusual($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _LAST_OF: Final = "SELECT max(occurred_at) FROM settlement_line WHERE file_id = $1 AND kind = 'charge'"
 
 
@@ -64,7 +66,8 @@ class _Taken(msgspec.Struct):
 class Reconciler:
     """Compares what PSPs' files say with the books."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, usual: Usual | None = None) -> None:
+        self._usual = usual or Usual()
         self._store = store
         self._clock = clock
         self._ledger = Ledger(store)
@@ -98,6 +101,7 @@ class Reconciler:
         if not await connection.fetchval(_TAKE, at, file_id, *world, *words):
             return False  # somebody else has brought it meanwhile
         await connection.execute("SELECT match_settlement_lines($1, $2, $3, $4, $5)", at, file_id, *world)
+        await self._find_unusual(connection, file)
         if taken.broken:
             columns = [
                 [getattr(total, name) for total in taken.broken]
@@ -105,10 +109,23 @@ class Reconciler:
             ]
             await connection.execute(_BREAK_TOTALS, at, file_id, *world, *columns)
         await self._post(connection, file, taken)
+        await connection.execute("SELECT note_file($1, $2, $3, $4, $5)", at, file_id, *world)
         last = await connection.fetchval(_LAST_OF, file_id)
         if last is not None:
             await connection.execute("SELECT break_unsettled($1, $2, $3, $4, $5)", at, *world, last - DRIFT)
         return True
+
+    async def _find_unusual(self, connection: Any, file: Candidate) -> None:
+        """Open breaks of what agrees and is unusual: another fee than the PSP's schedule says, or settled late."""
+        fees, delay = self._usual.fees.get(file.provider, ()), self._usual.delays.get(file.provider)
+        if not fees and delay is None:
+            return
+        columns = [[getattr(fee, name) for fee in fees] for name in ("currency", "rate_ppm", "fixed_minor")]
+        await connection.execute(
+            _UNUSUAL,
+            *(self._clock.now(), file.file_id, *file.world),
+            *(*columns, self._usual.fee_tolerance_minor, delay),
+        )
 
     async def _post(self, connection: Any, file: Candidate, taken: _Taken) -> None:
         """Post what the file changes: per batch and currency, what was paid out, kept, and cannot be explained."""

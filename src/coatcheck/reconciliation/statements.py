@@ -7,7 +7,6 @@ import asyncio
 import re
 from collections.abc import Iterator
 from typing import Any, Final
-from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -26,9 +25,9 @@ from coatcheck.ledger import (
     suspense,
 )
 from coatcheck.reconciliation.files import BANK, Candidate, Progress, Source, chunks_of, recognised
-from coatcheck.reconciliation.lines import BankLine, ControlTotal, FileRefusedError
+from coatcheck.reconciliation.lines import BankLine, ControlTotal, FileRefusedError, Item
 from coatcheck.reconciliation.reading import decoded
-from coatcheck.reconciliation.report import Break, read_breaks
+from coatcheck.reconciliation.report import Report, read_report
 from coatcheck.store import Store
 
 _INCOMING: Final = """
@@ -44,26 +43,17 @@ _ENTRY: Final = (
 )
 _TAKE: Final = "SELECT take_settlement_file($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _BREAK_TOTALS: Final = "SELECT break_control_totals($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+_LINES_AT_ONCE: Final = 2_000
 _WORDS: Final = re.compile(r"[A-Za-z0-9_-]{3,64}").findall
-_LINES: Final = """
-SELECT count(*) AS lines, count(*) FILTER (WHERE verdict = 'matched') AS matched FROM bank_line WHERE file_id = $1
-"""
+
+StatementReport = Report  # one form for both
 
 
-class StatementReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a bank's statement. `matched`: entries that are a payout we waited for."""
+class _Taken(msgspec.Struct):
+    """What reading a statement has come to so far."""
 
-    file_id: UUID
-    name: str
-    lines: int
-    matched: int
-    is_repeat: bool
-    mismatches: list[Break]
-
-    @property
-    def is_clean(self) -> bool:
-        """Whether no break of it is open."""
-        return all(each.closed_at is not None for each in self.mismatches)
+    lines: int = 0
+    broken: list[ControlTotal] = msgspec.field(default_factory=list)
 
 
 class Statements:
@@ -84,36 +74,34 @@ class Statements:
         file = await asyncio.to_thread(recognised, source)
         if file.form.provider is not None:
             raise FileRefusedError(f"it is a settlement file of {file.provider}, not a bank's statement")
-        known = await self._store.pool.fetchval("SELECT true FROM settlement_file WHERE file_id = $1", file.file_id)
-        is_new = False
-        if not known:
-            items = await asyncio.to_thread(lambda: list(file.form.read(decoded(chunks_of(source.path, progress)))))
-            lines = [item for item in items if isinstance(item, BankLine)]
-            totals = [item for item in items if isinstance(item, ControlTotal) and not item.holds]
-            async with self._store.pool.acquire() as connection, connection.transaction():
-                is_new = await self._take(connection, file, lines, totals)
-        return await self._report(file, is_repeat=not is_new)
+        if await self._store.pool.fetchval("SELECT true FROM settlement_file WHERE file_id = $1", file.file_id):
+            return await read_report(self._store, file.file_id, is_repeat=True)
+        async with self._store.pool.acquire() as connection, connection.transaction():
+            is_new = await self._take(connection, file, progress)
+        return await read_report(self._store, file.file_id, is_repeat=not is_new)
 
-    async def _take(self, connection: Any, file: Candidate, lines: list[BankLine], totals: list[ControlTotal]) -> bool:
+    async def _take(self, connection: Any, file: Candidate, progress: Progress) -> bool:
         at, source = self._clock.now(), file.source
-        words = file.form.name, source.name, file.digest, len(lines), source.brought_by
+        for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
+            await connection.execute(f"SET LOCAL {setting} = 0")
+        await connection.execute(_INCOMING)
+        taken = await _load(connection, file, progress)
+        words = file.form.name, source.name, file.digest, taken.lines, source.brought_by
+        await connection.execute("ANALYZE incoming_entry, incoming_token")
         if not await connection.fetchval(_TAKE, at, file.file_id, *file.world, *words):
             return False  # somebody else has brought it meanwhile
-        await connection.execute(_INCOMING)
-        await connection.copy_records_to_table("incoming_entry", records=map(_record_of, lines), columns=_ENTRY)
-        tokens = {(line.line_no, word) for line in lines for word in _words_of(line)}
-        await connection.copy_records_to_table("incoming_token", records=sorted(tokens))
         rows = await connection.fetch(
             "SELECT * FROM match_bank_lines($1, $2, $3, $4)", at, file.file_id, source.shop_id, source.mode.value
         )
-        if totals:
+        if taken.broken:
             names = ("what", "batch", "currency", "stated", "counted")
-            columns = [[getattr(total, name) for total in totals] for name in names]
+            columns = [[getattr(total, name) for total in taken.broken] for name in names]
             await connection.execute(_BREAK_TOTALS, at, file.file_id, *file.world, *columns)
-        await self._post(connection, file, rows)
+        await self._post(connection, file, rows, taken.lines)
+        await connection.execute("SELECT note_file($1, $2, $3, $4, $5)", at, file.file_id, *file.world)
         return True
 
-    async def _post(self, connection: Any, file: Candidate, rows: list[asyncpg.Record]) -> None:
+    async def _post(self, connection: Any, file: Candidate, rows: list[asyncpg.Record], lines: int) -> None:
         at, source = self._clock.now(), file.source
         wanted = [
             (name, row["currency"]) for row in rows for _, name, other, _ in _moves_of(row) for name in (name, other)
@@ -124,20 +112,33 @@ class Statements:
             await self._ledger.post_within(connection, transfers, at)
         (event_id,) = time_ordered_ids(at, 1)
         body = {"file_id": file.file_id, "provider": BANK, "name": source.name, "by": source.brought_by}
-        told = msgspec.json.encode(body | {"lines": len(rows), "transfers": transfers}).decode()
+        told = msgspec.json.encode(body | {"lines": lines, "transfers": transfers}).decode()
         kind, world = EventKind.SETTLEMENT_BOOKED.value, (source.shop_id, source.mode.value)
         await connection.execute(self._store.queries["event_write"], *(file.file_id, event_id, kind, *world, at, told))
 
-    async def _report(self, file: Candidate, *, is_repeat: bool) -> StatementReport:
-        (counted,) = await self._store.pool.fetch(_LINES, file.file_id)
-        return StatementReport(
-            file_id=file.file_id,
-            name=file.source.name,
-            lines=counted["lines"],
-            matched=counted["matched"],
-            is_repeat=is_repeat,
-            mismatches=await read_breaks(self._store.pool, file.file_id),
-        )
+
+async def _load(connection: Any, file: Candidate, progress: Progress) -> _Taken:
+    """Read the statement into the session's own tables, a piece at a time; the reading itself is done in a thread."""
+    items = file.form.read(decoded(chunks_of(file.source.path, progress)))
+    taken = _Taken()
+    while lines := await asyncio.to_thread(_next_lines, items, taken):
+        await connection.copy_records_to_table("incoming_entry", records=map(_record_of, lines), columns=_ENTRY)
+        tokens = {(line.line_no, word) for line in lines for word in _words_of(line)}
+        await connection.copy_records_to_table("incoming_token", records=sorted(tokens))
+    return taken
+
+
+def _next_lines(items: Iterator[Item], taken: _Taken) -> list[BankLine]:
+    lines: list[BankLine] = []
+    for item in items:
+        if isinstance(item, BankLine):
+            lines.append(item)
+            if len(lines) == _LINES_AT_ONCE:
+                break
+        elif isinstance(item, ControlTotal) and not item.holds:
+            taken.broken.append(item)
+    taken.lines += len(lines)
+    return lines
 
 
 def _record_of(line: BankLine) -> tuple[object, ...]:

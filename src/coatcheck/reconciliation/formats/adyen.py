@@ -11,16 +11,13 @@ Our reference: of a capture or refund the Modification Merchant Reference, of a 
 chargeback has none of its own and carries that of its charge; a refund without one carries none.
 """
 
-import csv
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
-from itertools import chain
-from operator import itemgetter
 from typing import Final
 
 from coatcheck.money import format_amount
 from coatcheck.reconciliation.lines import ControlTotal, FileRefusedError, Item, LineKind, SettlementLine
-from coatcheck.reconciliation.reading import Table, lines_of, minor_units, moment
+from coatcheck.reconciliation.reading import columns_of, minor_units, moment, whole_table
 
 _NEEDED: Final = (
     "Merchant Account",
@@ -42,7 +39,7 @@ _NEEDED: Final = (
     "Interchange (NC)",
     "Batch Number",
 )
-_READ: Final = (*_NEEDED, "Modification Merchant Reference")
+_OPTIONAL: Final = ("Modification Merchant Reference",)
 _MARKS: Final = frozenset({"Psp Reference", "Modification Reference", "Net Debit (NC)", "Net Credit (NC)", "Type"})
 
 # By the type in lower case. Adyen adds types over time; what is not here is an adjustment that says its type.
@@ -100,7 +97,6 @@ _HOURS_FROM_UTC: Final = {
     "PST": -8,
 }
 _OFFSETS: Final = {zone: timedelta(hours=hours) for zone, hours in _HOURS_FROM_UTC.items()}
-_LONGEST_HEADER: Final = 1 << 16
 _TIME_LENGTH: Final = len("2026-01-31 23:59:59")
 _CENTURY: Final = "20"
 
@@ -117,15 +113,14 @@ class AdyenSettlementDetail:
 
     def recognises(self, head: str) -> bool:
         """Say whether the header is that of a Settlement Detail Report."""
-        return _MARKS.issubset(_columns_of(head))
+        return _MARKS.issubset(columns_of(head))
 
     def read(self, chunks: Iterable[str]) -> Iterator[Item]:
         """Read the rows in the file's order, then the batches' control totals."""
-        table, pick = _opened(chunks)
+        table = whole_table(chunks, _NEEDED, _OPTIONAL)
         batches: dict[tuple[str, str], list[int]] = {}
         for row in table.rows():
-            row.append("")  # what a column that the file does not have says
-            line = _line_of(pick(row), table.line_no)
+            line = _line_of(row, table.line_no)
             sums = batches.setdefault((line.batch, line.currency), [0, 0])
             sums[line.kind is LineKind.PAYOUT] += line.net_minor
             yield line
@@ -137,32 +132,7 @@ class AdyenSettlementDetail:
             )
 
 
-def _columns_of(head: str) -> list[str]:
-    return [name.strip() for name in next(csv.reader(head[:_LONGEST_HEADER].splitlines()[:1]), [])]
-
-
-def _opened(chunks: Iterable[str]) -> tuple[Table, Callable[[list[str]], tuple[str, ...]]]:
-    """Find the columns. Picked from a row are those of `_READ`, in that order; an empty field must follow the row."""
-    lines = lines_of(chunks)
-    header = next(lines, "")
-    found = _columns_of(header)
-    wanted = [name for name in _READ if name in found or name in _NEEDED]
-    is_last_read = any(name in _READ for name in found[-1:])
-    table = Table(chain([header], _whole(lines, is_last_read=is_last_read)), wanted)
-    places = {name: place for place, name in enumerate(wanted)}
-    return table, itemgetter(*[places.get(name, -1) for name in _READ])
-
-
-def _whole(lines: Iterator[str], *, is_last_read: bool) -> Iterator[str]:
-    """Refuse a last line that may have been cut within a field that is read: it would still look like a whole row."""
-    line = "\n"
-    for line in lines:
-        yield line
-    if is_last_read and line[-1] not in "\r\n":
-        raise FileRefusedError("the last line has no line end, so its last field may have been cut: fetch it again")
-
-
-def _line_of(fields: tuple[str, ...], line_no: int) -> SettlementLine:
+def _line_of(fields: list[str], line_no: int) -> SettlementLine:
     account, charge, reference, created, zone, type_name, modification, *amounts, batch, modified_reference = fields
     if not (account and type_name and batch):
         raise FileRefusedError("Merchant Account, Type and Batch Number must not be blank", line_no)

@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from datetime import date
-from io import IncrementalNewlineDecoder
 from typing import Final, NamedTuple, NoReturn
 
 from coatcheck.reconciliation.lines import BankLine, ControlTotal, FileRefusedError
@@ -78,7 +77,7 @@ def _records(chunks: Iterator[str]) -> Iterator[_Record]:
     """Put each record's lines together. Spaces that fill a line up, and lines of them, are nothing."""
     record: _Record | None = None
     length = 0
-    for line_no, line in enumerate(lines_of(map(IncrementalNewlineDecoder(None, translate=True).decode, chunks)), 1):
+    for line_no, line in enumerate(lines_of(chunks), 1):
         code, _, text = line.rstrip().partition(",")
         if not code:
             continue

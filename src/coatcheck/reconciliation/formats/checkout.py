@@ -9,16 +9,13 @@ A movement without gross is a fee, whatever its type: the authorization of a cha
 reference is the Reference, which every movement of a payment carries.
 """
 
-import csv
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
-from itertools import chain
-from operator import itemgetter
 from typing import Final
 
 from coatcheck.reconciliation.lines import ControlTotal, FileRefusedError, Item, LineKind, SettlementLine
-from coatcheck.reconciliation.reading import Table, exponent_of, lines_of, minor_units, moment
+from coatcheck.reconciliation.reading import columns_of, exponent_of, minor_units, moment, whole_table
 
 _NEEDED: Final = (
     "Type",
@@ -33,7 +30,11 @@ _NEEDED: Final = (
     "Processing Currency",
     "Gross In Processing Currency",
 )
-_READ: Final = (*_NEEDED, "Action ID", "Processed On UTC", "Timezone")
+_OPTIONAL: Final = (
+    "Action ID",
+    "Processed On UTC",
+    "Timezone",
+)
 _MARKS: Final = frozenset({"Payout ID", "Gross In Holding Currency", "Net In Holding Currency", "Type"})
 
 # By the type in lower case, and whether the gross is for us. What is not here is an adjustment that says its type.
@@ -56,7 +57,6 @@ _WITH_TYPE: Final = frozenset({LineKind.FEE, LineKind.ADJUSTMENT})
 _DECIMALS: Final = 12
 _AMOUNT: Final = re.compile(rf"(-?)([0-9]{{1,15}})(?:\.([0-9]{{1,{_DECIMALS}}}))?").fullmatch
 _LARGEST_MINOR: Final = 2**53 - 1
-_LONGEST_HEADER: Final = 1 << 16
 _SHORTEST_TIME: Final = len("2026-01-31T23:59:59")
 _CENTURY: Final = "20"
 _UTC_NAMES: Final = frozenset({"", "UTC", "ETC/UTC", "GMT", "Z"})
@@ -74,15 +74,14 @@ class CheckoutSettlementBreakdown:
 
     def recognises(self, head: str) -> bool:
         """Say whether the header is that of a Settlement Breakdown Report."""
-        return _MARKS.issubset(_columns_of(head))
+        return _MARKS.issubset(columns_of(head))
 
     def read(self, chunks: Iterable[str]) -> Iterator[Item]:
         """Read the rows in the file's order, then the payouts' control totals."""
-        table, pick = _opened(chunks)
+        table = whole_table(chunks, _NEEDED, _OPTIONAL)
         payouts: dict[tuple[str, str], _Payout] = {}
         for row in table.rows():
-            row.append("")  # what a column that the file does not have says
-            yield _line_of(pick(row), table.line_no, payouts)
+            yield _line_of(row, table.line_no, payouts)
         if not payouts:
             raise FileRefusedError("there are no rows below the header: there is nothing to take, or the file was cut")
         for (batch, currency), payout in payouts.items():
@@ -125,32 +124,7 @@ class _Payout:
         return minor, amount - minor * self.unit
 
 
-def _columns_of(head: str) -> list[str]:
-    return [name.strip() for name in next(csv.reader(head[:_LONGEST_HEADER].splitlines()[:1]), [])]
-
-
-def _opened(chunks: Iterable[str]) -> tuple[Table, Callable[[list[str]], tuple[str, ...]]]:
-    """Find the columns. Picked from a row are those of `_READ`, in that order; an empty field must follow the row."""
-    lines = lines_of(chunks)
-    header = next(lines, "")
-    found = _columns_of(header)
-    wanted = [name for name in _READ if name in found or name in _NEEDED]
-    is_last_read = any(name in _READ for name in found[-1:])
-    table = Table(chain([header], _whole(lines, is_last_read=is_last_read)), wanted)
-    places = {name: place for place, name in enumerate(wanted)}
-    return table, itemgetter(*[places.get(name, -1) for name in _READ])
-
-
-def _whole(lines: Iterator[str], *, is_last_read: bool) -> Iterator[str]:
-    """Refuse a last line that may have been cut within a field that is read: it would still look like a whole row."""
-    line = "\n"
-    for line in lines:
-        yield line
-    if is_last_read and line[-1] not in "\r\n":
-        raise FileRefusedError("the last line has no line end, so its last field may have been cut: fetch it again")
-
-
-def _line_of(fields: tuple[str, ...], line_no: int, payouts: dict[tuple[str, str], _Payout]) -> SettlementLine:
+def _line_of(fields: list[str], line_no: int, payouts: dict[tuple[str, str], _Payout]) -> SettlementLine:
     type_name, charge, reference, processed, currency, batch, gross, deduction, net, *rest = fields
     asked_currency, asked, action, processed_utc, zone = rest
     currency, asked_currency = currency.upper(), asked_currency.upper()

@@ -7,13 +7,12 @@ statement of several messages has :62M: and :60M: where they meet.
 import re
 from collections.abc import Iterator
 from datetime import date
-from io import IncrementalNewlineDecoder
 from typing import Final, NamedTuple, NoReturn
 
 from coatcheck.reconciliation.lines import BankLine, ControlTotal, FileRefusedError
 from coatcheck.reconciliation.reading import LONGEST_LINE, lines_of, minor_units
 
-_TAGS_IN: Final = re.compile(r"^:([0-9]{2}[A-Z]?):", re.MULTILINE).findall
+_TAGS_IN: Final = re.compile(r"(?:^|[\r\n]):([0-9]{2}[A-Z]?):").findall  # whatever the line ends
 _TAG: Final = re.compile(r":([0-9]{2}[A-Z]?):(.*)").fullmatch
 _BLOCK: Final = r"\{[35S]:(?:\{[^{}]*\})*\}"
 _ENVELOPE: Final = re.compile(rf"\{{1:[^{{}}]*\}}\{{2:[IO]([0-9]{{3}})[^{{}}]*\}}(?:{_BLOCK})?\{{4:").fullmatch
@@ -71,7 +70,7 @@ class Mt940:
 
     def recognises(self, head: str) -> bool:
         """Say whether a file begins like an MT940. An MT942, of a day that is not over, has no opening balance."""
-        tags = set(_TAGS_IN(IncrementalNewlineDecoder(None, translate=True).decode(head)))
+        tags = set(_TAGS_IN(head))
         return "20" in tags and not tags.isdisjoint({"25", "25P"}) and not tags.isdisjoint({"60F", "60M"})
 
     def read(self, chunks: Iterator[str]) -> Iterator[BankLine | ControlTotal]:
@@ -114,8 +113,8 @@ def _fields(chunks: Iterator[str]) -> Iterator[_Field]:
     """Put the lines of each field together. Empty lines are nothing."""
     field: _Field | None = None
     length = 0
-    for line_no, ended in enumerate(lines_of(map(IncrementalNewlineDecoder(None, translate=True).decode, chunks)), 1):
-        line = ended.removesuffix("\n")
+    for line_no, ended in enumerate(lines_of(chunks), 1):
+        line = ended.rstrip("\r\n")
         begun = _begun_by(line, line_no, is_inside=field is not None)
         if begun:
             if field is not None:

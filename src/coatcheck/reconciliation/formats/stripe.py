@@ -16,16 +16,13 @@ the capture's; on a Refund its own. A chargeback has none of its own and carries
 charge or capture is that of its PaymentIntent, the one the gateway stores.
 """
 
-import csv
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
-from itertools import chain
-from operator import itemgetter
 from typing import Final
 
 from coatcheck.providers.stripe_answers import CAPTURE_KEY, REFERENCE_KEY
 from coatcheck.reconciliation.lines import ControlTotal, FileRefusedError, Item, LineKind, SettlementLine
-from coatcheck.reconciliation.reading import Table, lines_of, minor_units, moment
+from coatcheck.reconciliation.reading import columns_of, minor_units, moment, whole_table
 
 _PAYOUT_COLUMN: Final = "automatic_payout_id"
 _NEEDED: Final = (
@@ -38,8 +35,7 @@ _NEEDED: Final = (
     "reporting_category",
     "source_id",
 )
-_READ: Final = (
-    *_NEEDED,
+_OPTIONAL: Final = (
     _PAYOUT_COLUMN,
     "created",
     "payment_intent_id",
@@ -66,7 +62,6 @@ _KINDS: Final = {
     "payout": LineKind.PAYOUT,
 }
 _OF_REFUNDS: Final = frozenset({LineKind.REFUND, LineKind.REFUND_RETURNED})
-_LONGEST_HEADER: Final = 1 << 16
 _TIME_LENGTH: Final = len("2026-01-31 23:59:59")
 _CENTURY: Final = "20"
 
@@ -83,16 +78,15 @@ class StripeItemized:
 
     def recognises(self, head: str) -> bool:
         """Say whether the header is that of an itemized report."""
-        return _MARKS.issubset(_columns_of(head))
+        return _MARKS.issubset(columns_of(head))
 
     def read(self, chunks: Iterable[str]) -> Iterator[Item]:
         """Read the rows in the file's order, then the payouts' control totals."""
-        table, pick = _opened(chunks)
+        table = whole_table(chunks, _NEEDED, _OPTIONAL)
         has_payouts = table.has(_PAYOUT_COLUMN)
         batches = _Batches()
         for row in table.rows():
-            row.append("")  # what a column that the file does not have says
-            line = _line_of(pick(row), table.line_no, has_payouts=has_payouts)
+            line = _line_of(row, table.line_no, has_payouts=has_payouts)
             batches.add(line)
             yield line
         if batches.are_none:
@@ -101,32 +95,7 @@ class StripeItemized:
             yield from batches.totals()
 
 
-def _columns_of(head: str) -> list[str]:
-    return [name.strip() for name in next(csv.reader(head[:_LONGEST_HEADER].splitlines()[:1]), [])]
-
-
-def _opened(chunks: Iterable[str]) -> tuple[Table, Callable[[list[str]], tuple[str, ...]]]:
-    """Find the columns. Picked from a row are those of `_READ`, in that order; an empty field must follow the row."""
-    lines = lines_of(chunks)
-    header = next(lines, "")
-    found = _columns_of(header)
-    wanted = [name for name in _READ if name in found or name in _NEEDED]
-    is_last_read = any(name in _READ for name in found[-1:])
-    table = Table(chain([header], _whole(lines, is_last_read=is_last_read)), wanted)
-    places = {name: place for place, name in enumerate(wanted)}
-    return table, itemgetter(*[places.get(name, -1) for name in _READ])
-
-
-def _whole(lines: Iterator[str], *, is_last_read: bool) -> Iterator[str]:
-    """Refuse a last line that may have been cut within a field that is read: it would still look like a whole row."""
-    line = "\n"
-    for line in lines:
-        yield line
-    if is_last_read and line[-1] not in "\r\n":
-        raise FileRefusedError("the last line has no line end, so its last field may have been cut: fetch it again")
-
-
-def _line_of(fields: tuple[str, ...], line_no: int, *, has_payouts: bool) -> SettlementLine:
+def _line_of(fields: list[str], line_no: int, *, has_payouts: bool) -> SettlementLine:
     transaction, created_utc, currency, gross, fee, net, category, source, payout, created, *rest = fields
     intent, charge, description, asked, asked_currency, operation, capture, refund = rest
     if not category:

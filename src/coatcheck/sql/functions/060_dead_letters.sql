@@ -209,6 +209,22 @@ AS $$
            (VALUES ('00000000-0000-0000-0000-000000000000'::uuid)) AS n (nil)
      WHERE 'webhook_dead' = ANY (kinds) AND d.due_at IS NULL
     UNION ALL
+    SELECT 'settlement_late', k.break_id::text, k.break_id, k.shop_id, k.mode, k.opened_at,
+           json_build_object('break_id', k.break_id, 'provider', k.provider, 'about', k.detail)
+      FROM reconciliation_break AS k
+     WHERE 'settlement_late' = ANY (kinds) AND k.kind = 'late' AND k.file_id IS NULL AND k.closed_at IS NULL
+    UNION ALL
+    -- What stands in an entry at a bank may say who a person is: that is left to the break.
+    SELECT 'break_escalated', k.break_id::text, k.break_id, k.shop_id, k.mode, k.opened_at,
+           json_build_object('break_id', k.break_id, 'provider', k.provider, 'break_kind', k.kind, 'file', f.name,
+                             'line', k.line_no, 'currency', k.currency, 'expected_minor', k.expected_minor,
+                             'stated_minor', k.stated_minor,
+                             'about', CASE k.provider WHEN 'bank' THEN 'an entry of a statement' ELSE k.detail END)
+      FROM escalated_break AS e
+      JOIN reconciliation_break AS k ON k.break_id = e.break_id
+      LEFT JOIN settlement_file AS f ON f.file_id = k.file_id
+     WHERE 'break_escalated' = ANY (kinds) AND k.closed_at IS NULL
+    UNION ALL
     SELECT 'invariant_broken', b.name, md5('invariant ' || b.name)::uuid, nil, 'live', alert_conditions.at, b.detail::json
       FROM unnest(broken, broken_details) AS b (name, detail),
            (VALUES ('00000000-0000-0000-0000-000000000000'::uuid)) AS n (nil)

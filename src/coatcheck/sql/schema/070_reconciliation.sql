@@ -83,7 +83,7 @@ CREATE TABLE reconciliation_break (
     reason         text,
     CONSTRAINT break_kind_is_known CHECK (kind IN (
         'missing_here', 'missing_at_psp', 'amount', 'currency', 'status', 'duplicate_line', 'duplicate_charge',
-        'unexplained', 'control_total')),
+        'unexplained', 'control_total', 'fee', 'late')),
     CONSTRAINT break_is_closed_with_a_reason CHECK ((closed_at IS NULL) = (reason IS NULL))
 ) WITH (fillfactor = 70);
 CREATE INDEX reconciliation_break_by_file ON reconciliation_break (file_id, line_no);

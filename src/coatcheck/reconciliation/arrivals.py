@@ -1,0 +1,72 @@
+"""A file that arrives, whoever brings it: taken, corrected where the rules say so, and told of where they say so."""
+
+import asyncio
+from collections.abc import Mapping
+from uuid import UUID
+
+from coatcheck.clock import Clock
+from coatcheck.reconciliation.corrections import Corrections
+from coatcheck.reconciliation.expected import ExpectedFiles
+from coatcheck.reconciliation.files import Progress, Source, recognised
+from coatcheck.reconciliation.reconciler import Reconciler
+from coatcheck.reconciliation.report import Report, read_report
+from coatcheck.reconciliation.rules import Rule, kinds_with
+from coatcheck.reconciliation.statements import Statements
+from coatcheck.reconciliation.usual import Usual
+from coatcheck.states import Mode
+from coatcheck.store import Store
+
+
+class Arrivals:
+    """Takes settlement files and bank statements, one at a time.
+
+    So however many are brought to a process at once, they hold one connection of its pool while they are compared, and
+    a second one for a moment.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        corrections: Corrections,
+        rules: Mapping[str, Rule],
+        usual: Usual,
+        expected: ExpectedFiles | None,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._corrections = corrections
+        self._corrected = kinds_with(rules, Rule.CORRECT)
+        self._escalated = kinds_with(rules, Rule.ESCALATE)
+        self._expected = expected
+        self._reconciler = Reconciler(store, clock, usual)
+        self._statements = Statements(store, clock)
+        self._one_at_a_time = asyncio.Lock()
+
+    async def take(self, source: Source, progress: Progress = lambda _read, _size: None) -> Report:
+        """Take a file, and do about its breaks what the rules say. Raises FileRefusedError: nothing of it was taken.
+
+        Idempotent on the file's content: again only what was left undone is done. Locks: see Reconciler and Statements.
+        """
+        async with self._one_at_a_time:
+            if self._expected is not None:  # so that it is known which day's file this may be
+                await self._expected.look()
+            file = await asyncio.to_thread(recognised, source)
+            if file.form.provider is None:
+                report = await self._statements.take(source, progress)
+            else:
+                report = await self._reconciler.take(source, progress)
+                if "status" in self._corrected and await self._corrections.correct(report.file_id):
+                    report = await read_report(self._store, report.file_id, is_repeat=report.is_repeat)
+            await self.escalate(source.shop_id, source.mode)
+            return report
+
+    async def escalate(self, shop_id: UUID, mode: Mode) -> int:
+        """Call somebody for the open breaks whose rule says so; returns how many are new. Idempotent on the break."""
+        if not self._escalated:
+            return 0
+        new: int = await self._store.pool.fetchval(
+            "SELECT escalate_breaks($1, $2, $3, $4)", self._clock.now(), shop_id, mode.value, sorted(self._escalated)
+        )
+        return new

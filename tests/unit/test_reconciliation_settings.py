@@ -1,0 +1,135 @@
+"""What the settings say of reconciliation, as the program reads it: rules, fees, delays, and when files are due."""
+
+import re
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from coatcheck.config import BREAK_KINDS, PSPS, Settings, SettingsError, load_settings
+from coatcheck.reconciliation.expected import schedule_of
+from coatcheck.reconciliation.files import BANK
+from coatcheck.reconciliation.formats import FORMATS
+from coatcheck.reconciliation.nightly import nightly_plan_of
+from coatcheck.reconciliation.rules import DEFAULT_RULES, Rule, kinds_with, rules_of
+from coatcheck.reconciliation.usual import FeeSchedule, usual_of
+from coatcheck.store.sql_files import sql_files
+
+SHOP = {"COATCHECK_SETTLEMENT_SHOP": "hats"}
+
+
+def problems_of(**environ: str) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load_settings({f"COATCHECK_{name.upper()}": text for name, text in environ.items()})
+    return caught.value.problems
+
+
+def test_every_kind_of_break_has_a_rule_and_is_known_to_the_database() -> None:
+    assert set(BREAK_KINDS) == DEFAULT_RULES.keys()
+    (checked,) = re.findall(r"break_kind_is_known CHECK \(kind IN \(([^)]*)\)", "".join(sql_files("schema").values()))
+    assert set(re.findall(r"'(\w+)'", checked)) == DEFAULT_RULES.keys()
+
+
+def test_every_psp_whose_files_are_read_may_be_named() -> None:
+    assert {*PSPS, BANK} == {each.provider or BANK for each in FORMATS}
+
+
+def test_a_rule_of_the_settings_goes_before_the_usual_one() -> None:
+    usual = rules_of(Settings())
+    assert usual == DEFAULT_RULES
+    rules = rules_of(load_settings({"COATCHECK_BREAK_RULES": '{"status": "queue", "fee": "escalate"}'}))
+    assert {kind: rule for kind, rule in rules.items() if usual[kind] is not rule} == {
+        "status": Rule.QUEUE,
+        "fee": Rule.ESCALATE,
+    }
+    assert kinds_with(usual, Rule.CORRECT) == {"status"}
+    assert kinds_with(usual, Rule.ESCALATE) == {"missing_here", "duplicate_charge"}
+
+
+def test_fees_are_read_exactly() -> None:
+    settings = load_settings(
+        {
+            "COATCHECK_PSP_FEES": '{"stripe": "1.4%+0.25 EUR, 2.9% + 0.30 USD", "adyen": "0.6755% JPY"}',
+            "COATCHECK_SETTLEMENT_DELAY": '{"stripe": "3 days", "adyen": "1 day"}',
+        }
+    )
+    usual = usual_of(settings)
+    assert usual.fees == {
+        "stripe": [
+            FeeSchedule(currency="EUR", rate_ppm=14_000, fixed_minor=25),
+            FeeSchedule(currency="USD", rate_ppm=29_000, fixed_minor=30),
+        ],
+        "adyen": [FeeSchedule(currency="JPY", rate_ppm=6_755, fixed_minor=0)],
+    }
+    assert usual.delays == {"stripe": timedelta(days=3), "adyen": timedelta(days=1)}
+    assert usual.fee_tolerance_minor == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("psp_fees", '{"stripe": "1,4%+0.25 EUR"}'),
+        ("psp_fees", '{"stripe": "1.4%+0.255 EUR"}'),
+        ("psp_fees", '{"stripe": "1.4%+0.25 QQQ"}'),
+        ("psp_fees", '{"stripe": "1.4% EUR, 1.5% EUR"}'),
+        ("psp_fees", '{"bank": "1.4% EUR"}'),
+        ("settlement_delay", '{"stripe": "0 days"}'),
+        ("settlement_delay", '{"stripe": 3}'),
+        ("settlement_expected", '{"stripe": "hourly 09:00"}'),
+        ("settlement_expected", '{"stripe": "daily 24:00"}'),
+        ("settlement_expected", '{"nobody": "daily 09:00"}'),
+        ("settlement_expected", "[]"),
+        ("settlement_nightly_at", "4:30"),
+        ("break_rules", '{"late": "ignore"}'),
+        ("break_rules", '{"lost": "queue"}'),
+    ],
+)
+def test_what_cannot_be_read_is_refused_at_start(name: str, text: str) -> None:
+    (problem,) = problems_of(settlement_shop="hats", **{name: text})
+    assert problem.startswith(f"COATCHECK_{name.upper()}: ")
+
+
+def test_files_that_are_waited_for_are_some_shop_s() -> None:
+    assert "COATCHECK_SETTLEMENT_SHOP: not set" in problems_of(settlement_nightly_at="04:30")[0]
+    assert "COATCHECK_SETTLEMENT_SHOP: not set" in problems_of(settlement_expected='{"bank": "daily 07:00"}')[0]
+
+
+def test_I2_the_simulator_s_files_are_of_its_key_s_mode() -> None:
+    (problem,) = problems_of(settlement_shop="hats", settlement_mode="live", settlement_from_simulator="true")
+    assert "simulator_api_key is of the other mode" in problem
+
+
+def test_the_plan_of_the_night_is_whose_when_and_where() -> None:
+    assert nightly_plan_of(Settings()) is None
+    by_hand = nightly_plan_of(load_settings(SHOP))
+    assert by_hand is not None
+    assert (by_hand.at, by_hand.directory) == (None, None)
+    plan = nightly_plan_of(load_settings(SHOP | {"COATCHECK_SETTLEMENT_NIGHTLY_AT": "04:30"}))
+    assert plan is not None
+    assert plan.at is not None
+    assert f"{plan.at:%H:%M}" == "04:30"
+
+
+@pytest.mark.parametrize(
+    ("text", "day", "due"),
+    [
+        ("daily 09:00", date(2026, 11, 20), datetime(2026, 11, 21, 9, tzinfo=UTC)),  # a Friday's, on Saturday
+        ("weekday 09:00", date(2026, 11, 19), datetime(2026, 11, 20, 9, tzinfo=UTC)),
+        ("weekday 09:00", date(2026, 11, 20), datetime(2026, 11, 23, 9, tzinfo=UTC)),  # a Friday's, on Monday
+        ("weekday 07:30 +2", date(2026, 11, 18), datetime(2026, 11, 20, 7, 30, tzinfo=UTC)),
+        ("daily 23:59 +14", date(2026, 12, 31), datetime(2027, 1, 14, 23, 59, tzinfo=UTC)),
+    ],
+)
+def test_H3_a_day_s_file_is_due_on_a_later_day(text: str, day: date, due: datetime) -> None:
+    assert schedule_of(text).due_of(day) == due
+
+
+def test_H3_weekends_have_no_files_where_weekdays_have() -> None:
+    days = [date(2026, 11, 16) + timedelta(days=n) for n in range(7)]
+    assert [schedule_of("weekday 09:00").is_of(day) for day in days] == [True] * 5 + [False] * 2
+    assert all(schedule_of("daily 09:00").is_of(day) for day in days)
+
+
+def test_every_rule_may_be_given() -> None:
+    for rule in Rule:
+        settings = load_settings({"COATCHECK_BREAK_RULES": f'{{"late": "{rule}"}}'})
+        assert rules_of(settings)["late"] is rule
