@@ -30,6 +30,10 @@ from coatcheck.states import (
 from coatcheck.store import Batcher, Store
 
 
+NOT_AT_PROVIDER = "not_at_provider"
+"""The decline code of what was given up because neither the PSP nor its files have it (hazard H7)."""
+
+
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """A committed intent that this process holds the lease of, as attempt number `attempt`.
 

@@ -68,7 +68,7 @@ def reconcile(file: Path, *, shop: str, live: bool, json_path: Path | None, by: 
 
 
 def _taken(config: Path | None, source: "Source") -> "Report | StatementReport":
-    from coatcheck.reconciliation.corrections import Corrections  # noqa: PLC0415
+    from coatcheck.api.breaks import corrections_of  # noqa: PLC0415
     from coatcheck.reconciliation.files import recognised  # noqa: PLC0415
     from coatcheck.reconciliation.reconciler import Reconciler  # noqa: PLC0415
     from coatcheck.reconciliation.report import read_report  # noqa: PLC0415
@@ -85,9 +85,10 @@ def _taken(config: Path | None, source: "Source") -> "Report | StatementReport":
             if recognised(source).form.provider is None:
                 return await Statements(store, gateway.clock).take(source, _shown_on(bar))
             report = await Reconciler(store, gateway.clock).take(source, _shown_on(bar))
-        corrections = Corrections(store, gateway.clock, gateway.operations, gateway.executor)
+        corrections = corrections_of(gateway)
         if await corrections.correct(report.file_id):
             report = await read_report(store, report.file_id, is_repeat=report.is_repeat)
+        await corrections.give_up_absent(source.shop_id, source.mode, report.provider)
         return report
 
     return at_desk(settings_of(config), work)

@@ -27,6 +27,7 @@ from coatcheck.store import Store
 MARGIN: Final = timedelta(hours=1)
 _PASSES_MOST: Final = 10
 _AT_ONCE: Final = 100
+_IS_USED: Final = "SELECT EXISTS (SELECT FROM operation WHERE provider = $1)"
 _WHY: Final = "found at the provider after a restore"
 _UNDECIDED: Final = frozenset({OperationStatus.OPEN, OperationStatus.PENDING, OperationStatus.UNRESOLVED})
 # A charge must be here before what was done with it, and a void ends what may still be captured.
@@ -66,16 +67,24 @@ class RecoveryReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recovery:
-    """Makes restored books whole."""
+    """Makes restored books whole. `provider`: whom new payments go to; others only where the books know of them."""
 
     def __init__(
-        self, store: Store, clock: Clock, *, operations: Operations, executor: Executor, adoption: Adoption
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        operations: Operations,
+        executor: Executor,
+        adoption: Adoption,
+        provider: str,
     ) -> None:
         self._store = store
         self._clock = clock
         self._operations = operations
         self._executor = executor
         self._adoption = adoption
+        self._provider = provider
 
     async def run(self, since: datetime, by: str) -> RecoveryReport:
         """Close the door, adopt what the PSPs have made since, bring what is older to their state, open the door.
@@ -83,13 +92,14 @@ class Recovery:
         Posts what it adopts. May be run again after it broke off: it goes on, and adopts nothing twice. Raises
         RecoveryError and NotListedError, and then the door stays closed.
         """
-        recovery_id, since = await self._begin(since, by)
+        names = await self._in_use()
+        recovery_id, since = await self._begin(names, since, by)
         undecided = await self._store.pool.fetch("SELECT * FROM doubt_operations($1)", self._clock.now())
         adopted, seen, strange = 0, 0, list[Strange]()
         for _ in range(_PASSES_MOST):
             before = adopted
             seen, strange = 0, []
-            for name in self._adoption.providers:
+            for name in names:
                 found = await self._listed(name, since - MARGIN)
                 seen += len(found)
                 news, odd = await self._compare(name, found, by)
@@ -110,8 +120,16 @@ class Recovery:
             strange=strange,
         )
 
-    async def _begin(self, since: datetime, by: str) -> tuple[UUID, datetime]:
-        unlisted = [name for name, each in self._adoption.providers.items() if not isinstance(each, Registry)]
+    async def _in_use(self) -> list[str]:
+        """Name the providers that may have charged for us: an adapter that was never used has nobody to ask."""
+        return [
+            name
+            for name in self._adoption.providers
+            if name == self._provider or await self._store.pool.fetchval(_IS_USED, name)
+        ]
+
+    async def _begin(self, names: Sequence[str], since: datetime, by: str) -> tuple[UUID, datetime]:
+        unlisted = [name for name in names if not isinstance(self._adoption.providers[name], Registry)]
         if unlisted:
             raise RecoveryError(f"{', '.join(unlisted)} gives no list of what it has: compare its dashboard by hand")
         (row,) = await self._store.pool.fetch(

@@ -238,6 +238,13 @@ BEGIN
            metadata = r_metadata::json, risk_decision = r_risk_decision, risk_signals = r_risk_signals::json,
            risk_subjects = r_risk_subjects::uuid[], capture = r_capture, on_failure = r_on_failure, return_url = r_return_url
      WHERE y.payment_id = r_payment_id;
+    INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
+    SELECT r_payment_id, time_ordered_id(recognise_payment.at), 'order.failed', r_shop_id, r_mode, recognise_payment.at,
+           json_build_object('operation_id', o.operation_id, 'order_id', o.order_id, 'attempt', 1, 'outcome', 'DECLINED',
+                             'status', 'FAILED', 'provider_reference', NULL, 'decline_code', o.decline_code,
+                             'transfers', '[]'::json)
+      FROM operation AS o
+     WHERE o.operation_id = ANY (o_operation_id) AND o.order_id = ANY (missing) AND o.decline_code = 'page_lost';
     UPDATE adopted_payment AS a SET completed_at = at WHERE a.payment_id = r_payment_id;
     INSERT INTO idempotency_key (key_id, shop_id, mode, key, request_digest, resource_id, claimed_by, created_at)
     VALUES (r_key_id, r_shop_id, r_mode, r_key, r_digest, r_payment_id, r_nonce, at)
