@@ -278,11 +278,10 @@ def _adopted(body: Mapping[str, Any]) -> str:
     for order in body["orders"]:
         operation = order["operation"]
         key = print_id(OPERATION, UUID(operation["operation_id"]))
-        asked = f"Order {order['payment_order_id']}: {_money(order['amount_minor'], order['currency'])} for"
-        told.append(
-            f"{asked} {order['seller_account']}; {order['provider']} has it as {operation['provider_reference']}, under "
-            f"the key {key}."
-        )
+        amount = _money(order["amount_minor"], order["currency"])
+        asked = f"Order {order['payment_order_id']}: {amount} for {order['seller_account']}"
+        has_it = f"{order['provider']} has it as {operation['provider_reference']}, under the key {key}"
+        told.append(f"{asked}; {has_it}.")
     return " ".join(told)
 
 
@@ -301,12 +300,13 @@ def _capture_requested(case: _Case, body: Mapping[str, Any]) -> str:
 
 ABSENT = "Attempt {attempt}: the {what} was given up, for nobody has it{evidence}. No money moved."
 SENTENCES: Mapping[str, str] = {
-    EventKind.PAYMENT_RECOGNISED: "The shop came again with this checkout, which had been taken over from the provider: it "
-    "is the same one. What was charged is not charged again.",
+    EventKind.PAYMENT_RECOGNISED: "The shop came again with this checkout, which had been taken over from the "
+    "provider: it is the same one. What was charged is not charged again.",
     EventKind.OPERATION_ADOPTED: "{by} took the {what} over from the provider ({reference}): {why}.",
-    EventKind.OPERATION_DOUBTED: "After a restore from a backup the {what} may have been sent: it is asked about first.",
-    EventKind.REFUND_RECOGNISED: "The shop asked again for a refund of order {order} that had been taken over from the "
-    "provider (its key: {request_key}): it is the same one.",
+    EventKind.OPERATION_DOUBTED: "After a restore from a backup the {what} may have been sent: it is asked about "
+    "first.",
+    EventKind.REFUND_RECOGNISED: "The shop asked again for a refund of order {order} that had been taken over from "
+    "the provider (its key: {request_key}): it is the same one.",
     EventKind.ORDER_SUCCEEDED: "Attempt {attempt}: {provider} did the {what} (its id: {reference}). The order is "
     "SUCCESS and the books have it.",
     EventKind.ORDER_FAILED: "Attempt {attempt}: the {what} was declined: {code}. The order is FAILED; no money moved.",

@@ -29,7 +29,6 @@ from coatcheck.states import (
 )
 from coatcheck.store import Batcher, Store
 
-
 NOT_AT_PROVIDER = "not_at_provider"
 """The decline code of what was given up because neither the PSP nor its files have it (hazard H7)."""
 

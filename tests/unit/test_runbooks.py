@@ -19,6 +19,8 @@ ELSEWHERE = {
     *("account.opened", "api_key.created", "api_key.revoked", "webhook.retried", "webhook.dismissed"),
     *("payment.accepted", "capture.requested"),
     *("settlement.booked", "break.closed"),  # of a file and of a break, not of a payment
+    *("break.resolution_proposed", "break.resolution_confirmed", "recovery.begun", "recovery.finished"),
+    "payment.adopted",
 }
 
 

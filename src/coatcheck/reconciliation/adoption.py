@@ -154,7 +154,7 @@ class Adoption:
 
         async def ask(candidate: Candidate) -> _Answered:
             async with gate:
-                return candidate, await self.ask(provider, candidate.intent)
+                return candidate, _as_it_began(candidate, await self.ask(provider, candidate.intent))
 
         return await asyncio.gather(*[ask(candidate) for candidate in candidates])
 
@@ -259,6 +259,17 @@ class Adoption:
             await self._executor.settle(operation, silence)
         words = {"unknown": Adopted.FOREIGN, **{each.value: each for each in Adopted}}
         return words.get(said, Adopted.NOT_POSSIBLE)  # or why no refund may be reserved
+
+
+def _as_it_began(candidate: Candidate, outcome: Outcome) -> Outcome:
+    """Take an authorization that was captured as the reservation it was: the captures are adopted after it.
+
+    Of one whose rest was let go with the capture a PSP says that it is over.
+    """
+    was_captured = outcome.is_cancelled and candidate.found.status is OutcomeKind.APPROVED
+    if candidate.intent.kind is not OperationKind.AUTHORIZE or not was_captured:
+        return outcome
+    return msgspec.structs.replace(outcome, kind=OutcomeKind.APPROVED, is_cancelled=False, decline_code=None)
 
 
 def _fits(intent: Intent, outcome: Outcome) -> bool:
