@@ -378,6 +378,12 @@ class Settings:
         _one_of("return", "keep"),
         "Whether the platform gives back its share of the commission with a refund, or keeps it.",
     ] = "return"
+    unrecorded_charge: Annotated[
+        Literal["adopt", "refund", "queue"],
+        _one_of("adopt", "refund", "queue"),
+        "What becomes of a charge that a settlement file shows and the books never had: taken over, taken over and "
+        "refunded, or left to a person.",
+    ] = "adopt"
 
     body_limit_bytes: Annotated[int, Whole(1024, 64 * 1024 * 1024), "The largest request body taken."] = 262_144
     webhook_limit_bytes: Annotated[

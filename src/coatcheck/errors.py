@@ -28,6 +28,7 @@ class ErrorCode(Enum):
     OPERATION_IN_PROGRESS = (409, "Something else is being done with this payment")
     REFUND_NOT_POSSIBLE = (409, "This amount cannot be refunded")
     RESOLUTION_NOT_POSSIBLE = (409, "The dead letter cannot be resolved that way")
+    BREAK_RESOLUTION_NOT_POSSIBLE = (409, "The break cannot be resolved that way")
     CARD_NUMBER_REFUSED = (422, "The request contains what looks like a card number")
     FILE_REFUSED = (422, "The file was refused, and nothing of it was taken")
     UNAUTHENTICATED = (401, "No valid API key")
@@ -36,6 +37,7 @@ class ErrorCode(Enum):
     METHOD_NOT_ALLOWED = (405, "This address does not take that method")
     INVALID_CURSOR = (400, "The cursor is not one of ours")
     OVERLOADED = (503, "The gateway is busy or shutting down")
+    RECOVERING = (503, "The gateway is being made whole after a restore")
     INTERNAL = (500, "The gateway failed; nothing was guessed")
 
     @property

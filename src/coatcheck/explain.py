@@ -24,7 +24,7 @@ from coatcheck.ids import (
     print_id,
 )
 from coatcheck.money import format_amount
-from coatcheck.operations import Operation, Operations, Standing
+from coatcheck.operations import NOT_AT_PROVIDER, Operation, Operations, Standing
 from coatcheck.payments import OrderView, PaymentView
 from coatcheck.payments.views import read_payments
 from coatcheck.shops import shop_id_of
@@ -34,6 +34,8 @@ from coatcheck.store import Store
 _PAGE = 1_000
 _AFTER_ALL = 10**9  # what has no attempt of its own
 _BEGINNINGS = frozenset({EventKind.OPERATION_CLAIMED, EventKind.OPERATION_REOPENED, EventKind.OPERATION_REGISTERED})
+_REQUESTS = frozenset({EventKind.PAYMENT_ACCEPTED, EventKind.PAYMENT_ADOPTED})
+_GIVEN_UP_KINDS = frozenset({EventKind.ORDER_FAILED, EventKind.REFUND_FAILED})
 _JOINT_TICKET = "all-or-nothing"  # of what the gateway itself asks for an all-or-nothing checkout
 _JOINT_KINDS = (OperationKind.CAPTURE, OperationKind.VOID, OperationKind.REFUND)
 
@@ -164,7 +166,7 @@ async def _read_events(store: Store, payment_id: UUID) -> list[_Event]:
 
 def _place_of(event: _Event) -> tuple[datetime, int, int, UUID]:
     """Order events; within a millisecond ids have no order, so what an attempt brought stands behind its beginning."""
-    is_request = event.kind == EventKind.PAYMENT_ACCEPTED or event.kind.endswith(".requested")
+    is_request = event.kind in _REQUESTS or event.kind.endswith(".requested")
     attempt = 0 if is_request else event.body.get("attempt") or _AFTER_ALL
     return event.at, attempt, event.kind not in _BEGINNINGS, event.event_id
 
@@ -202,10 +204,13 @@ def _title(case: _Case) -> str:
 def _moment(case: _Case, event: _Event) -> Moment:
     if event.kind == EventKind.PAYMENT_ACCEPTED:
         return Moment(event.at, _accepted(event.body))
+    if event.kind == EventKind.PAYMENT_ADOPTED:
+        return Moment(event.at, _adopted(event.body))
     if event.kind == EventKind.CAPTURE_REQUESTED:
         return Moment(event.at, _capture_requested(case, event.body))
     fields = _fields(case, event.body)
-    sentence = SENTENCES.get(event.kind)
+    is_absent = event.kind in _GIVEN_UP_KINDS and event.body.get("decline_code") == NOT_AT_PROVIDER
+    sentence = ABSENT if is_absent else SENTENCES.get(event.kind)
     # A kind of a newer release: better its bare name than no story.
     return Moment(event.at, event.kind if sentence is None else sentence.format(**fields))
 
@@ -268,6 +273,18 @@ def _accepted(body: Mapping[str, Any]) -> str:
     return " ".join(told)
 
 
+def _adopted(body: Mapping[str, Any]) -> str:
+    told = [f"Checkout {body['checkout_id']} was taken over from the provider by {body['by']}: {body['why']}."]
+    for order in body["orders"]:
+        operation = order["operation"]
+        key = print_id(OPERATION, UUID(operation["operation_id"]))
+        amount = _money(order["amount_minor"], order["currency"])
+        asked = f"Order {order['payment_order_id']}: {amount} for {order['seller_account']}"
+        has_it = f"{order['provider']} has it as {operation['provider_reference']}, under the key {key}"
+        told.append(f"{asked}; {has_it}.")
+    return " ".join(told)
+
+
 def _capture_requested(case: _Case, body: Mapping[str, Any]) -> str:
     asked = []
     for order_id, amount in body["amounts_minor"].items():
@@ -281,7 +298,15 @@ def _capture_requested(case: _Case, body: Mapping[str, Any]) -> str:
     return f"The shop asked to capture {', '.join(asked)} (its key: {body['key']}){last}."
 
 
+ABSENT = "Attempt {attempt}: the {what} was given up, for nobody has it{evidence}. No money moved."
 SENTENCES: Mapping[str, str] = {
+    EventKind.PAYMENT_RECOGNISED: "The shop came again with this checkout, which had been taken over from the "
+    "provider: it is the same one. What was charged is not charged again.",
+    EventKind.OPERATION_ADOPTED: "{by} took the {what} over from the provider ({reference}): {why}.",
+    EventKind.OPERATION_DOUBTED: "After a restore from a backup the {what} may have been sent: it is asked about "
+    "first.",
+    EventKind.REFUND_RECOGNISED: "The shop asked again for a refund of order {order} that had been taken over from "
+    "the provider (its key: {request_key}): it is the same one.",
     EventKind.ORDER_SUCCEEDED: "Attempt {attempt}: {provider} did the {what} (its id: {reference}). The order is "
     "SUCCESS and the books have it.",
     EventKind.ORDER_FAILED: "Attempt {attempt}: the {what} was declined: {code}. The order is FAILED; no money moved.",

@@ -5,6 +5,7 @@ Everything here is fenced by the lease: a write with an attempt number that some
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -27,6 +28,9 @@ from coatcheck.states import (
     RefundStatus,
 )
 from coatcheck.store import Batcher, Store
+
+NOT_AT_PROVIDER = "not_at_provider"
+"""The decline code of what was given up because neither the PSP nor its files have it (hazard H7)."""
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,9 +198,10 @@ class Operations:
         )
         return [row["operation_id"] for row in rows]
 
-    async def stand(self, operation_ids: Iterable[UUID]) -> dict[UUID, Standing]:
-        """Read how operations stand; those that do not exist are left out."""
-        rows = await self._store.pool.fetch(self._store.queries["operation_read"], list(set(operation_ids)))
+    async def stand(self, operation_ids: Iterable[UUID], *, connection: Any = None) -> dict[UUID, Standing]:
+        """Read how operations stand; those that do not exist are left out. `connection`: within its transaction."""
+        reader = connection or self._store.pool
+        rows = await reader.fetch(self._store.queries["operation_read"], list(set(operation_ids)))
         return {row["operation_id"]: _standing_of(row) for row in rows}
 
     async def held(self, operation_ids: Iterable[UUID]) -> list[Operation]:
@@ -359,5 +364,6 @@ def _operation_of(row: asyncpg.Record) -> Operation:
             target_reference=row["target_reference"],
             is_final=row["is_final"],
             is_hosted=row["is_hosted"],
+            refund_id=row["refund_id"],
         ),
     )

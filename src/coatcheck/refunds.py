@@ -118,6 +118,15 @@ class Refunds:
             await self._request(refund_id, asked, key, is_ours=False)
         return len(rows)
 
+    async def refund_unrecorded(self, shop_id: UUID, mode: Mode, order_id: UUID) -> None:
+        """Reserve the refund of a charge that no shop's request is known for, by policy (hazard H6).
+
+        It has a key of its order's, so it is made once whoever does it; recovery runs it.
+        """
+        key = f"unrecorded {order_id}"
+        asked = RefundRequest(order_id=order_id, reason="the provider had charged it, and the books had no request")
+        await self._request(refund_id_of(shop_id, mode, key), asked, key, is_ours=False)
+
     async def _request(self, refund_id: UUID, asked: RefundRequest, key: str, *, is_ours: bool) -> RefundAnswer:
         """`is_ours`: this process runs the operation at once; else it is due for whoever comes first."""
         at = self._clock.now()

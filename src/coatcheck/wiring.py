@@ -32,6 +32,7 @@ from coatcheck.providers.simulated import SimulatedProvider
 from coatcheck.providers.simulated_settlements import SimulatedSettlements
 from coatcheck.providers.webhooks_adyen import AdyenWebhooks
 from coatcheck.providers.webhooks_simulated import SimulatedWebhooks
+from coatcheck.reconciliation.adoption import Adoption
 from coatcheck.reconciliation.arrivals import Arrivals
 from coatcheck.reconciliation.corrections import Corrections
 from coatcheck.reconciliation.expected import expected_files_of
@@ -185,6 +186,24 @@ def make_gateway(
         failpoints=failpoints,
     )
     expected_files = expected_files_of(settings, store, clock)
+    adoption = Adoption(
+        store,
+        clock,
+        payments=payments,
+        operations=operations,
+        executor=executor,
+        providers=providers,
+        returns_commission=settings.refund_commission == "return",
+    )
+    corrections = Corrections(
+        store,
+        clock,
+        operations,
+        executor,
+        adoption=adoption,
+        refunds=refunds,
+        unrecorded=settings.unrecorded_charge,
+    )
     return Gateway(
         settings=settings,
         clock=clock,
@@ -200,7 +219,7 @@ def make_gateway(
         arrivals=Arrivals(
             store,
             clock,
-            corrections=Corrections(store, clock, operations, executor),
+            corrections=corrections,
             rules=rules_of(settings),
             usual=usual_of(settings),
             expected=expected_files,

@@ -20,6 +20,8 @@ ELSEWHERE = {
     *("payment.accepted", "capture.requested"),
     *("settlement.booked", "break.closed"),  # of a file and of a break, not of a payment
     *("break.escalated", "file.expected", "file.late", "file.arrived", "nightly.begun", "nightly.ended"),  # likewise
+    *("break.resolution_proposed", "break.resolution_confirmed", "recovery.begun", "recovery.finished"),
+    "payment.adopted",
 }
 
 

@@ -257,7 +257,7 @@ async def resolve_dead_letter(request: Request[Any, Any, Any]) -> Response[bytes
     """
     gateway, caller = await caller_of(request)
     operation_id = _operation_id(request)
-    asked = await _take(request, gateway, ResolveDeadLetter)
+    asked = await take_body(request, gateway, ResolveDeadLetter)
     finding = Finding(word=asked.word, reason=asked.reason, provider_reference=asked.provider_reference)
     proposal = await dead_letters_of(gateway).propose(
         operation_id, _query_of(gateway, caller), finding, person_of(caller)
@@ -273,7 +273,7 @@ async def confirm_dead_letter(request: Request[Any, Any, Any]) -> Response[bytes
     """
     gateway, caller = await caller_of(request)
     operation_id = _operation_id(request)
-    asked = await _take(request, gateway, ConfirmResolution)
+    asked = await take_body(request, gateway, ConfirmResolution)
     proposal_id = parse_id(PROPOSAL, asked.proposal_id)
     if proposal_id is None:
         raise CoatcheckError(
@@ -298,7 +298,7 @@ async def replay_dead_letters(request: Request[Any, Any, Any]) -> Response[bytes
     At most 100 at once, the oldest first and a tenth of a second apart.
     """
     gateway, caller = await caller_of(request)
-    asked = await _take(request, gateway, ReplayDeadLetters)
+    asked = await take_body(request, gateway, ReplayDeadLetters)
     replay = await dead_letters_of(gateway).replay(
         _query_of(gateway, caller, asked), person_of(caller), most=asked.limit, dry_run=asked.dry_run
     )
@@ -325,7 +325,7 @@ async def _find(gateway: Gateway, caller: Caller, request: Request[Any, Any, Any
     return letter
 
 
-async def _take(request: Request[Any, Any, Any], gateway: Gateway, shape: type[_Body]) -> _Body:
+async def take_body(request: Request[Any, Any, Any], gateway: Gateway, shape: type[_Body]) -> _Body:
     """Read a body strictly. These requests need no key: what they ask for is there once, however often it is asked."""
     require_json(headers_of(request.scope, b"content-type")[0])
     settings = gateway.settings

@@ -162,8 +162,19 @@ _UNAVAILABLE = (
 )
 
 
+def _recovering() -> CoatcheckError:
+    return CoatcheckError(
+        ErrorCode.RECOVERING,
+        "The books were restored from a backup and are being compared with the provider; nothing is charged meanwhile. "
+        "Send the same request with the same key again in a minute.",
+        headers={"Retry-After": "60"},
+    )
+
+
 def answer_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Answer for a fault of ours: nothing is guessed, and the same request may be sent again with the same key."""
+    if isinstance(error, asyncpg.ObjectNotInPrerequisiteStateError):  # refuse_while_recovering
+        return answer_coatcheck_error(request, _recovering())
     instance = uuid4().urn
     log.error("request_failed", instance=instance, path=request.url.path, exc_info=error)
     code, headers = ErrorCode.INTERNAL, {}

@@ -12,6 +12,18 @@ import msgspec
 from litestar.handlers import HTTPRouteHandler
 
 from coatcheck import __version__
+from coatcheck.api.breaks import (
+    BreakBody,
+    BreakListBody,
+    BreakListParameters,
+    BreakProposalBody,
+    ConfirmBreakResolution,
+    ProposeBreakResolution,
+    confirm_break_resolution,
+    get_break,
+    list_breaks,
+    propose_break_resolution,
+)
 from coatcheck.api.dead_letters import (
     ConfirmResolution,
     DeadLetterBody,
@@ -110,6 +122,10 @@ _PATH_PARAMETERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "The id of a file that was taken, as the gateway printed it.",
         {"type": "string", "pattern": "^rec_[a-z2-7]{26}$", "examples": ["rec_dpgs5zdhcp7p3nlvvnjrb7o7cq"]},
     ),
+    "break_id": (
+        "The break's id, as the gateway printed it.",
+        {"type": "string", "pattern": "^brk_[a-z2-7]{26}$", "examples": ["brk_dpgs5zdhcp7p3nlvvnjrb7o7cq"]},
+    ),
     "payment_order_id": (
         "The shop's own id of the payment order; percent-encoded, a slash as %2F.",
         {"type": "string", "minLength": 1, "maxLength": 128, "pattern": NAME_PATTERN, "examples": ["order-7001-a"]},
@@ -195,6 +211,7 @@ _POST = (
     ErrorCode.IDEMPOTENCY_KEY_MISSING,
     ErrorCode.IDEMPOTENCY_KEY_MISMATCH,
     ErrorCode.IDEMPOTENCY_KEY_INVALID,
+    ErrorCode.RECOVERING,
 )
 _FOR_EVER = "it is the ticket of what it asks for, and remembered for ever"
 
@@ -474,6 +491,43 @@ OPERATIONS: tuple[Operation, ...] = (
         handler=get_ageing,
         answers=(Answer(status=200, body=AgeingBody, meaning="The ageing."),),
         problems=(ErrorCode.INVALID_REQUEST,),
+    ),
+    Operation(
+        tag="Breaks",
+        method="get",
+        path="/v1/breaks",
+        handler=list_breaks,
+        parameters=BreakListParameters,
+        answers=(Answer(status=200, body=BreakListBody, meaning="One page."),),
+        problems=_LIST,
+    ),
+    Operation(
+        tag="Breaks",
+        method="get",
+        path="/v1/breaks/{break_id}",
+        handler=get_break,
+        answers=(Answer(status=200, body=BreakBody, meaning="The break."),),
+        problems=(ErrorCode.INVALID_REQUEST, ErrorCode.NOT_FOUND),
+    ),
+    Operation(
+        tag="Breaks",
+        method="post",
+        path="/v1/breaks/{break_id}/resolution",
+        handler=propose_break_resolution,
+        body=ProposeBreakResolution,
+        example={"destination": "fee", "note": "the fee of a dispute", "evidence": "the invoice of November, page 3"},
+        answers=(Answer(status=201, body=BreakProposalBody, meaning="The proposal; nothing is booked yet."),),
+        problems=(*_BODY, ErrorCode.NOT_FOUND, ErrorCode.BREAK_RESOLUTION_NOT_POSSIBLE),
+    ),
+    Operation(
+        tag="Breaks",
+        method="post",
+        path="/v1/breaks/{break_id}/confirmation",
+        handler=confirm_break_resolution,
+        body=ConfirmBreakResolution,
+        example={"proposal_id": "prop_dpgs5zdhcp7p3nlvvnjrb7o7cq"},
+        answers=(Answer(status=200, body=BreakBody, meaning="It is closed, and its money has moved."),),
+        problems=(*_BODY, ErrorCode.NOT_FOUND, ErrorCode.BREAK_RESOLUTION_NOT_POSSIBLE),
     ),
 )
 

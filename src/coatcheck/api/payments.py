@@ -142,6 +142,8 @@ async def create_payment(request: Request[Any, Any, Any]) -> Response[bytes]:
         view = await _run(asked, acceptance)
         await gateway.failpoints.reach(Failpoint.ANSWER_BEFORE_REPLY)
         return _answer(gateway, view, is_replay=False)
+    if acceptance.operations:  # of an adopted payment: the orders that its provider has never had
+        gateway.executor.start(acceptance.operations)
     refuse_conflict(acceptance)
     view = await _wait_for_first(gateway, acceptance.payment_id, asked.wait_s)
     gateway.metrics.idempotent_replays.inc()

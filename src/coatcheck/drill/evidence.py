@@ -40,7 +40,8 @@ SELECT a.account_id, a.name, a.kind, a.currency::text AS currency, a.debits_post
                FROM transfer GROUP BY 1) AS c USING (account_id)
 """
 # What an event is about comes first, wherever the rows lie.
-_EVENTS: Final = "SELECT kind, body::text AS body FROM event WHERE (kind = 'payment.accepted') = $1"
+_BEGINNINGS: Final = "kind IN ('payment.accepted', 'payment.adopted', 'payment.recognised')"
+_EVENTS: Final = f"SELECT kind, body::text AS body FROM event WHERE ({_BEGINNINGS}) = $1"
 # A gateway that has work, an event that waits, an authorization that is about to be asked about.
 _WAITING: Final = """
 SELECT (SELECT count(*) FROM lease) + (SELECT count(*) FROM inbox_lease WHERE due_at IS NOT NULL)

@@ -70,9 +70,12 @@ class Rebuilt:
     def hear(self, kind: str, body: Mapping[str, Any]) -> None:
         """Take one event; that of a payment before those about its orders. An event about no order is an orphan."""
         self.events += 1
-        if kind == "payment.accepted":
+        if kind in ("payment.accepted", "payment.adopted"):
             for order in body["orders"]:
                 self.orders[order["order_id"]] = RebuiltOrder(order["amount_minor"], order["status"])
+        elif kind == "payment.recognised":  # the shop's retry of an adopted one: only its further orders are new
+            for order in body["orders"]:
+                self.orders.setdefault(order["order_id"], RebuiltOrder(order["amount_minor"], order["status"]))
         elif "order_id" in body and body["order_id"] not in self.orders:
             self.orphans.append(f"{kind} about the order {body['order_id']}")
         elif kind in DECISIONS:

@@ -112,7 +112,23 @@ class Payments:
         verdict, payment_id, accepted_at, detail = await self._accept.submit(intake)
         await self._failpoints.reach(Failpoint.ACCEPT_AFTER_COMMIT)
         operations = intake.operations if verdict is Verdict.ACCEPTED else ()
+        if verdict is Verdict.CHECKOUT_CONFLICT:
+            verdict, operations = await self._recognise(intake)
         return Acceptance(verdict, payment_id, accepted_at, operations, detail)
+
+    async def _recognise(self, intake: Intake) -> tuple[Verdict, tuple[Operation, ...]]:
+        """Say whether a checkout that is here with other content was adopted from the PSP; then it is this one.
+
+        Returns the operations of orders that the PSP has never had, leased to this process.
+        """
+        at = self._clock.now()
+        orders = _columns_of(intake.orders, width=9)
+        arguments = (at, self._holder, at + self._lease, *intake.payment, *intake.manner, *orders)
+        (row,) = await self._store.pool.fetch(self._store.queries["payment_recognise"], *arguments)
+        if row["verdict"] == "conflict":
+            return Verdict.CHECKOUT_CONFLICT, ()
+        made = set(row["made"])
+        return Verdict.SAME_CHECKOUT, tuple([each for each in intake.operations if each.intent.operation_id in made])
 
     async def apply(self, operation: Operation, outcome: Outcome) -> bool:
         """Book a PSP's decision. Posts the transfers of its effect; idempotent on the operation and its attempt.
@@ -126,6 +142,11 @@ class Payments:
             if status is not None:
                 self._metrics.orders[status.value, operation.intent.currency].inc()
         return applied
+
+    async def apply_within(self, connection: Any, decisions: Sequence[tuple[Operation, Outcome]]) -> list[bool]:
+        """Book decisions in the caller's transaction, as `apply` does; False where the lease is another's."""
+        items = [Booking(operation, outcome, self._refunds_late) for operation, outcome in decisions]
+        return await self._apply_on(connection, items) if items else []
 
     async def read(self, payment_id: UUID) -> PaymentView | None:
         """Show a payment as it stands; None when there is no such payment."""
@@ -199,12 +220,15 @@ class Payments:
         return [answers[place] for place in range(1, len(items) + 1)]
 
     async def _apply_batch(self, items: Sequence[Booking]) -> list[bool]:
+        return await self._apply_on(self._store.pool, items)
+
+    async def _apply_on(self, connection: Any, items: Sequence[Booking]) -> list[bool]:
         at = self._clock.now()
         rows_of = booking_rows(items, at)
         changes = [None] * 13 if rows_of.changes is None else _columns_of(rows_of.changes)
         phases = [None] * 2 if rows_of.phases is None else _columns_of(rows_of.phases, width=2)
         arguments = (*_columns_of(rows_of.outcomes), *changes, *_columns_of(rows_of.transfers, width=8), *phases)
-        rows = await self._store.pool.fetch(self._store.queries["payment_apply_outcomes"], at, *arguments)
+        rows = await connection.fetch(self._store.queries["payment_apply_outcomes"], at, *arguments)
         applied = {place for place, outcome in rows if outcome == "applied"}
         return [place in applied for place in range(1, len(items) + 1)]
 

@@ -10,7 +10,15 @@ import msgspec
 from coatcheck import ids
 from coatcheck.errors import CoatcheckError, ErrorCode, Problem
 from coatcheck.operations import Operation, first_kind_of
-from coatcheck.providers.protocol import ChargeRequest, HostedOrder, HostedPage, Intent, NotChargeableError, Provider
+from coatcheck.providers.protocol import (
+    ChargeRequest,
+    HostedOrder,
+    HostedPage,
+    Intent,
+    NotChargeableError,
+    Origin,
+    Provider,
+)
 from coatcheck.risk import Decision, RiskDecision
 from coatcheck.shops import Caller
 from coatcheck.states import Capture, OnFailure, OperationKind, OrderStatus
@@ -115,7 +123,7 @@ def _orders_of(
 ) -> list[Order]:
     order_ids = [ids.order_id_of(caller.shop_id, caller.mode, order.payment_order_id) for order in request.orders]
     operation_ids = [ids.operation_id_of(order_id, kind) for order_id in order_ids]
-    hosted = _page_of(request, payment_id, operation_ids)
+    hosted = _page_of(caller, request, payment_id, operation_ids)
     orders: list[Order] = []
     problems: list[Problem] = []
     for place, (order, order_id, operation_id) in enumerate(zip(request.orders, order_ids, operation_ids, strict=True)):
@@ -128,6 +136,7 @@ def _orders_of(
             hosted=hosted,
             seller_account=order.seller_account,
             payment_order_id=order.payment_order_id,
+            origin=_origin_of(caller, request, order),
         )
         try:
             orders.append(Order(order, order_id, operation_id, provider.prepare(asked)))
@@ -143,7 +152,9 @@ def _orders_of(
     return orders
 
 
-def _page_of(request: PaymentRequest, payment_id: UUID, operation_ids: Sequence[UUID]) -> HostedPage | None:
+def _page_of(
+    caller: Caller, request: PaymentRequest, payment_id: UUID, operation_ids: Sequence[UUID]
+) -> HostedPage | None:
     if request.return_url is None:
         return None
     orders = tuple(
@@ -152,10 +163,22 @@ def _page_of(request: PaymentRequest, payment_id: UUID, operation_ids: Sequence[
             amount_minor=order.amount_minor,
             currency=order.currency,
             payment_order_id=order.payment_order_id,
+            origin=_origin_of(caller, request, order),
         )
         for order, operation_id in zip(request.orders, operation_ids, strict=True)
     )
     return HostedPage(payment_id=payment_id, return_url=request.return_url, orders=orders)
+
+
+def _origin_of(caller: Caller, request: PaymentRequest, order: OrderRequest) -> Origin:
+    """Say what a PSP keeps with the charge, should our books ever forget it (hazards G16, H6)."""
+    return Origin(
+        shop_id=caller.shop_id,
+        checkout_id=request.checkout_id,
+        payment_order_id=order.payment_order_id,
+        seller_account=order.seller_account,
+        commission_minor=order.commission_minor,
+    )
 
 
 def _operation(  # noqa: PLR0917 - one row's columns, passed on

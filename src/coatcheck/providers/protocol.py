@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from uuid import UUID
 
 import msgspec
 
 from coatcheck.ids import OPERATION, print_id
-from coatcheck.providers.outcome import Outcome
+from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.states import Mode, OperationKind
 
 
@@ -47,6 +47,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     this operation's object, where `register` or an earlier answer gave one. `target_reference` is the PSP's id of the
     charge that a capture, void or refund acts on. `is_final`: nothing will be captured after this capture.
     `is_hosted`: the buyer pays on the PSP's page; we register the page and then only ask.
+    `refund_id`: of a refund, which the PSP keeps for us.
     """
 
     operation_id: UUID
@@ -60,6 +61,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     target_reference: str | None = None
     is_final: bool = True
     is_hosted: bool = False
+    refund_id: UUID | None = None
 
     @property
     def reference(self) -> str:
@@ -74,6 +76,7 @@ class HostedOrder(msgspec.Struct, frozen=True, kw_only=True):
     amount_minor: int
     currency: str
     payment_order_id: str
+    origin: "Origin | None" = None
 
 
 class HostedPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +94,7 @@ class ChargeRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a provider needs to know to freeze the body of a charge or authorization. ISO 4217 minor units.
 
     Either `token` (the buyer's card at the PSP) or `hosted` (the page where he gives it) is there.
+    `origin` is written on the charge at the PSP, where one is given.
     """
 
     operation_id: UUID
@@ -101,6 +105,7 @@ class ChargeRequest(msgspec.Struct, frozen=True, kw_only=True):
     token: str | None = None
     hosted: HostedPage | None = None
     kind: OperationKind = OperationKind.CHARGE
+    origin: "Origin | None" = None
 
 
 class NotChargeableError(Exception):
@@ -149,6 +154,73 @@ class Provider(Protocol):
 
     async def close(self) -> None:
         """Let go of connections."""
+        ...
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose charge it is: what a PSP keeps with it for us, so that it can be taken back into books that forgot it.
+
+    Nothing about the buyer is in it. `commission_minor` in minor units of the charge's currency.
+    """
+
+    shop_id: UUID
+    checkout_id: str
+    payment_order_id: str
+    seller_account: str
+    commission_minor: int = 0
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """One object of a PSP's, as its list shows it: a charge or authorization, or what was done with one.
+
+    `kind` None: a charge or an authorization, which its reference tells apart. `reference` is ours, None where it has
+    none. `charge_reference`: the PSP's id of the charge that a capture, void or refund acted on. `status`: what a
+    look-up would say now. `origin` and `refund_id`: what we wrote on it. Minor units.
+    """
+
+    kind: OperationKind | None
+    provider_reference: str
+    reference: str | None
+    charge_reference: str | None = None
+    amount_minor: int
+    currency: str
+    status: OutcomeKind
+    is_live: bool | None
+    made_at: datetime
+    origin: Origin | None = None
+    refund_id: UUID | None = None
+    is_final: bool = True
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is an order's charge or authorization."""
+        return self.kind is None
+
+
+class FoundPage(msgspec.Struct, frozen=True):
+    """A part of a PSP's list; `following` asks for the next part, None at the end."""
+
+    found: list[Found]
+    following: str | None
+
+
+class NotListedError(Exception):
+    """The PSP gave no list, or none that can be read; the text says why. Nothing was concluded from it."""
+
+
+@runtime_checkable
+class Registry(Protocol):
+    """What a PSP can also do: list what it has, so that books which were restored from a backup can be made whole."""
+
+    async def list_since(self, since: datetime, following: str | None = None) -> FoundPage:
+        """List what was made at or after a time, with what we wrote on it. Moves no money. Raises NotListedError."""
+        ...
+
+    async def find(self, provider_reference: str, kind: OperationKind | None) -> Found | None:
+        """Find one object by the PSP's id, with what we wrote on it; None when the PSP has none of that kind.
+
+        Raises NotListedError.
+        """
         ...
 
 

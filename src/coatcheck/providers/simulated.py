@@ -5,7 +5,7 @@ What the PSP's answers mean is in simulated_answers.py; here is what is sent, an
 
 import re
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import aiohttp
@@ -14,7 +14,17 @@ from yarl import URL
 
 from coatcheck.ids import OPERATION, PAYMENT, print_id
 from coatcheck.providers.outcome import Outcome, OutcomeKind
-from coatcheck.providers.protocol import Capabilities, ChargeRequest, HostedPage, Intent, NotChargeableError
+from coatcheck.providers.protocol import (
+    Capabilities,
+    ChargeRequest,
+    Found,
+    FoundPage,
+    HostedPage,
+    Intent,
+    NotChargeableError,
+    NotListedError,
+    Origin,
+)
 from coatcheck.providers.simulated_answers import (
     Raw,
     action_outcome,
@@ -23,6 +33,10 @@ from coatcheck.providers.simulated_answers import (
     found_charge,
     found_page,
     found_page_end,
+    listed_action,
+    listed_actions,
+    listed_charge,
+    listed_charges,
     page_end_outcome,
     page_outcome,
     unanswered,
@@ -46,6 +60,7 @@ class _ChargeBody(msgspec.Struct, frozen=True, gc=False):
     token: str
     reference: str
     description: str
+    metadata: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class _AuthorizationBody(_ChargeBody, frozen=True, gc=False):
@@ -58,6 +73,7 @@ class _PageOrder(msgspec.Struct, frozen=True, gc=False):
     currency: str
     description: str
     capture: bool
+    metadata: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class _PageBody(msgspec.Struct, frozen=True):
@@ -79,6 +95,7 @@ class _VoidBody(msgspec.Struct, frozen=True, gc=False):
 class _RefundBody(msgspec.Struct, frozen=True, gc=False):
     amount: int
     reference: str
+    metadata: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 _encode_body = msgspec.json.Encoder().encode
@@ -149,6 +166,7 @@ class SimulatedProvider:
                 token=request.token,
                 reference=print_id(OPERATION, request.operation_id),
                 description=request.payment_order_id[:_MAX_DESCRIPTION],
+                metadata=_written(request.origin),
             )
         )
 
@@ -212,6 +230,25 @@ class SimulatedProvider:
             reference = _page_reference(intent)
             return _address(self._pages_url, known, reference), lambda raw: found_page(raw, intent, reference)
         return _address(self._charges_url, known, intent.reference), lambda raw: found_charge(raw, intent)
+
+    async def list_since(self, since: datetime, following: str | None = None) -> FoundPage:
+        """List charges and authorizations, then captures, voids and refunds, oldest first. Raises NotListedError."""
+        shelf, _, after = (following or "charges").partition("-")
+        url = self._charges_url if shelf == "charges" else self._actions_url
+        asked = {"since": str(max(int(since.timestamp()), 0)), "after": after or "0", "limit": "500"}
+        listed = listed_charges if shelf == "charges" else listed_actions
+        found, place = listed(_answered(await self._get(url.with_query(asked))))
+        if place is not None:
+            return FoundPage(found, f"{shelf}-{place}")
+        return FoundPage(found, "actions-0" if shelf == "charges" else None)
+
+    async def find(self, provider_reference: str, kind: OperationKind | None) -> Found | None:
+        """Find one object by the PSP's id, with what we wrote on it. Raises NotListedError."""
+        if _ID.fullmatch(provider_reference) is None:
+            return None
+        url = self._charges_url if kind is None else self._actions_url
+        raw = _answered(await self._get(url / provider_reference / "metadata"))
+        return listed_charge(raw) if kind is None else listed_action(raw)
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -282,11 +319,20 @@ def _page_body(page: HostedPage, *, most: int, captures: bool) -> bytes:
                     currency=order.currency,
                     description=order.payment_order_id[:_MAX_DESCRIPTION],
                     capture=captures,
+                    metadata=_written(order.origin),
                 )
                 for order in page.orders
             ],
         )
     )
+
+
+def _written(origin: Origin | None) -> dict[str, str] | msgspec.UnsetType:
+    """Say on a charge whose it is; the description has the payment order's id."""
+    if origin is None:
+        return msgspec.UNSET
+    written = {"shop": origin.shop_id.hex, "checkout": origin.checkout_id, "seller": origin.seller_account}
+    return written | {"commission": str(origin.commission_minor)} if origin.commission_minor else written
 
 
 def _page_reference(intent: Intent) -> str:
@@ -299,13 +345,20 @@ def _action_body(intent: Intent) -> bytes:
     if intent.kind is OperationKind.CAPTURE:
         return _encode_body(_CaptureBody(amount=intent.amount_minor, reference=intent.reference, final=intent.is_final))
     if intent.kind is OperationKind.REFUND:
-        return _encode_body(_RefundBody(amount=intent.amount_minor, reference=intent.reference))
+        written = msgspec.UNSET if intent.refund_id is None else {"refund": intent.refund_id.hex}
+        return _encode_body(_RefundBody(amount=intent.amount_minor, reference=intent.reference, metadata=written))
     return _encode_body(_VoidBody(reference=intent.reference))
 
 
 def _address(url: URL, provider_reference: str | None, reference: str) -> URL:
     """Ask for one object by its id where that is known, else for all with our reference."""
     return url.with_query(reference=reference) if provider_reference is None else url / provider_reference
+
+
+def _answered(raw: Raw | Outcome) -> Raw:
+    if isinstance(raw, Outcome):
+        raise NotListedError(f"the simulator gave no list: {raw.cause}")
+    return raw
 
 
 async def _read(response: aiohttp.ClientResponse) -> Raw:

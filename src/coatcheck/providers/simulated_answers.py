@@ -37,11 +37,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, Literal, TypeVar
+from uuid import UUID
 
 import msgspec
 
 from coatcheck.providers.outcome import Outcome, OutcomeKind
-from coatcheck.providers.protocol import Intent
+from coatcheck.providers.protocol import Found, Intent, NotListedError, Origin
 from coatcheck.states import OperationKind
 
 _CREATED, _OK, _NOT_FOUND, _FIRST_SERVER_ERROR = 201, 200, 404, 500
@@ -110,6 +111,7 @@ class ChargeAnswer(msgspec.Struct, frozen=True, gc=False):
     decline_code: str | None = None
     amount_captured: int = 0
     expires_at: _UnixTime | None = None
+    created: _UnixTime = 0
 
 
 class ActionAnswer(msgspec.Struct, frozen=True, gc=False):
@@ -124,6 +126,7 @@ class ActionAnswer(msgspec.Struct, frozen=True, gc=False):
     status: Literal["succeeded", "pending", "failed"]
     livemode: bool
     failure_code: str | None = None
+    created: _UnixTime = 0
 
 
 class PageEntry(msgspec.Struct, frozen=True):
@@ -482,3 +485,116 @@ def _retry_after(raw: Raw) -> timedelta | None:
     if raw.retry_after is None or _SECONDS.fullmatch(raw.retry_after) is None:
         return None
     return timedelta(seconds=int(raw.retry_after))
+
+
+# What the PSP lists: our own writing on it is read like anything from outside. A charge without it is somebody else's.
+
+
+class _Listed(msgspec.Struct, frozen=True):
+    charge: ChargeAnswer
+    description: str | None = None
+    metadata: dict[str, str] | None = None
+
+
+class _ListedAction(msgspec.Struct, frozen=True):
+    action: ActionAnswer
+    final: bool = False
+    metadata: dict[str, str] | None = None
+
+
+class _ChargeList(msgspec.Struct, frozen=True):
+    data: list[_Listed]
+    next: str | None = None
+
+
+class _ActionList(msgspec.Struct, frozen=True):
+    data: list[_ListedAction]
+    next: str | None = None
+
+
+_decode_listed = msgspec.json.Decoder(_Listed).decode
+_decode_listed_action = msgspec.json.Decoder(_ListedAction).decode
+_decode_charge_list = msgspec.json.Decoder(_ChargeList).decode
+_decode_action_list = msgspec.json.Decoder(_ActionList).decode
+_HEX_ID = re.compile(r"[0-9a-f]{32}")
+_MINOR = re.compile(r"[0-9]{1,16}")
+_LONGEST_NAME: Final = 128
+
+
+def listed_charges(raw: Raw) -> tuple[list[Found], str | None]:
+    """Read a part of the list of charges, and where the next part begins. Raises NotListedError."""
+    listed = _list_of(_decode_charge_list, raw)
+    return [_found_charge(each) for each in listed.data], listed.next
+
+
+def listed_actions(raw: Raw) -> tuple[list[Found], str | None]:
+    """Read a part of the list of captures, voids and refunds. Raises NotListedError."""
+    listed = _list_of(_decode_action_list, raw)
+    return [_found_action(each) for each in listed.data], listed.next
+
+
+def listed_charge(raw: Raw) -> Found | None:
+    """Read one charge with what we wrote on it; None where there is none. Raises NotListedError."""
+    return None if raw.status == _NOT_FOUND else _found_charge(_list_of(_decode_listed, raw))
+
+
+def listed_action(raw: Raw) -> Found | None:
+    """Read one capture, void or refund with what we wrote on it. Raises NotListedError."""
+    return None if raw.status == _NOT_FOUND else _found_action(_list_of(_decode_listed_action, raw))
+
+
+def _list_of(decode: Callable[[bytes], _T], raw: Raw) -> _T:
+    listed = _read(decode, raw, _OK)
+    if listed is None:
+        raise NotListedError(f"the simulator gave no list: {raw.evidence}")
+    return listed
+
+
+def _found_charge(listed: _Listed) -> Found:
+    charge = listed.charge
+    return Found(
+        kind=None,
+        provider_reference=charge.id,
+        reference=charge.reference,
+        amount_minor=charge.amount,
+        currency=charge.currency,
+        status=_FOUND_AUTHORIZATION[charge.status],
+        is_live=charge.livemode,
+        made_at=datetime.fromtimestamp(charge.created, UTC),
+        origin=_origin_of(listed.description, listed.metadata or {}),
+    )
+
+
+def _found_action(listed: _ListedAction) -> Found:
+    action, refund = listed.action, (listed.metadata or {}).get("refund", "")
+    return Found(
+        kind=OperationKind(action.object),
+        provider_reference=action.id,
+        reference=action.reference,
+        charge_reference=action.charge,
+        amount_minor=action.amount,
+        currency=action.currency,
+        status=_ACTED[action.status],
+        is_live=action.livemode,
+        made_at=datetime.fromtimestamp(action.created, UTC),
+        refund_id=UUID(refund) if _HEX_ID.fullmatch(refund) else None,
+        is_final=listed.final,
+    )
+
+
+def _origin_of(description: str | None, written: Mapping[str, str]) -> Origin | None:
+    """Read what we wrote on a charge; None where it is not whole, or not as we write it."""
+    shop, commission = written.get("shop", ""), written.get("commission", "0")
+    names = (written.get("checkout", ""), description or "", written.get("seller", ""))
+    if not (_HEX_ID.fullmatch(shop) and _MINOR.fullmatch(commission)):
+        return None
+    if not all(0 < len(name) <= _LONGEST_NAME and name.isprintable() for name in names):
+        return None
+    checkout_id, payment_order_id, seller_account = names
+    return Origin(
+        shop_id=UUID(shop),
+        checkout_id=checkout_id,
+        payment_order_id=payment_order_id,
+        seller_account=seller_account,
+        commission_minor=int(commission),
+    )

@@ -9,9 +9,10 @@ docs/providers/stripe.md has the tables and their sources.
 import asyncio
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
@@ -21,7 +22,16 @@ import stripe
 
 from coatcheck.ids import OPERATION, PAYMENT, print_id
 from coatcheck.providers.outcome import Outcome, OutcomeKind
-from coatcheck.providers.protocol import Capabilities, ChargeRequest, HostedPage, Intent, NotChargeableError
+from coatcheck.providers.protocol import (
+    Capabilities,
+    ChargeRequest,
+    Found,
+    FoundPage,
+    HostedPage,
+    Intent,
+    NotChargeableError,
+    NotListedError,
+)
 from coatcheck.providers.stripe_answers import (
     CAPTURE_KEY,
     PAGE_KEY,
@@ -48,6 +58,7 @@ from coatcheck.providers.stripe_answers import (
     to_stripe_amount,
     unclear,
 )
+from coatcheck.providers.stripe_list import found_in_payment, found_in_refund, written_of, written_on_refund
 from coatcheck.states import OperationKind
 
 __all__ = ["API_VERSION", "REFERENCE_KEY", "StripeProvider", "from_stripe_amount", "to_stripe_amount"]
@@ -165,7 +176,7 @@ class StripeProvider:
             "amount": to_stripe_amount(request.amount_minor, request.currency),
             "currency": request.currency.lower(),
             "confirm": False,
-            "metadata": {REFERENCE_KEY: print_id(OPERATION, request.operation_id)},
+            "metadata": {REFERENCE_KEY: print_id(OPERATION, request.operation_id)} | written_of(request.origin),
             # Without this Stripe takes every method switched on in the dashboard and asks for a return address.
             "payment_method_types": ["card"],
             **_method_of(request.token or ""),
@@ -189,7 +200,8 @@ class StripeProvider:
             "metadata": {REFERENCE_KEY: reference},
             "payment_intent_data": {
                 "description": request.payment_order_id,
-                "metadata": {REFERENCE_KEY: reference, PAGE_KEY: print_id(PAYMENT, page.payment_id)},
+                "metadata": {REFERENCE_KEY: reference, PAGE_KEY: print_id(PAYMENT, page.payment_id)}
+                | written_of(request.origin),
                 **_capture_method_of(request.kind),
             },
             "line_items": [{"quantity": 1, "price_data": price}],
@@ -248,6 +260,53 @@ class StripeProvider:
         if not (intent.kind.starts_an_order or has_own_object or intent.target_reference):
             return silence(OutcomeKind.UNKNOWN, intent, "there is no charge to ask about")
         return await self._ask(intent, Stage.LOOK_UP, self._look_up)
+
+    async def list_since(self, since: datetime, following: str | None = None) -> FoundPage:
+        """List PaymentIntents, then Refunds, newest first, with what we wrote on them. Raises NotListedError."""
+        shelf, _, after = (following or "payments:").partition(":")
+        asked: dict[str, Any] = {"limit": _PAGE_SIZE}
+        if not self._is_stand_in:
+            asked["created"] = {"gte": int(since.timestamp())}
+        if after:
+            asked["starting_after"] = after
+        is_payments = shelf == "payments"
+        found: list[Found] = []
+        last: str | None = None
+        async with self._listing(is_for_one=False):
+            client = self._client().v1
+            if is_payments:
+                payments = read(await client.payment_intents.list_async(cast("Any", asked)), Page[PaymentIntent])
+                found = [each for payment in payments.data for each in found_in_payment(payment)]
+                last = payments.data[-1].id if payments.has_more else None
+            else:
+                refunds = read(await client.refunds.list_async(cast("Any", asked)), Page[Refund])
+                found = [found_in_refund(refund) for refund in refunds.data]
+                last = refunds.data[-1].id if refunds.has_more else None
+        if last is not None:
+            return FoundPage(found, f"{shelf}:{last}")
+        return FoundPage(found, "refunds:" if is_payments else None)
+
+    async def find(self, provider_reference: str, kind: OperationKind | None) -> Found | None:
+        """Find a PaymentIntent (a charge, authorization or capture) or a Refund by its id. Raises NotListedError."""
+        async with self._listing(is_for_one=True):
+            client = self._client().v1
+            if kind is OperationKind.REFUND:
+                return found_in_refund(read(await client.refunds.retrieve_async(provider_reference), Refund))
+            payment = read(await client.payment_intents.retrieve_async(provider_reference), PaymentIntent)
+            return next((each for each in found_in_payment(payment) if each.kind is kind), None)
+        return None
+
+    @asynccontextmanager
+    async def _listing(self, *, is_for_one: bool) -> AsyncIterator[None]:
+        """Turn every way of getting no list into NotListedError; an object that is not there is none."""
+        try:
+            async with asyncio.timeout(self._call_deadline_s):
+                yield
+        except stripe.InvalidRequestError as error:
+            if not is_for_one or error.code != "resource_missing":
+                raise NotListedError(f"Stripe gave no list: {error.code}") from error
+        except Exception as error:
+            raise NotListedError(f"Stripe gave no list: {type(error).__name__}") from error
 
     async def close(self) -> None:
         """Let go of the connections of the running event loop."""
@@ -356,7 +415,7 @@ class StripeProvider:
         parameters = {
             "payment_intent": target,
             "amount": to_stripe_amount(intent.amount_minor, intent.currency),
-            "metadata": {REFERENCE_KEY: intent.reference},
+            "metadata": {REFERENCE_KEY: intent.reference} | written_on_refund(intent.refund_id),
         }
         call.stage = Stage.SEND
         try:

@@ -60,6 +60,7 @@ class _Object(msgspec.Struct, kw_only=True):
     id: str
     metadata: dict[str, str] | None = None
     request_id: str | None = None
+    created: int = 0
 
     @property
     def reference(self) -> str | None:

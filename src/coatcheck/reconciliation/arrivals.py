@@ -57,8 +57,9 @@ class Arrivals:
                 report = await self._statements.take(source, progress)
             else:
                 report = await self._reconciler.take(source, progress)
-                if "status" in self._corrected and await self._corrections.correct(report.file_id):
+                if await self._corrections.correct(report.file_id, decides="status" in self._corrected):
                     report = await read_report(self._store, report.file_id, is_repeat=report.is_repeat)
+                await self._corrections.give_up_absent(source.shop_id, source.mode, report.provider)
             await self.escalate(source.shop_id, source.mode)
             return report
 

@@ -52,7 +52,7 @@ _COLUMNS: Final = (
 _TAKE: Final = "SELECT take_settlement_file($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _BREAK_TOTALS: Final = "SELECT break_control_totals($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _UNUSUAL: Final = "SELECT break_unusual($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
-_LAST_OF: Final = "SELECT max(occurred_at) FROM settlement_line WHERE file_id = $1 AND kind = 'charge'"
+_LAST_OF: Final = "SELECT last_at FROM settlement_reach WHERE file_id = $1"
 
 
 class _Taken(msgspec.Struct):

@@ -18,12 +18,14 @@ from coatcheck.simulator.admin import MAX_PAGE, Admin
 from coatcheck.simulator.bank import Bank
 from coatcheck.simulator.bodies import (
     MAX_AMOUNT,
+    Query,
     read_capture,
     read_charge,
     read_expire,
     read_refund,
     read_session,
     read_void,
+    whole_number,
 )
 from coatcheck.simulator.chaos import Chaos, Fault, Weather
 from coatcheck.simulator.page import Pages
@@ -99,6 +101,8 @@ class App:
         if path.startswith("/v1/"):
             if path == "/v1/settlements" or path.startswith("/v1/settlements/"):
                 return self._show_settlements(method, path, self._authenticate(headers))
+            if method == b"GET" and ("since" in query or path.endswith("/metadata")):
+                return self._list(path, query, self._authenticate(headers))
             return self._route_v1(method, path, query.get("reference"), headers, body)
         if path.startswith("/admin/"):
             return self._admin.handle(method, path, query, body)
@@ -144,6 +148,21 @@ class App:
                 return Reply(200, encode({"data": self.bank.settlements.batches(merchant)}))
             case [batch_id, "file"]:
                 return Reply(200, "".join(self.bank.settlements.file(merchant, batch_id)).encode(), CSV)
+        raise Refusal(404, "not_found", "There is nothing at this address.")
+
+    def _list(self, path: str, query: Query, merchant: Merchant) -> Reply:
+        """Answer what was made since a time, page by page, or one thing with what the merchant wrote on it."""
+        match path.split("/")[2:]:
+            case ["charges" | "actions" as shelf]:
+                since, after = whole_number(query, "since", 0), whole_number(query, "after", 0)
+                limit = min(max(whole_number(query, "limit", 100), 1), MAX_PAGE)
+                listed = self.bank.made_since if shelf == "charges" else self.bank.done_since
+                shown, following = listed(merchant, since, after, limit)
+                return _found({"data": shown, "next": None if following is None else str(following)})
+            case ["charges" | "actions" as shelf, name, "metadata"]:
+                found = (self.bank.made if shelf == "charges" else self.bank.done)(merchant, name)
+                if found is not None:
+                    return _found(found)
         raise Refusal(404, "not_found", "There is nothing at this address.")
 
     def _authenticate(self, headers: _Headers) -> Merchant:
@@ -264,16 +283,17 @@ class App:
         body = read_capture(raw_body)
         decide: Callable[[Charge, str | None], Decision]
         decide = partial(decide_capture, amount=body.amount, is_final=body.final)
-        return self.bank.act(merchant, charge_id, decide, body.reference, sending)
+        return self.bank.act(merchant, charge_id, decide, body.reference, _noted(sending, body.metadata))
 
     def _void(self, charge_id: str, merchant: Merchant, raw_body: bytes, sending: Sending) -> Answer:
-        return self.bank.act(merchant, charge_id, decide_void, read_void(raw_body).reference, sending)
+        body = read_void(raw_body)
+        return self.bank.act(merchant, charge_id, decide_void, body.reference, _noted(sending, body.metadata))
 
     def _refund(self, charge_id: str, merchant: Merchant, raw_body: bytes, sending: Sending) -> Answer:
         body, dial = read_refund(raw_body), self.chaos.dial
         settle_s, fail_s = dial.refund_settle_ms / 1000, dial.refund_fails_later_ms / 1000
         decide = partial(decide_refund, amount=body.amount, settle_s=settle_s, fail_s=fail_s)
-        return self.bank.act(merchant, charge_id, decide, body.reference, sending)
+        return self.bank.act(merchant, charge_id, decide, body.reference, _noted(sending, body.metadata))
 
     def _open_session(self, host: bytes, merchant: Merchant, raw_body: bytes, sending: Sending) -> Answer:
         body, items = read_session(raw_body)
@@ -318,6 +338,10 @@ class App:
         if shelf == "actions":
             return self.bank.search_actions(merchant, reference, lag_s)
         return self.bank.sessions.search(merchant, reference, lag_s)
+
+
+def _noted(sending: Sending, metadata: dict[str, str] | None) -> Sending:
+    return sending if metadata is None else msgspec.structs.replace(sending, metadata=metadata)
 
 
 def _found(thing: object) -> Reply:

@@ -7,8 +7,10 @@ the next look after its time.
 
 import heapq
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 
 import msgspec
 
@@ -33,11 +35,14 @@ from coatcheck.simulator.records import (
     ChargeBody,
     ChargeExpired,
     Disputed,
+    Done,
     Entry,
     Happening,
     Keyed,
     KeysForgotten,
+    Made,
     Merchant,
+    Note,
     Refusal,
     RememberedKey,
     Reset,
@@ -73,6 +78,9 @@ __all__ = [
 AUTHORIZATION_LIFE_S = 7 * 86_400
 SESSION_LIFE_S = 1_800
 _SHORT_LIFE_S = 1  # of tok_authorization_expires
+
+_encode = msgspec.json.Encoder().encode
+_decode_note = msgspec.json.Decoder(Note).decode
 
 
 class Bank:
@@ -113,6 +121,8 @@ class Bank:
         self._actions: list[Action] = []
         self._acted_at: list[float] = []
         self._action_position_of: dict[str, int] = {}
+        self._notes: dict[int, bytes] = {}  # what merchants wrote, as JSON, by the charge's position
+        self._endings: dict[int, tuple[bool, dict[str, str] | None]] = {}  # of actions, by position
         self._dues: list[tuple[float, str, str]] = []  # when, whose status, and the status it must still have
         self._tally = Tally()
         self.settlements = Settlements()
@@ -222,6 +232,7 @@ class Bank:
         """
         now = self.now() if self._dues else self._clock()
         charge = self.draft(merchant, body, status=status, decline_code=decline_code, now=now, manner=manner)
+        note = None if body.metadata is None else Note(body.description, body.metadata)
         answer = answer_as(charge) if answer_as else charge
         if self.record is not None:
             entry = Booked(
@@ -235,6 +246,7 @@ class Bank:
                 busy_s=busy_s,
                 capture=body.capture,
                 manner=manner,
+                note=note,
             )
             self.record(entry)
         # What apply_charge does, without an Entry that nobody keeps.
@@ -242,7 +254,7 @@ class Bank:
             merchant.keys[key] = RememberedKey(digest, now, now + busy_s, answer, is_error)
         if manner is not None or not body.capture:
             self._note_later(charge, manner, capture=body.capture)
-        self._book(merchant, charge, now)
+        self._book(merchant, charge, now, note)
         return answer
 
     def draft(
@@ -333,6 +345,22 @@ class Bank:
         positions = newest_first(merchant.by_reference, reference, self._booked_at, visible_at)
         return [self._charges[position] for position in positions]
 
+    def made_since(self, merchant: Merchant, since: float, after: int, limit: int) -> tuple[list[Made], int | None]:
+        """List a merchant's charges made at or after a time, oldest first, from a place; the next page's place."""
+        self.now()
+        positions = _positions_since(self._booked_at, since, after)
+        mine = list(islice((each for each in positions if self._owners[each] is merchant), limit + 1))
+        return [self._made(position) for position in mine[:limit]], mine[limit] if len(mine) > limit else None
+
+    def made(self, merchant: Merchant, charge_id: str) -> Made | None:
+        """Find a merchant's charge with what the merchant wrote on it."""
+        return None if self.find(merchant, charge_id) is None else self._made(self._position_of[charge_id])
+
+    def _made(self, position: int) -> Made:
+        written = self._notes.get(position)
+        note = Note() if written is None else _decode_note(written)
+        return Made(self._charges[position], note.description, note.metadata)
+
     def page(self, start: int, limit: int) -> list[Charge]:
         """List charges of all merchants, oldest first, from a position."""
         self.now()
@@ -382,6 +410,7 @@ class Bank:
                 action=action,
                 is_final=decision.is_final,
                 due_at=None if decision.due_s is None else now + decision.due_s,
+                metadata=sending.metadata,
             )
         )
         return action
@@ -424,6 +453,25 @@ class Bank:
         visible_at = self.now() - lag_s
         positions = newest_first(merchant.actions, reference, self._acted_at, visible_at)
         return [self._actions[position] for position in positions]
+
+    def done_since(self, merchant: Merchant, since: float, after: int, limit: int) -> tuple[list[Done], int | None]:
+        """List a merchant's captures, voids and refunds, as `made_since` lists charges."""
+        self.now()
+        positions = _positions_since(self._acted_at, since, after)
+        mine = list(islice((each for each in positions if self._is_of(each, merchant)), limit + 1))
+        return [self._done(position) for position in mine[:limit]], mine[limit] if len(mine) > limit else None
+
+    def done(self, merchant: Merchant, action_id: str) -> Done | None:
+        """Find a merchant's capture, void or refund with what the merchant wrote on it."""
+        found = self.find_action(merchant, action_id)
+        return None if found is None else self._done(self._action_position_of[action_id])
+
+    def _is_of(self, position: int, merchant: Merchant) -> bool:
+        return self._owners[self._position_of[self._actions[position].charge]] is merchant
+
+    def _done(self, position: int) -> Done:
+        final, metadata = self._endings.get(position, (False, None))
+        return Done(self._actions[position], final, metadata)
 
     def page_actions(self, start: int, limit: int) -> list[Action]:
         """List actions of all merchants, oldest first, from a position."""
@@ -501,7 +549,7 @@ class Bank:
         merchant = self.merchant(entry.account, is_live=entry.charge.livemode)
         self.remember(merchant, entry, entry.answer)
         self._note_later(entry.charge, entry.manner, capture=entry.capture)
-        self._book(merchant, entry.charge, entry.at)
+        self._book(merchant, entry.charge, entry.at, entry.note)
 
     def _note_later(self, charge: Charge, manner: str | None, *, capture: bool) -> None:
         if manner is not None:
@@ -510,8 +558,10 @@ class Bank:
             self._authorize_only.add(charge.id)
             self._set_expiry(charge)
 
-    def _book(self, merchant: Merchant, charge: Charge, at: float) -> None:
+    def _book(self, merchant: Merchant, charge: Charge, at: float, note: Note | None) -> None:
         position = len(self._charges)
+        if note is not None:
+            self._notes[position] = _encode(note)
         self._charges.append(charge)
         self._booked_at.append(at)
         self._owners.append(merchant)
@@ -559,6 +609,8 @@ class Bank:
         self._actions.append(action)
         self._acted_at.append(entry.at)
         self._action_position_of[action.id] = position
+        if entry.is_final or entry.metadata is not None:
+            self._endings[position] = entry.is_final, entry.metadata
         add_position(merchant.actions, action.reference, position)
         self._serial += 1
         self.remember(merchant, entry, action)
@@ -597,3 +649,8 @@ class Bank:
         self._charges[position] = after
         if told is not None:
             self.announce(told, self._owners[position].account, at, after)
+
+
+def _positions_since(made_at: list[float], since: float, after: int) -> range:
+    """List the places of what was made at or after a time; what is made is put behind what was made before."""
+    return range(max(bisect_left(made_at, since), after), len(made_at))

@@ -17,6 +17,7 @@ MAX_ITEMS = 100
 _REFERENCE = re.compile(r"[\x21-\x7e]{1,64}")
 _ADDRESS = re.compile(r"https?://[\x21-\x7e]{1,2000}")
 _MAX_DESCRIPTION = 500
+_MAX_METADATA = 20
 
 Query = Mapping[str, list[str]]
 _T = TypeVar("_T")
@@ -28,12 +29,14 @@ class CaptureBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     amount: int
     reference: str
     final: bool = True
+    metadata: dict[str, str] | None = None
 
 
 class VoidBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of a void."""
 
     reference: str
+    metadata: dict[str, str] | None = None
 
 
 class RefundBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,6 +44,7 @@ class RefundBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     amount: int
     reference: str
+    metadata: dict[str, str] | None = None
 
 
 class ItemBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,6 +55,7 @@ class ItemBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     currency: str
     description: str | None = None
     capture: bool = True
+    metadata: dict[str, str] | None = None
 
 
 class SessionBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,6 +120,7 @@ def read_charge(raw_body: bytes) -> tuple[ChargeBody, Behaviour]:
 def read_capture(raw_body: bytes) -> CaptureBody:
     """Read a capture. Raises Refusal."""
     body = read(_decode_capture, raw_body)
+    _check_metadata(body.metadata or {})
     _check_amount(body.amount)
     _check_reference(body.reference)
     return body
@@ -123,6 +129,7 @@ def read_capture(raw_body: bytes) -> CaptureBody:
 def read_void(raw_body: bytes) -> VoidBody:
     """Read a void. Raises Refusal."""
     body = read(_decode_void, raw_body)
+    _check_metadata(body.metadata or {})
     _check_reference(body.reference)
     return body
 
@@ -130,6 +137,7 @@ def read_void(raw_body: bytes) -> VoidBody:
 def read_refund(raw_body: bytes) -> RefundBody:
     """Read a refund. Raises Refusal."""
     body = read(_decode_refund, raw_body)
+    _check_metadata(body.metadata or {})
     _check_amount(body.amount)
     _check_reference(body.reference)
     return body
@@ -146,8 +154,11 @@ def read_session(raw_body: bytes) -> tuple[SessionBody, tuple[Item, ...]]:
         _check_money(item)
     if len({item.reference for item in body.charges}) < len(body.charges):
         raise Refusal(400, "invalid_reference", "Each charge of a session has a reference of its own.")
-    items = (Item(item.reference, item.amount, item.currency, item.description, item.capture) for item in body.charges)
-    return body, tuple(items)
+    items = tuple(
+        Item(item.reference, item.amount, item.currency, item.description, item.capture, metadata=item.metadata)
+        for item in body.charges
+    )
+    return body, items
 
 
 def read_expire(raw_body: bytes) -> ExpireBody:
@@ -198,6 +209,14 @@ def _check_money(body: ChargeBody | ItemBody) -> None:
         _check_reference(body.reference)
     if body.description is not None and len(body.description) > _MAX_DESCRIPTION:
         raise Refusal(400, "invalid_request", f"description has at most {_MAX_DESCRIPTION} characters.")
+    if body.metadata:
+        _check_metadata(body.metadata)
+
+
+def _check_metadata(metadata: dict[str, str]) -> None:
+    if len(metadata) > _MAX_METADATA or any(len(text) > _MAX_DESCRIPTION for text in (*metadata, *metadata.values())):
+        message = f"metadata has at most {_MAX_METADATA} texts of at most {_MAX_DESCRIPTION} characters."
+        raise Refusal(400, "invalid_request", message)
 
 
 def _check_amount(amount: int) -> None:

@@ -36,6 +36,7 @@ class ChargeBody(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tr
     reference: str
     description: str | None = None
     capture: bool = True
+    metadata: dict[str, str] | None = None
 
 
 class Charge(msgspec.Struct, frozen=True, gc=False):
@@ -70,6 +71,29 @@ class Action(msgspec.Struct, frozen=True, gc=False):
     created: int
 
 
+class Note(msgspec.Struct, frozen=True, gc=False):
+    """What a merchant wrote on a charge, for itself."""
+
+    description: str | None = None
+    metadata: dict[str, str] | None = None
+
+
+class Made(msgspec.Struct, frozen=True, gc=False):
+    """One entry of a list of charges, with what the merchant wrote on it."""
+
+    charge: Charge
+    description: str | None
+    metadata: dict[str, str] | None
+
+
+class Done(msgspec.Struct, frozen=True, gc=False):
+    """One entry of a list of actions. `final`: nothing can be captured after this capture."""
+
+    action: Action
+    final: bool
+    metadata: dict[str, str] | None
+
+
 class Item(msgspec.Struct, frozen=True, gc=False):
     """What a session charges when it is paid; `charge` is the id of what was made of it."""
 
@@ -79,6 +103,7 @@ class Item(msgspec.Struct, frozen=True, gc=False):
     description: str | None
     capture: bool
     charge: str | None = None
+    metadata: dict[str, str] | None = None
 
 
 class Session(msgspec.Struct, frozen=True, gc=False):
@@ -142,6 +167,7 @@ class Sending(msgspec.Struct, frozen=True, gc=False):
     digest: str
     is_error: bool
     busy_s: float
+    metadata: dict[str, str] | None = None
 
 
 class Keyed(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
@@ -162,6 +188,7 @@ class Booked(Keyed, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag
     answer: Charge
     capture: bool = True
     manner: str | None = None
+    note: Note | None = None
 
 
 class Settled(msgspec.Struct, frozen=True, tag_field="entry", tag="settle"):
@@ -183,6 +210,7 @@ class Acted(Keyed, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_
     action: Action
     is_final: bool = False
     due_at: float | None = None
+    metadata: dict[str, str] | None = None
 
 
 class ActionDecided(msgspec.Struct, frozen=True, tag_field="entry", tag="decide"):

@@ -21,6 +21,7 @@ from coatcheck.simulator.records import (
     ChargeBody,
     Item,
     Merchant,
+    Note,
     Refusal,
     Sending,
     Session,
@@ -191,12 +192,19 @@ class Sessions:
             body = ChargeBody(
                 item.amount, item.currency, behaviour.manner.value, item.reference, item.description, item.capture
             )
+            note = Note(item.description, item.metadata) if item.metadata else None
             charge = self._bank.draft(
                 merchant, body, status=status, decline_code=decline_code, now=now, manner=manner, ahead=ahead
             )
             bookings.append(
                 Booked(
-                    account=session.account, at=now, charge=charge, answer=charge, capture=item.capture, manner=manner
+                    account=session.account,
+                    at=now,
+                    charge=charge,
+                    answer=charge,
+                    capture=item.capture,
+                    manner=manner,
+                    note=note,
                 )
             )
         return tuple(bookings)

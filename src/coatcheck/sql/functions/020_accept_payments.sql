@@ -36,6 +36,7 @@ DECLARE
     inserted integer;
     lost integer[];
 BEGIN
+    PERFORM refuse_while_recovering();
     -- 1. The idempotency key decides first.
     INSERT INTO idempotency_key (key_id, shop_id, mode, key, request_digest, resource_id, claimed_by, created_at)
     SELECT g.key_id, g.shop_id, g.mode, g.key, g.digest, g.payment_id, g.nonce, at

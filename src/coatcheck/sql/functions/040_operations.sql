@@ -125,6 +125,8 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 BEGIN
+    -- What is done about money while the books are being made whole is the recovery's own doing.
+    IF EXISTS (SELECT FROM recovery WHERE finished_at IS NULL) THEN RETURN; END IF;
     RETURN QUERY SELECT * FROM take_leases(at, new_holder, lease_until, ARRAY(
         SELECT oldest.operation_id
           FROM (SELECT DISTINCT d.provider FROM lease AS d WHERE d.due_at <= claim_operations.at) AS p

@@ -92,6 +92,7 @@ DECLARE
     all_ids CONSTANT uuid[] := order_ids || (SELECT p.order_ids FROM payment AS p WHERE p.payment_id = wanted_payment);
     taken_ids uuid[];  -- what this ticket took before; the same request names the same orders
 BEGIN
+    PERFORM refuse_while_recovering();
     PERFORM 1 FROM payment_order AS o WHERE o.order_id = ANY (all_ids) ORDER BY o.order_id FOR UPDATE;
     taken_ids := ARRAY(SELECT c.order_id FROM operation AS c
                         WHERE c.operation_id IN (SELECT operation_id_of(n, 'capture', ticket) FROM unnest(all_ids) AS n));
@@ -138,6 +139,7 @@ DECLARE
     amounts bigint[];
     targets text[];
 BEGIN
+    PERFORM refuse_while_recovering();
     PERFORM 1 FROM payment_order AS o WHERE o.order_id = ANY (order_ids) ORDER BY o.order_id FOR UPDATE;
     SELECT array_agg(CASE
                WHEN v.operation_id IS NOT NULL THEN 'exists'
@@ -184,8 +186,18 @@ DECLARE
     earned_minor bigint;
     share_minor bigint := 0;
 BEGIN
+    IF lease_holder IS NOT NULL THEN PERFORM refuse_while_recovering(); END IF;
     SELECT * INTO o FROM payment_order AS p WHERE p.order_id = wanted_order FOR UPDATE;
     SELECT * INTO known FROM refund AS r WHERE r.refund_id = new_refund_id;
+    IF known.request_digest = '' AND known.order_id = wanted_order
+       AND coalesce(wanted_minor, known.amount_minor) = known.amount_minor THEN  -- adopted: the shop says now what it was
+        UPDATE refund AS r SET key = request_key, request_digest = digest, reason = coalesce(why, r.reason)
+         WHERE r.refund_id = new_refund_id;
+        PERFORM tell_of_request(at, known.payment_id, event_id, 'refund.recognised', json_build_object(
+            'refund_id', new_refund_id, 'order_id', known.order_id, 'key', request_key,
+            'request_digest', encode(digest, 'hex'), 'reason', coalesce(why, known.reason))::text);
+        RETURN 'exists';
+    END IF;
     IF known.refund_id IS NOT NULL THEN
         RETURN CASE WHEN known.request_digest = digest AND known.order_id = wanted_order THEN 'exists' ELSE 'key_reused' END;
     END IF;

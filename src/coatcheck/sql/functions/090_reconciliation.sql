@@ -65,6 +65,18 @@ BEGIN
     END IF;
 
     -- 2. A batch that is issued again speaks for its records in the place of its earlier version.
+    -- What two people have said of the earlier one is remembered: said of the same line again, it still holds.
+    CREATE TEMP TABLE resolved_before ON COMMIT DROP AS
+    SELECT k.break_id, k.kind, k.batch, k.currency, k.suspense_minor, k.closed_by, k.reason, l.reference,
+           l.provider_reference,
+           row_number() OVER (PARTITION BY k.kind, k.batch, k.currency, k.suspense_minor, l.reference, l.provider_reference
+                                  ORDER BY k.line_no) AS n
+      FROM settlement_batch AS b
+      JOIN reconciliation_break AS k ON k.file_id = b.file_id AND k.batch = b.batch AND k.currency = b.currency
+      JOIN break_resolution AS r ON r.break_id = k.break_id AND r.confirmed_at IS NOT NULL
+      JOIN settlement_line AS l ON l.file_id = k.file_id AND l.line_no = k.line_no
+     WHERE b.shop_id = shop AND b.mode = world AND b.provider = psp AND k.suspense_minor <> 0
+       AND b.batch IN (SELECT DISTINCT i.batch FROM incoming_line AS i);
     FOR earlier IN
         SELECT b.file_id, b.batch FROM settlement_batch AS b
          WHERE b.shop_id = shop AND b.mode = world AND b.provider = psp
@@ -73,6 +85,10 @@ BEGIN
         DELETE FROM settled_record AS s USING settlement_line AS l
          WHERE l.file_id = earlier.file_id AND l.batch = earlier.batch AND s.operation_id = l.operation_id
            AND s.kind = l.kind AND s.file_id = l.file_id AND s.line_no = l.line_no;
+        -- What is to be said anew about a line that went away goes along with the batch.
+        UPDATE reconciliation_break AS k SET file_id = new_file_id
+         WHERE k.closed_at IS NULL AND k.kind = 'unexplained' AND k.line_no IS NULL
+           AND k.file_id = earlier.file_id AND k.batch = earlier.batch;
         UPDATE reconciliation_break AS k
            SET closed_at = match_settlement_lines.at, closed_by = 'coatcheck', reason = 'the batch was issued again'
          WHERE k.closed_at IS NULL AND k.shop_id = shop AND k.mode = world AND k.provider = psp
@@ -142,6 +158,13 @@ BEGIN
      CROSS JOIN LATERAL (
            SELECT CASE l.kind WHEN 'refund' THEN -o.amount_minor ELSE o.amount_minor END AS expected) AS e
      WHERE l.file_id = new_file_id AND l.verdict NOT IN ('matched', 'payout', 'fee');
+    IF EXISTS (SELECT FROM resolved_before) THEN
+        PERFORM keep_resolutions(match_settlement_lines.at, new_file_id, shop, world, psp);
+    END IF;
+
+    INSERT INTO settlement_reach (file_id, first_at, last_at)
+    SELECT new_file_id, min(i.occurred_at), max(i.occurred_at) FROM incoming_line AS i WHERE i.kind = 'charge'
+    HAVING count(*) > 0;
 
     -- 6. What was missing at the PSP and is here now was only late.
     UPDATE reconciliation_break AS k
@@ -149,6 +172,44 @@ BEGIN
       FROM settled_record AS s
      WHERE k.closed_at IS NULL AND k.kind = 'missing_at_psp' AND s.operation_id = k.operation_id
        AND s.file_id = new_file_id;
+END;
+$$;
+
+-- What two people have said of a line of a batch's earlier version, for the version just taken: of a line that is there again
+-- it holds, and its money stays where they sent it. Of a line that is gone it must be said anew, the other way.
+CREATE OR REPLACE FUNCTION keep_resolutions(at timestamptz, new_file_id uuid, shop uuid, world text, psp text) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+BEGIN
+    CREATE TEMP TABLE kept_resolution ON COMMIT DROP AS
+    SELECT k.break_id, r.break_id AS before_id, r.closed_by, r.reason
+      FROM (SELECT b.break_id, b.kind, b.batch, b.currency, b.suspense_minor, l.reference, l.provider_reference,
+                   row_number() OVER (PARTITION BY b.kind, b.batch, b.currency, b.suspense_minor, l.reference,
+                                                   l.provider_reference ORDER BY b.line_no) AS n
+              FROM reconciliation_break AS b
+              JOIN settlement_line AS l ON l.file_id = b.file_id AND l.line_no = b.line_no
+             WHERE b.file_id = new_file_id) AS k
+      JOIN resolved_before AS r
+        ON (k.kind, k.batch, k.currency, k.suspense_minor, k.n) = (r.kind, r.batch, r.currency, r.suspense_minor, r.n)
+       AND k.reference IS NOT DISTINCT FROM r.reference
+       AND k.provider_reference IS NOT DISTINCT FROM r.provider_reference;
+    UPDATE reconciliation_break AS b SET closed_at = at, closed_by = k.closed_by, reason = k.reason
+      FROM kept_resolution AS k WHERE b.break_id = k.break_id;
+    INSERT INTO break_resolution (break_id, proposal_id, destination, account, account_name, note, evidence, proposed_by,
+                                  proposed_at, expires_at, confirmed_by, confirmed_at)
+    SELECT k.break_id, r.proposal_id, r.destination, r.account, r.account_name, r.note, r.evidence, r.proposed_by,
+           r.proposed_at, r.expires_at, r.confirmed_by, r.confirmed_at
+      FROM kept_resolution AS k JOIN break_resolution AS r ON r.break_id = k.before_id;
+    INSERT INTO reconciliation_break (break_id, shop_id, mode, provider, kind, file_id, batch, currency, suspense_minor,
+                                      detail, opened_at)
+    SELECT reconciliation_id('gone', new_file_id::text, r.break_id::text), shop, world, psp, 'unexplained', new_file_id,
+           r.batch, r.currency, -r.suspense_minor,
+           concat_ws(' ', 'resolved by two people, and gone from the batch that was issued again:', r.kind,
+                     r.provider_reference, r.reference), at
+      FROM resolved_before AS r
+     WHERE NOT EXISTS (SELECT FROM kept_resolution AS k WHERE k.before_id = r.break_id);
+    DROP TABLE kept_resolution;
 END;
 $$;
 
@@ -169,10 +230,17 @@ BEGIN
           FROM settlement_line AS l
          WHERE l.file_id = new_file_id
          GROUP BY l.batch, l.currency
+         UNION ALL  -- a currency that the batch has no more
+        SELECT b.batch, b.currency, 0, 0
+          FROM settlement_batch AS b
+         WHERE b.shop_id = shop AND b.mode = world AND b.provider = psp
+           AND b.batch IN (SELECT l.batch FROM settlement_line AS l WHERE l.file_id = new_file_id)
+           AND NOT EXISTS (SELECT FROM settlement_line AS l WHERE l.file_id = new_file_id AND l.batch = b.batch
+                              AND l.currency = b.currency)
     ), strange AS (
         SELECT k.batch, k.currency, sum(k.suspense_minor)::bigint AS unexplained
           FROM reconciliation_break AS k
-         WHERE k.file_id = new_file_id AND k.batch IS NOT NULL AND k.suspense_minor <> 0
+         WHERE k.file_id = new_file_id AND k.batch IS NOT NULL AND k.suspense_minor <> 0 AND k.closed_at IS NULL
          GROUP BY k.batch, k.currency
     ), now_is AS (
         SELECT t.batch, t.currency, t.fee, t.payout, coalesce(s.unexplained, 0) AS unexplained
@@ -240,19 +308,72 @@ AS $$
     SELECT count(*)::integer FROM opened;
 $$;
 
--- Close breaks, each once; returns those that were open, for the caller to take what stands in suspense back out in the
--- same transaction. Locks: the breaks.
-CREATE OR REPLACE FUNCTION close_breaks(at timestamptz, wanted uuid[], who text, why text)
-RETURNS SETOF reconciliation_break
-LANGUAGE sql SECURITY DEFINER
+-- What is undecided, was sent so long ago that every file must have told of it, and that no file has told of (hazard H7). Nothing
+-- while a file is missing: one that was expected and has not come (a break 'late'), one that does not agree with itself, or a
+-- gap in the numbers of the batches. Nor what a line that nobody knows could be: the same amount, currency and direction.
+CREATE OR REPLACE FUNCTION absent_operations(at timestamptz, shop uuid, world text, psp text, drift interval)
+RETURNS TABLE (operation_id uuid, first_sent_at timestamptz, covered_until timestamptz, files bigint)
+LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
 AS $$
-    UPDATE reconciliation_break AS k SET closed_at = at, closed_by = who, reason = why
-     WHERE k.break_id = ANY (wanted) AND k.closed_at IS NULL
- RETURNING k.*;
+    WITH reach AS MATERIALIZED (
+        SELECT max(r.last_at) AS until, count(*) AS files
+          FROM settlement_file AS f JOIN settlement_reach AS r ON r.file_id = f.file_id
+         WHERE f.shop_id = shop AND f.mode = world AND f.provider = psp
+    ), gap AS MATERIALIZED (
+        SELECT 1
+          FROM (SELECT DISTINCT (regexp_match(b.batch, '^(.*?)([0-9]{1,15})$'))[1] AS series,
+                       (regexp_match(b.batch, '^(.*?)([0-9]{1,15})$'))[2]::bigint AS number
+                  FROM settlement_batch AS b
+                 WHERE b.shop_id = shop AND b.mode = world AND b.provider = psp AND b.batch ~ '[0-9]$') AS s
+         GROUP BY s.series HAVING max(s.number) - min(s.number) + 1 <> count(*)
+    )
+    SELECT o.operation_id, o.first_sent_at, reach.until, reach.files
+      FROM reach
+     CROSS JOIN lease AS l
+      JOIN operation AS o ON o.operation_id = l.operation_id
+     WHERE o.shop_id = shop AND o.mode = world AND o.provider = psp AND o.status IN ('OPEN', 'UNRESOLVED')
+       AND o.kind IN ('charge', 'refund') AND NOT o.is_hosted
+       AND o.first_sent_at + drift < least(reach.until, absent_operations.at)
+       AND NOT EXISTS (SELECT FROM gap)
+       AND NOT EXISTS (SELECT FROM settled_record AS s WHERE s.operation_id = o.operation_id)
+       AND NOT EXISTS (
+           SELECT FROM reconciliation_break AS k
+            WHERE k.shop_id = shop AND k.mode = world AND k.provider = psp AND k.closed_at IS NULL
+              AND (k.kind IN ('late', 'control_total') OR k.operation_id = o.operation_id
+                   OR k.kind IN ('missing_here', 'unexplained', 'duplicate_charge') AND k.currency = o.currency
+                      AND k.stated_minor = CASE o.kind WHEN 'refund' THEN -o.amount_minor ELSE o.amount_minor END))
+     ORDER BY o.first_sent_at, o.operation_id;
 $$;
 
-REVOKE ALL ON FUNCTION close_breaks, reconciliation_id, take_settlement_file, match_settlement_lines, settle_batches,
-    break_control_totals, break_unsettled FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION close_breaks, take_settlement_file, match_settlement_lines, settle_batches, break_control_totals,
+-- Close breaks, each once; returns those that were open, for the caller to take what stands in suspense back out in the
+-- same transaction. What their batches have there is less by that. Locks: the files of their provider, the breaks.
+CREATE OR REPLACE FUNCTION close_breaks(at timestamptz, wanted uuid[], who text, why text)
+RETURNS SETOF reconciliation_break
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+BEGIN
+    PERFORM lock_reconciliation(b.shop_id, b.mode, b.provider)
+       FROM (SELECT DISTINCT k.shop_id, k.mode, k.provider FROM reconciliation_break AS k WHERE k.break_id = ANY (wanted)
+              ORDER BY 1, 2, 3) AS b;
+    RETURN QUERY
+    WITH closed AS (
+        UPDATE reconciliation_break AS k SET closed_at = at, closed_by = who, reason = why
+         WHERE k.break_id = ANY (wanted) AND k.closed_at IS NULL
+     RETURNING k.*
+    ), explained AS (
+        UPDATE settlement_batch AS b SET unexplained_minor = b.unexplained_minor - c.minor
+          FROM (SELECT k.shop_id, k.mode, k.provider, k.batch, k.currency, k.file_id, sum(k.suspense_minor)::bigint AS minor
+                  FROM closed AS k GROUP BY 1, 2, 3, 4, 5, 6) AS c
+         WHERE (b.shop_id, b.mode, b.provider, b.batch, b.currency, b.file_id)
+               = (c.shop_id, c.mode, c.provider, c.batch, c.currency, c.file_id)
+    )
+    SELECT * FROM closed;
+END;
+$$;
+
+REVOKE ALL ON FUNCTION absent_operations, close_breaks, keep_resolutions, reconciliation_id, take_settlement_file,
+    match_settlement_lines, settle_batches, break_control_totals, break_unsettled FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION absent_operations, close_breaks, take_settlement_file, match_settlement_lines, settle_batches, break_control_totals,
     break_unsettled TO coatcheck_app;
