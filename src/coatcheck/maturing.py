@@ -65,12 +65,13 @@ class Maturing:
             pass
 
     async def _mark(self) -> None:
-        while await self._store.pool.fetchval(_MARK, self._clock.now(), _MARK_LAG, _MARK_EVERY, _TRANSFERS_IN_A_MARK):
-            pass
+        """Make what is missing of the balance marks, after those that late transfers have left behind."""
         async with self._store.pool.acquire() as connection, connection.transaction():
             await connection.execute("SET LOCAL statement_timeout = 0")
             if mended := await connection.fetchval(_MEND, _MARK_EVERY):
                 log.warning("late_transfers", accounts=mended)
+        while await self._store.pool.fetchval(_MARK, self._clock.now(), _MARK_LAG, _MARK_EVERY, _TRANSFERS_IN_A_MARK):
+            pass
 
     async def _mature(self) -> Counter[str]:
         done: Counter[str] = Counter()

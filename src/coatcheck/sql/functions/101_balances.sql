@@ -102,11 +102,13 @@ BEGIN
 END;
 $$;
 
--- Once in `every`, compare all accounts with their counters, and make the snapshots again of those that a late transfer has
--- left behind. Returns how many that were. It reads all transfers when there are any. One process at a time.
+-- Once in `every`, complete the index by time where autovacuum has left something out, compare all accounts with their counters, and make the snapshots again of those that a late transfer has
+-- left behind. Returns how many that were. It reads all transfers when there are any. One process at a time. A vacuum that
+-- runs is not waited for.
 CREATE OR REPLACE FUNCTION mend_balances(every interval) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
+SET lock_timeout = '1s'
 AS $$
 DECLARE
     last timestamptz;
@@ -116,7 +118,15 @@ BEGIN
         RETURN 0;
     END IF;
     last := (SELECT max(m.at) FROM balance_mark AS m);
-    IF last IS NULL OR EXISTS (SELECT FROM balance_mark AS m WHERE m.is_checked AND m.at > last - every) THEN
+    IF EXISTS (SELECT FROM balance_mark AS m WHERE m.is_checked AND m.at > last - every) THEN
+        RETURN 0;
+    END IF;
+    BEGIN
+        PERFORM brin_summarize_new_values('public.transfer_by_time');
+    EXCEPTION WHEN lock_not_available THEN
+        NULL;
+    END;
+    IF last IS NULL THEN
         RETURN 0;
     END IF;
     behind := ARRAY(SELECT u.account_id FROM unproven_accounts(ARRAY(

@@ -87,9 +87,9 @@ CREATE TABLE balance_snapshot (
     PRIMARY KEY (account_id, at)
 );
 
--- Transfers are written nearly in the order of their time, so 32 pages of them need one entry here, made afterwards: this
--- index costs a posting nothing that can be measured, and is right whatever the ids are.
-CREATE INDEX transfer_by_time ON transfer USING brin (at) WITH (pages_per_range = 32, autosummarize = on);
+-- Transfers are written nearly in the order of their time, so 128 pages of them need one entry here, made afterwards by
+-- autovacuum: a posting pays nothing that can be measured, and what is found is right whatever the ids are.
+CREATE INDEX transfer_by_time ON transfer USING brin (at) WITH (autosummarize = on);
 
 -- The accounts a wallet is read from.
 CREATE VIEW wallet_account AS
