@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.integration.running import RunningGateway, checkout, run_gateway, simulator_url
+from tests.integration.running import checkout, run_gateway, simulator_url
 
 from coatcheck.clock import ManualClock
 from coatcheck.config import SETTINGS, Settings

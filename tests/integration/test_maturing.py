@@ -87,9 +87,9 @@ class Shop(Desk):
 
     async def move(self, debit: AccountName, credit: AccountName, amount_minor: int, kind: str) -> None:
         ledger, at = Ledger(self.world.store), self.world.clock.now()
-        accounts = [Account(HATTER.shop_id, HATTER.mode, name, "EUR") for name in (debit, credit)]
-        await ledger.open_accounts(accounts, at)
-        assert await ledger.post([transfer(*accounts, amount_minor, kind)], at) == [PostOutcome.POSTED]
+        giving, taking = (Account(HATTER.shop_id, HATTER.mode, name, "EUR") for name in (debit, credit))
+        await ledger.open_accounts([giving, taking], at)
+        assert await ledger.post([transfer(giving, taking, amount_minor, kind)], at) == [PostOutcome.POSTED]
 
     async def events(self, kind: str) -> list[Any]:
         rows = await self.world.store.pool.fetch(
@@ -448,7 +448,8 @@ async def test_the_rows_can_be_made_again_of_the_events_alone(shop: Shop) -> Non
         await shop.mature(DAY)
     rows = await shop.world.store.pool.fetch(
         "SELECT e.kind, e.subject_id, e.at, e.body::text, e.shop_id, e.mode FROM event AS e "
-        "WHERE kind LIKE 'wallet.%' OR kind LIKE 'seller.%' ORDER BY e.at, e.event_id"
+        "WHERE kind LIKE 'wallet.%' OR kind LIKE 'seller.%' ORDER BY e.kind <> 'wallet.settled', "
+        "(e.body ->> 'turn')::integer, e.at, e.event_id"
     )
     parts, wallets, files, terms = rebuilt(rows)
     assert parts == await table_of(shop.world, "maturing", "operation_id")
