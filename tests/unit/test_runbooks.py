@@ -19,6 +19,7 @@ ELSEWHERE = {
     *("account.opened", "api_key.created", "api_key.revoked", "webhook.retried", "webhook.dismissed"),
     *("payment.accepted", "capture.requested"),
     *("settlement.booked", "break.closed"),  # of a file and of a break, not of a payment
+    *("seller.terms_set", "wallet.settled", "wallet.released", "wallet.offset"),  # of a seller and of wallets
 }
 
 
