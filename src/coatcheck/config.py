@@ -385,6 +385,19 @@ class Settings:
         "refunded, or left to a person.",
     ] = "adopt"
 
+    wallet_hold_days: Annotated[
+        int, Whole(0, 730), "Days from the settlement of a charge until its seller can be paid, without other terms."
+    ] = 7
+    wallet_reserve_basis_points: Annotated[
+        int, Whole(0, 10_000), "Hundredths of a percent of each release that are kept in reserve, without other terms."
+    ] = 0
+    wallet_reserve_days: Annotated[
+        int, Whole(0, 730), "Days that a reserve is kept after its charge was due, without other terms."
+    ] = 90
+    maturing_interval_s: Annotated[
+        int, Whole(1, 86_400), "How often this process looks for sellers' money that has become due."
+    ] = 60
+
     body_limit_bytes: Annotated[int, Whole(1024, 64 * 1024 * 1024), "The largest request body taken."] = 262_144
     webhook_limit_bytes: Annotated[
         int, Whole(1024, 64 * 1024 * 1024), "The largest webhook of a provider that is taken."

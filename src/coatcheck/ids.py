@@ -73,6 +73,11 @@ def buyer_id_of(shop_id: UUID, mode: str, buyer_reference: str) -> UUID:
     return derive_id(BUYER, shop_id.hex, mode, buyer_reference)
 
 
+def seller_id_of(shop_id: UUID, mode: str, seller_account: str) -> UUID:
+    """Name a seller by the shop's own id: the subject of what is told of him."""
+    return derive_id("seller", shop_id.hex, mode, seller_account)
+
+
 @lru_cache(maxsize=100_000)  # a payment names three accounts, and the same ones again and again
 def account_id_of(shop_id: UUID, mode: str, name: str, currency: str) -> UUID:
     """Name a ledger account; one account holds one currency."""

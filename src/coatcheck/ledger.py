@@ -34,6 +34,7 @@ class AccountKind(StrEnum):
     BANK = "bank"
     SELLER_PENDING = "seller_pending"
     SELLER_AVAILABLE = "seller_available"
+    SELLER_RESERVE = "seller_reserve"
     PAYOUTS_IN_TRANSIT = "payouts_in_transit"
     PLATFORM_COMMISSION = "platform_commission"
     PLATFORM_PSP_FEES = "platform_psp_fees"
@@ -64,6 +65,10 @@ class TransferKind(StrEnum):
     BANK_CREDIT = "bank_credit"
     UNEXPLAINED = "unexplained"
     EXPLAINED = "explained"
+    RELEASE = "release"
+    RESERVE = "reserve"
+    RESERVE_RELEASE = "reserve_release"
+    OFFSET = "offset"
 
 
 class PostOutcome(StrEnum):
@@ -189,6 +194,11 @@ def seller_pending(seller: str) -> AccountName:
 def seller_available(seller: str) -> AccountName:
     """Name what a seller can be paid."""
     return AccountName(f"seller:{seller}:available", AccountKind.SELLER_AVAILABLE)
+
+
+def seller_reserve(seller: str) -> AccountName:
+    """Name what is kept of a seller's releases for a while, against refunds and disputes."""
+    return AccountName(f"seller:{seller}:reserve", AccountKind.SELLER_RESERVE)
 
 
 def payouts_in_transit(seller: str) -> AccountName:

@@ -63,6 +63,7 @@ class Metrics:
         self._count_webhooks()
         self._count_alerts()
         self._count_batches()
+        self._count_wallets()
         self._count_http()
 
     def render(self) -> bytes:
@@ -136,6 +137,14 @@ class Metrics:
     def _count_alerts(self) -> None:
         self.alerts: Bound[str, Gauge] = Bound(self._gauge("alerts", "What somebody should look at, by kind.", "kind"))
         self.watched_at = self._gauge("watched_at_seconds", "When the watcher last looked (Unix time).")
+
+    def _count_wallets(self) -> None:
+        self.wallet_transfers: Bound[str, Counter] = Bound(
+            self._counter("wallet_transfers", "Transfers posted as sellers' money matured, by kind.", "kind"),
+            ("release", "reserve", "reserve_release", "offset"),
+        )
+        self.matured = self._counter("matured", "Charges and captures whose seller's share has matured.")
+        self.matured_at = self._gauge("matured_at_seconds", "When this process last let wallets mature (Unix time).")
 
     def _count_http(self) -> None:
         self.http_requests: Bound[tuple[str, str], Counter] = Bound(

@@ -23,6 +23,7 @@ from coatcheck.config import Settings, SettingsError, digest_secret_of
 from coatcheck.executor import Executor, RetryPolicy
 from coatcheck.failpoints import CALM, Failpoints
 from coatcheck.inbox import Inbox
+from coatcheck.maturing import Maturing
 from coatcheck.metrics import Metrics
 from coatcheck.operations import Operations
 from coatcheck.payments import Acts, Payments
@@ -41,6 +42,7 @@ from coatcheck.reconciliation.rules import rules_of
 from coatcheck.reconciliation.usual import usual_of
 from coatcheck.refunds import Refunds
 from coatcheck.risk import Assessor, risk_settings_of
+from coatcheck.seller_terms import usual_terms_of
 from coatcheck.shops import KeyRing
 from coatcheck.states import Mode
 from coatcheck.store import Store
@@ -225,6 +227,7 @@ def make_gateway(
             expected=expected_files,
         ),
         expected_files=expected_files,
+        maturing=Maturing(store, clock, usual_terms_of(settings), metrics),
         webhooks=readers,
         metrics=metrics,
         stopping=asyncio.Event(),
@@ -323,6 +326,7 @@ async def _loops_of(gateway: Gateway) -> AsyncIterator[None]:
         asyncio.create_task(gateway.executor.recover(recovery)),
         asyncio.create_task(gateway.inbox.work(recovery, gateway.stopping)),
         asyncio.create_task(gateway.upkeep.tend(upkeep, gateway.stopping)),
+        asyncio.create_task(gateway.maturing.work(timedelta(seconds=settings.maturing_interval_s), gateway.stopping)),
         asyncio.create_task(
             make_watcher(gateway).watch(timedelta(seconds=settings.watch_interval_s), gateway.stopping)
         ),

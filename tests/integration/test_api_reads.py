@@ -233,8 +233,8 @@ async def test_a_wallet_says_what_a_seller_has_per_currency(gateway_server: Runn
     assert answer.body == {
         "seller_account": "seller-0",
         "balances": [
-            {"currency": "EUR", "pending": "11.34", "available": "0.00", "in_payout": "0.00"},
-            {"currency": "JPY", "pending": "4999", "available": "0", "in_payout": "0"},
+            {"currency": "EUR", "pending": "11.34", "available": "0.00", "in_payout": "0.00", "reserve": "0.00"},
+            {"currency": "JPY", "pending": "4999", "available": "0", "in_payout": "0", "reserve": "0"},
         ],
     }
 

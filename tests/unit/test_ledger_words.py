@@ -13,6 +13,7 @@ from coatcheck.ledger import (
     psp_receivable,
     seller_available,
     seller_pending,
+    seller_reserve,
     suspense,
 )
 from coatcheck.states import Mode
@@ -26,6 +27,7 @@ def test_accounts_are_named_as_the_postings_speak_of_them() -> None:
             bank("main"),
             seller_pending("s1"),
             seller_available("s1"),
+            seller_reserve("s1"),
             payouts_in_transit("s1"),
             platform_commission(),
             platform_psp_fees(),
@@ -37,6 +39,7 @@ def test_accounts_are_named_as_the_postings_speak_of_them() -> None:
         ("bank:main", "bank"),
         ("seller:s1:pending", "seller_pending"),
         ("seller:s1:available", "seller_available"),
+        ("seller:s1:reserve", "seller_reserve"),
         ("payouts:in_transit:s1", "payouts_in_transit"),
         ("platform:commission", "platform_commission"),
         ("platform:psp_fees", "platform_psp_fees"),

@@ -17,7 +17,16 @@ from coatcheck.money import (
 )
 
 MONEY_MODULES = [
-    *("money.py", "validation.py", "ledger.py", "wallets.py", "refunds.py", "risk/rules.py"),
+    *(
+        "money.py",
+        "validation.py",
+        "ledger.py",
+        "wallets.py",
+        "maturing.py",
+        "seller_terms.py",
+        "refunds.py",
+        "risk/rules.py",
+    ),
     *("payments/effects.py", "payments/booking.py", "payments/commits.py", "payments/intake.py", "payments/acts.py"),
 ]
 

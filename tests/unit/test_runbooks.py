@@ -22,6 +22,7 @@ ELSEWHERE = {
     *("break.escalated", "file.expected", "file.late", "file.arrived", "nightly.begun", "nightly.ended"),  # likewise
     *("break.resolution_proposed", "break.resolution_confirmed", "recovery.begun", "recovery.finished"),
     "payment.adopted",
+    *("seller.terms_set", "wallet.settled", "wallet.released", "wallet.offset"),  # of a seller and of wallets
 }
 
 

@@ -13,6 +13,7 @@ from coatcheck.config import Settings, digest_secret_of
 from coatcheck.executor import Executor
 from coatcheck.failpoints import CALM, Failpoints
 from coatcheck.inbox import Inbox
+from coatcheck.maturing import Maturing
 from coatcheck.metrics import Metrics
 from coatcheck.operations import Operations
 from coatcheck.payments import Acts, Payments
@@ -43,6 +44,7 @@ class Gateway:
     upkeep: Upkeep
     arrivals: Arrivals
     expected_files: ExpectedFiles | None
+    maturing: Maturing
     webhooks: Mapping[tuple[str, Mode], WebhookReader]
     metrics: Metrics
     stopping: asyncio.Event

@@ -76,7 +76,15 @@ from coatcheck.api.refunds import (
     get_refund,
     list_refunds,
 )
-from coatcheck.api.sellers import WalletBody, get_wallet
+from coatcheck.api.sellers import (
+    SellerTermsBody,
+    SetSellerTerms,
+    WalletBody,
+    WalletParameters,
+    get_seller_terms,
+    get_wallet,
+    put_seller_terms,
+)
 from coatcheck.errors import ErrorCode
 from coatcheck.money import EXPONENTS
 from coatcheck.validation import CancelPayment, CapturePayment, CreatePayment, CreateRefund
@@ -376,8 +384,27 @@ OPERATIONS: tuple[Operation, ...] = (
         method="get",
         path="/v1/sellers/{seller_account}/wallet",
         handler=get_wallet,
+        parameters=WalletParameters,
         answers=(Answer(status=200, body=WalletBody, meaning="The wallet."),),
         problems=(ErrorCode.INVALID_REQUEST, ErrorCode.NOT_FOUND),
+    ),
+    Operation(
+        tag="Money",
+        method="get",
+        path="/v1/sellers/{seller_account}/terms",
+        handler=get_seller_terms,
+        answers=(Answer(status=200, body=SellerTermsBody, meaning="The terms that hold now."),),
+        problems=(ErrorCode.INVALID_REQUEST, ErrorCode.NOT_FOUND),
+    ),
+    Operation(
+        tag="Money",
+        method="put",
+        path="/v1/sellers/{seller_account}/terms",
+        handler=put_seller_terms,
+        body=SetSellerTerms,
+        example={"hold_days": 7, "reserve_basis_points": 500, "reserve_days": 90},
+        answers=(Answer(status=200, body=SellerTermsBody, meaning="The terms that hold from now on."),),
+        problems=(*_BODY, ErrorCode.NOT_FOUND),
     ),
     Operation(
         tag="Money",

@@ -22,6 +22,7 @@ from coatcheck.cli import (
     reconcile,
     recover,
     running,
+    wallets,
     webhooks,
 )
 from coatcheck.cli.failures import EXIT_INTERRUPTED, EXIT_UNUSABLE, UnusableError, in_words
@@ -62,7 +63,7 @@ def coatcheck() -> None:
 # As they are needed, which is the order of the help.
 for _command in (
     *(running.serve, running.simulator, keys.keys, asking.audit, dead_letters.dead_letters, webhooks.webhooks),
-    *(reconcile.reconcile, breaks.breaks, recover.recover),
+    *(reconcile.reconcile, breaks.breaks, recover.recover, wallets.wallets),
     *(alerts.alerts, asking.explain, running.settings, demo.demo, drill.drill),
 ):
     coatcheck.add_command(_command)
