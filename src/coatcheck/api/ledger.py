@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response, get
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from coatcheck.api.cursors import parse_cursor, print_cursor
 from coatcheck.api.payment_list import NextCursor
@@ -43,7 +43,7 @@ class TrialBalanceBody(msgspec.Struct, frozen=True):
     """The trial balance, one part per currency: amounts of different currencies are never added."""
 
     currencies: list[CurrencyBody]
-    next_cursor: NextCursor
+    next_cursor: NextCursor | UnsetType = UNSET  # only where a limit was asked for: there were no pages at first
 
 
 class TrialBalanceParameters(Parameters, frozen=True, kw_only=True):
@@ -80,11 +80,14 @@ async def get_trial_balance(request: Request[Any, Any, Any]) -> Response[bytes]:
         caller.shop_id, caller.mode, at=asked.at, after=after, limit=most
     )
     shown = found[: asked.limit]
-    more = print_cursor(place_of(shown[-1]), *list_name) if len(found) > len(shown) else None
-    return answer(trial_balance_body(shown, totals, more))
+    last = place_of(shown[-1]) if len(found) > len(shown) else None
+    more = None if last is None else print_cursor(last, *list_name)
+    return answer(trial_balance_body(shown, totals, UNSET if asked.limit is None else more))
 
 
-def trial_balance_body(shown: Sequence[Standing], totals: Sequence[Total], more: str | None) -> TrialBalanceBody:
+def trial_balance_body(
+    shown: Sequence[Standing], totals: Sequence[Total], more: str | UnsetType | None = UNSET
+) -> TrialBalanceBody:
     """Put accounts, which come by currency, and the totals of their currencies into the API's words."""
     accounts: dict[str, list[AccountBody]] = {}
     for each in shown:

@@ -84,7 +84,7 @@ def trial_balance(*, at: datetime | None, shop: str, live: bool, form: str, conf
         from coatcheck.api.ledger import trial_balance_body  # noqa: PLC0415
 
         standings, totals = await statements.standings(shop_id, mode, at=_utc(at))
-        return trial_balance_body(standings, totals, None)
+        return trial_balance_body(standings, totals)
 
     body: Any = _of_statements(config, shop, live, read)
     names = ("currency", "account", "debits", "credits", "balance")

@@ -16,8 +16,8 @@ def csv_line(cells: Sequence[str]) -> str:
     before it. A plain number, such as a balance below zero, is left alone: it means the same in every program.
     """
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow([_harmless(cell) for cell in cells])
-    return line.getvalue()
+    csv.writer(line, lineterminator="\r\n").writerow([_harmless(cell) for cell in cells])  # so both signs are quoted
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _harmless(cell: str) -> str:
