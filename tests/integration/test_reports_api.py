@@ -65,7 +65,7 @@ async def test_a_statement_comes_in_pages_that_hold_every_line_once(gateway_serv
     assert (earlier["closing_balance"], earlier["lines"]) == ("12.34", whole["lines"][:2])
 
 
-async def test_B7_a_cursor_of_another_statement_is_refused(gateway_server: RunningGateway, key: str) -> None:
+async def test_a_cursor_of_another_statement_is_refused(gateway_server: RunningGateway, key: str) -> None:
     await pay(gateway_server, key, "c0")
     page = await get(gateway_server, key, RECEIVABLE + "&limit=1")
     for path in (
