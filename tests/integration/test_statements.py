@@ -1,6 +1,7 @@
 """Statements and balances at any moment, against a model that keeps every transfer in a list."""
 
 import asyncio
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -26,6 +27,7 @@ from coatcheck.ledger import (
 from coatcheck.statements import Statement, Statements
 from coatcheck.states import Mode
 from coatcheck.store import Store
+from coatcheck.store.sql_files import sql_files
 
 START = datetime(2026, 11, 20, 18, tzinfo=UTC)
 NOW = START + timedelta(minutes=1)
@@ -437,3 +439,35 @@ async def test_the_loop_makes_entries_until_it_is_stopped_and_waits_trouble_out(
     monkeypatch.setattr(desk.statements, "fill", fill)
     await asyncio.wait_for(desk.statements.keep(stopping, timedelta(milliseconds=1)), 20)
     assert await desk.store.pool.fetchval("SELECT count(*) FROM account_entry") == 2
+
+
+async def test_G18_a_batch_that_is_rolled_back_leaves_no_gap_and_nothing_is_numbered(desk: Desk) -> None:
+    receivable, seller, *_ = desk.accounts
+    await desk.post(START, move(receivable, seller, 5))
+    async with desk.store.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.fetch(desk.store.queries["ledger_post"], *_columns(move(receivable, seller, 900)), START)
+        await transaction.rollback()
+    await desk.post(START + timedelta(seconds=1), move(receivable, seller, 7))
+    for _ in range(2):
+        assert [line.balance_minor for line in (await desk.page(seller)).lines] == [5, 12]
+        assert await desk.fill() in (2, 0)
+    owned = (
+        "SELECT count(*) FROM pg_depend JOIN pg_class ON pg_class.oid = objid WHERE relkind = 'S' AND refobjid = ANY "
+    )
+    assert await desk.store.pool.fetchval(owned + "($1::regclass[]::oid[])", list(TABLES[:3])) == 0
+
+
+def test_G13_no_decision_reads_what_is_made_in_the_background() -> None:
+    readers = {
+        name
+        for folder in ("functions", "queries", "invariants")
+        for name, text in sql_files(folder).items()
+        if re.search(r"\b(account_entry|account_day|entry_tail|entry_queue)\b", text)
+    }
+    assert {name for name in readers if not name.startswith(("statement_", "standing_", "export_", "report_"))} == {
+        "130_reports",
+        "entry_queue_waiting",
+        "entries_equal_the_transfers",
+    }

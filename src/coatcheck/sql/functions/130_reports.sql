@@ -6,6 +6,11 @@ CREATE OR REPLACE FUNCTION entry_note(transfer_ids uuid[], phases text[], outcom
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
+    IF 'posted' = ALL (outcomes) AND 'posted' = ALL (phases) AND cardinality(transfer_ids) > 0 THEN  -- the usual batch
+        INSERT INTO entry_queue (queue_id, at, transfers, transfer_ids)
+        VALUES (gen_random_uuid(), entry_note.at, cardinality(transfer_ids), transfer_ids);
+        RETURN;
+    END IF;
     INSERT INTO entry_queue (queue_id, at, transfers, transfer_ids)
     SELECT gen_random_uuid(), entry_note.at, count(*), array_agg(transfer_id)
     FROM (
@@ -76,7 +81,7 @@ SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
 BEGIN
-    INSERT INTO account_day AS day (account_id, day, kind, counter_kind, debits_minor, credits_minor, transfers)
+    INSERT INTO account_day AS known (account_id, day, kind, counter_kind, debits_minor, credits_minor, transfers)
     SELECT side.account_id, (side.at AT TIME ZONE 'UTC')::date, side.kind, counter.kind,
            sum(side.debit_minor), sum(side.credit_minor), count(*)
     FROM (
@@ -91,9 +96,9 @@ BEGIN
     GROUP BY 1, 2, 3, 4
     ORDER BY 1, 2, 3, 4
     ON CONFLICT (account_id, day, kind, counter_kind) DO UPDATE
-        SET debits_minor = day.debits_minor + EXCLUDED.debits_minor,
-            credits_minor = day.credits_minor + EXCLUDED.credits_minor,
-            transfers = day.transfers + EXCLUDED.transfers;
+        SET debits_minor = known.debits_minor + EXCLUDED.debits_minor,
+            credits_minor = known.credits_minor + EXCLUDED.credits_minor,
+            transfers = known.transfers + EXCLUDED.transfers;
 END
 $$;
 
