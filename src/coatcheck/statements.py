@@ -199,7 +199,7 @@ def _statement_of(
     lines = []
     for row in rows[:limit]:
         before += _on_side(side, row["debit_minor"], row["credit_minor"])
-        lines.append(Line(*row, before))
+        lines.append(Line(**dict(row.items()), balance_minor=before))
     return Statement(
         name=about["name"],
         kind=AccountKind(about["kind"]),

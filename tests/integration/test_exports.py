@@ -136,7 +136,7 @@ async def test_books_that_are_wrong_are_refused(
 ) -> None:
     """Not only a file that was changed: a counter that no transfer made, exported as it stands."""
     await owner.execute(
-        "UPDATE account SET credits_posted_minor = credits_posted_minor + 1 WHERE name LIKE 'seller:o2%'"
+        "UPDATE account SET credits_posted_minor = credits_posted_minor + 1 WHERE name LIKE 'seller:seller-o2:%'"
     )
     (tmp_path / "books").write_text(await exported(desk, form), "utf-8")
     agrees, told = verdict_of(form, tmp_path / "books")

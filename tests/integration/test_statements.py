@@ -330,7 +330,7 @@ async def test_entries_made_anew_are_the_same(desk: Desk, owner: asyncpg.Connect
         ]
 
     before = await rows()
-    assert [len(each) for each in before] == [14, 8]
+    assert [len(each) for each in before] == [14, 5]
     await owner.execute("SELECT entries_rebuild()")
     assert await rows() == before
 
@@ -406,15 +406,16 @@ async def test_the_invariant_finds_what_it_is_for(desk: Desk, owner: asyncpg.Con
     assert {row["name"] for row in await desk.violations()} == {"psp:p:receivable", "seller:a:pending"}
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", TABLES[:3])
 async def test_the_application_reads_entries_and_writes_none(store: Store, table: str) -> None:
     await store.pool.fetch(f"SELECT * FROM {table}")
+    await store.pool.fetch("SELECT * FROM entry_tail")
     for statement in (
         f"DELETE FROM {table}",
         f"TRUNCATE {table}",
         f"INSERT INTO {table} SELECT * FROM {table} LIMIT 0",
     ):
-        with pytest.raises(asyncpg.PostgresError, match=r"permission denied|not a table"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await store.pool.execute(statement)
     for function in ("entry_note(NULL, NULL, NULL, NULL)", "entries_write(NULL)", "entries_rebuild()"):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):

@@ -111,12 +111,13 @@ def _account_body(account: Standing) -> AccountBody:
     def amount(minor: int) -> str:
         return format_amount(minor, account.currency)
 
-    pending = account.debits_pending_minor, account.credits_pending_minor
+    debits, credits_ = account.debits_pending_minor, account.credits_pending_minor
     return AccountBody(
-        account.name,
-        account.kind,
-        amount(account.debits_minor),
-        amount(account.credits_minor),
-        *(None if minor is None else amount(minor) for minor in pending),
-        amount(account.balance_minor),
+        name=account.name,
+        kind=account.kind,
+        debits=amount(account.debits_minor),
+        credits=amount(account.credits_minor),
+        debits_pending=None if debits is None else amount(debits),
+        credits_pending=None if credits_ is None else amount(credits_),
+        balance=amount(account.balance_minor),
     )
