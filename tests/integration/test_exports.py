@@ -187,7 +187,7 @@ async def test_an_export_is_one_snapshot_and_is_read_in_parts(desk: Desk, monkey
     monkeypatch.setattr(module, "_AT_ONCE", 1)
     expected = await exported(desk, Format.BEANCOUNT)
     scope = Scope(shop_id=CALLER.shop_id, shop_name="hats", mode=CALLER.mode)
-    parts = []
+    parts: list[str] = []
     async with open_book(desk.world.store, desk.world.clock, scope) as book:
         async for part in write(book, Format.BEANCOUNT):
             if len(parts) == 3:

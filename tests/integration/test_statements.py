@@ -330,7 +330,7 @@ async def test_entries_made_anew_are_the_same(desk: Desk, owner: asyncpg.Connect
         ]
 
     before = await rows()
-    assert [len(each) for each in before] == [14, 5]
+    assert [len(each) for each in before] == [14, 3]
     await owner.execute("SELECT entries_rebuild()")
     assert await rows() == before
 

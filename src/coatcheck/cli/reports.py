@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
-import msgspec
 
 from coatcheck.cli.failures import UnusableError
 from coatcheck.cli.opening import settings_of, with_store
@@ -16,6 +15,8 @@ from coatcheck.cli.worlds import shop_named
 
 if TYPE_CHECKING:
     from uuid import UUID
+
+    import msgspec
 
     from coatcheck.reports import Period
     from coatcheck.statements import Statements
@@ -80,7 +81,7 @@ def trial_balance(*, at: datetime | None, shop: str, live: bool, form: str, conf
       coatcheck reports trial-balance --shop hats --at 2026-12-01
     """  # noqa: D301
 
-    async def read(statements: "Statements", shop_id: "UUID", mode: "Mode") -> msgspec.Struct:
+    async def read(statements: "Statements", shop_id: "UUID", mode: "Mode") -> "msgspec.Struct":
         from coatcheck.api.ledger import trial_balance_body  # noqa: PLC0415
 
         standings, totals = await statements.standings(shop_id, mode, at=_utc(at))
@@ -123,7 +124,7 @@ def statement(
       coatcheck reports statement platform:commission --currency EUR --shop hats --from 2026-11-01 --to 2026-12-01
     """  # noqa: D301
 
-    async def read(statements: "Statements", shop_id: "UUID", mode: "Mode") -> msgspec.Struct:
+    async def read(statements: "Statements", shop_id: "UUID", mode: "Mode") -> "msgspec.Struct":
         from coatcheck.api.statements import statement_body  # noqa: PLC0415
 
         return statement_body(
@@ -153,6 +154,8 @@ async def _whole(
     until: datetime | None,
 ) -> Any:
     """Read all pages of a statement. What is posted meanwhile is in the closing balance only if its line is here."""
+    import msgspec  # noqa: PLC0415
+
     lines: list[Any] = []
     first, after = None, None
     while True:
@@ -177,7 +180,7 @@ def revenue(**asked: Any) -> int:
       coatcheck reports revenue --shop hats --from 2026-11-01 --to 2026-12-01 --granularity month
     """  # noqa: D301
 
-    async def read(store: "Store", shop_id: "UUID", mode: "Mode", period: "Period") -> msgspec.Struct:
+    async def read(store: "Store", shop_id: "UUID", mode: "Mode", period: "Period") -> "msgspec.Struct":
         from coatcheck.api.reports import revenue_body  # noqa: PLC0415
         from coatcheck.reports import revenue as report  # noqa: PLC0415
 
@@ -196,7 +199,7 @@ def fees(**asked: Any) -> int:
       coatcheck reports fees --shop hats --from 2026-11-01 --to 2026-12-01 --format csv
     """  # noqa: D301
 
-    async def read(store: "Store", shop_id: "UUID", mode: "Mode", period: "Period") -> msgspec.Struct:
+    async def read(store: "Store", shop_id: "UUID", mode: "Mode", period: "Period") -> "msgspec.Struct":
         from coatcheck.api.reports import fees_body  # noqa: PLC0415
         from coatcheck.reports import fees as report  # noqa: PLC0415
 
@@ -215,7 +218,7 @@ def volumes(**asked: Any) -> int:
       coatcheck reports volumes --shop hats --from 2026-11-01 --to 2026-12-01
     """  # noqa: D301
 
-    async def read(store: "Store", shop_id: "UUID", mode: "Mode", period: "Period") -> msgspec.Struct:
+    async def read(store: "Store", shop_id: "UUID", mode: "Mode", period: "Period") -> "msgspec.Struct":
         from coatcheck.api.reports import volumes_body  # noqa: PLC0415
         from coatcheck.reports import volumes as report  # noqa: PLC0415
 
@@ -227,13 +230,15 @@ def volumes(**asked: Any) -> int:
 def _over_period(
     asked: dict[str, Any], read: "Callable[[Store, UUID, Mode, Period], Awaitable[msgspec.Struct]]"
 ) -> int:
+    import msgspec  # noqa: PLC0415
+
     from coatcheck.reports import Granularity, Period  # noqa: PLC0415
 
     period = Period(asked["since"].date(), asked["until"].date(), Granularity(asked["granularity"]))
     if period.problem is not None:
         raise click.UsageError(f"--to: {period.problem}")
 
-    async def work(store: "Store") -> msgspec.Struct:
+    async def work(store: "Store") -> "msgspec.Struct":
         return await read(store, *await shop_named(store, asked["shop"], asked["live"]), period)
 
     body: Any = with_store(settings_of(asked["config"]), work)
@@ -242,8 +247,10 @@ def _over_period(
     return 0
 
 
-def _columns_of(body: msgspec.Struct) -> tuple[str, ...]:
+def _columns_of(body: "msgspec.Struct") -> tuple[str, ...]:
     """Name the fields of a report's rows, also where there is no row."""
+    import msgspec  # noqa: PLC0415
+
     (rows,) = msgspec.structs.fields(body)
     row: type[msgspec.Struct] = get_args(rows.type)[0]
     return row.__struct_fields__
@@ -260,8 +267,8 @@ def _of_statements(
     shop: str,
     live: bool,  # noqa: FBT001 - click's flag
     read: "Callable[[Statements, UUID, Mode], Awaitable[msgspec.Struct]]",
-) -> msgspec.Struct:
-    async def work(store: "Store") -> msgspec.Struct:
+) -> "msgspec.Struct":
+    async def work(store: "Store") -> "msgspec.Struct":
         from coatcheck.clock import SystemClock  # noqa: PLC0415
         from coatcheck.statements import Statements  # noqa: PLC0415
 
@@ -270,7 +277,9 @@ def _of_statements(
     return with_store(settings_of(config), work)
 
 
-def _show(form: str, body: msgspec.Struct, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _show(form: str, body: "msgspec.Struct", names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    import msgspec  # noqa: PLC0415
+
     from coatcheck.exports.cells import csv_line  # noqa: PLC0415
 
     if form == "json":

@@ -74,7 +74,7 @@ BEGIN
 END
 $$;
 
--- Counts these transfers into the days of their accounts.
+-- Counts these transfers into the days of their accounts; not of sellers', who are many and in no report.
 CREATE OR REPLACE FUNCTION account_days_write(wanted_ids uuid[]) RETURNS void
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -92,7 +92,9 @@ BEGIN
         SELECT credit_account_id, debit_account_id, at, kind, 0, amount_minor
         FROM transfer WHERE transfer_id = ANY (wanted_ids)
     ) AS side
+    JOIN account AS own ON own.account_id = side.account_id
     JOIN account AS counter ON counter.account_id = side.counter_id
+    WHERE own.kind NOT IN ('seller_pending', 'seller_available', 'payouts_in_transit')
     GROUP BY 1, 2, 3, 4
     ORDER BY 1, 2, 3, 4
     ON CONFLICT (account_id, day, kind, counter_kind) DO UPDATE
@@ -165,7 +167,9 @@ BEGIN
         SELECT credit_account_id, debit_account_id, at, kind, 0, amount_minor
         FROM transfer WHERE phase IN ('posted', 'captured')
     ) AS side
+    JOIN account AS own ON own.account_id = side.account_id
     JOIN account AS counter ON counter.account_id = side.counter_id
+    WHERE own.kind NOT IN ('seller_pending', 'seller_available', 'payouts_in_transit')
     GROUP BY 1, 2, 3, 4;
 END
 $$;

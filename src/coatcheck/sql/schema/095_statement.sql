@@ -23,7 +23,8 @@ CREATE TABLE account_entry (
     CONSTRAINT account_entry_counters_are_not_negative CHECK (debits_minor >= 0 AND credits_minor >= 0)
 );
 
--- What moved on an account on one day (UTC), by the transfers' kind and the kind of the account on the other side.
+-- What moved on a provider's or the platform's account on one day (UTC), by the transfers' kind and the kind of the account on
+-- the other side. Sellers' accounts, of whom there are many, are in no report.
 CREATE TABLE account_day (
     account_id    uuid NOT NULL,
     day           date NOT NULL,
