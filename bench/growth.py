@@ -203,6 +203,7 @@ async def fill(machine: Machine, database_url: str, history: int) -> float:
         )
         await _run_all(database_url, [row["again"] for row in rows])
         await owner.execute(_COUNT_UP, timeout=1800)
+        await owner.execute("SELECT entries_rebuild()", timeout=1800)
         await owner.execute("DROP TABLE bench_seller, bench_buyer")
         await _run_all(database_url, [f"VACUUM (ANALYZE) {table}" for table in (*_TABLES, "account", "buyer")])
     finally:

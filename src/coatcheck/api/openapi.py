@@ -43,7 +43,7 @@ from coatcheck.api.dead_letters import (
     retry_dead_letter,
 )
 from coatcheck.api.edge import JSON, PROBLEM_JSON, ProblemBody, problem
-from coatcheck.api.ledger import TrialBalanceBody, get_trial_balance
+from coatcheck.api.ledger import TrialBalanceBody, TrialBalanceParameters, get_trial_balance
 from coatcheck.api.payment_acts import cancel_payment, capture_payment
 from coatcheck.api.payment_list import (
     EventListBody,
@@ -61,7 +61,7 @@ from coatcheck.api.reconciliations import (
     AgeingBody,
     ReconciliationBody,
     ReconciliationListBody,
-    ReportParameters,
+    ReconciliationParameters,
     UploadParameters,
     create_reconciliation,
     get_ageing,
@@ -76,6 +76,15 @@ from coatcheck.api.refunds import (
     get_refund,
     list_refunds,
 )
+from coatcheck.api.reports import (
+    FeesBody,
+    ReportParameters,
+    RevenueBody,
+    VolumesBody,
+    get_fees,
+    get_revenue,
+    get_volumes,
+)
 from coatcheck.api.sellers import (
     SellerTermsBody,
     SetSellerTerms,
@@ -84,6 +93,13 @@ from coatcheck.api.sellers import (
     get_seller_terms,
     get_wallet,
     put_seller_terms,
+)
+from coatcheck.api.statements import (
+    LedgerAccountListBody,
+    StatementBody,
+    StatementParameters,
+    get_statement,
+    list_accounts,
 )
 from coatcheck.errors import ErrorCode
 from coatcheck.money import EXPONENTS
@@ -137,6 +153,16 @@ _PATH_PARAMETERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "payment_order_id": (
         "The shop's own id of the payment order; percent-encoded, a slash as %2F.",
         {"type": "string", "minLength": 1, "maxLength": 128, "pattern": NAME_PATTERN, "examples": ["order-7001-a"]},
+    ),
+    "account_name": (
+        "The name of a ledger account, as the list of accounts has it; percent-encoded, a slash as %2F.",
+        {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 200,
+            "pattern": NAME_PATTERN,
+            "examples": ["seller:seller-42:pending"],
+        },
     ),
     "seller_account": (
         "The shop's own id of the seller; percent-encoded, a slash as %2F.",
@@ -411,7 +437,53 @@ OPERATIONS: tuple[Operation, ...] = (
         method="get",
         path="/v1/ledger/trial_balance",
         handler=get_trial_balance,
+        parameters=TrialBalanceParameters,
         answers=(Answer(status=200, body=TrialBalanceBody, meaning="The trial balance."),),
+        problems=_LIST,
+    ),
+    Operation(
+        tag="Money",
+        method="get",
+        path="/v1/ledger/accounts",
+        handler=list_accounts,
+        parameters=PageParameters,
+        answers=(Answer(status=200, body=LedgerAccountListBody, meaning="One page."),),
+        problems=_LIST,
+    ),
+    Operation(
+        tag="Money",
+        method="get",
+        path="/v1/ledger/accounts/{account_name}/statement",
+        handler=get_statement,
+        parameters=StatementParameters,
+        answers=(Answer(status=200, body=StatementBody, meaning="One page."),),
+        problems=(*_LIST, ErrorCode.NOT_FOUND),
+    ),
+    Operation(
+        tag="Reports",
+        method="get",
+        path="/v1/reports/revenue",
+        handler=get_revenue,
+        parameters=ReportParameters,
+        answers=(Answer(status=200, body=RevenueBody, meaning="The report."),),
+        problems=(ErrorCode.INVALID_REQUEST,),
+    ),
+    Operation(
+        tag="Reports",
+        method="get",
+        path="/v1/reports/fees",
+        handler=get_fees,
+        parameters=ReportParameters,
+        answers=(Answer(status=200, body=FeesBody, meaning="The report."),),
+        problems=(ErrorCode.INVALID_REQUEST,),
+    ),
+    Operation(
+        tag="Reports",
+        method="get",
+        path="/v1/reports/volumes",
+        handler=get_volumes,
+        parameters=ReportParameters,
+        answers=(Answer(status=200, body=VolumesBody, meaning="The report."),),
         problems=(ErrorCode.INVALID_REQUEST,),
     ),
     Operation(
@@ -507,7 +579,7 @@ OPERATIONS: tuple[Operation, ...] = (
         method="get",
         path="/v1/reconciliations/{reconciliation_id}",
         handler=get_reconciliation,
-        parameters=ReportParameters,
+        parameters=ReconciliationParameters,
         answers=(Answer(status=200, body=ReconciliationBody, meaning="What became of it.", texts=(CSV, HTML)),),
         problems=(ErrorCode.INVALID_REQUEST, ErrorCode.NOT_FOUND),
     ),

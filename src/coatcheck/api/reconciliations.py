@@ -81,7 +81,7 @@ class UploadParameters(Parameters, frozen=True, kw_only=True):
     ) = None
 
 
-class ReportParameters(Parameters, frozen=True, kw_only=True):
+class ReconciliationParameters(Parameters, frozen=True, kw_only=True):
     """In which form a report is wanted."""
 
     format: (
@@ -259,7 +259,7 @@ async def get_reconciliation(request: Request[Any, Any, Any]) -> Response[Any]:
     The CSV has a row for each currency's totals and for each break; what a spreadsheet might compute is text.
     """
     gateway, caller = await caller_of(request)
-    asked = parameters_of(request, ReportParameters)
+    asked = parameters_of(request, ReconciliationParameters)
     printed = request.path_params["reconciliation_id"]
     file_id = parse_id(RECONCILIATION, printed)
     if file_id is None or await whose_file(gateway.store, file_id) != (caller.shop_id, caller.mode):

@@ -18,9 +18,11 @@ from coatcheck.cli import (
     dead_letters,
     demo,
     drill,
+    export,
     keys,
     reconcile,
     recover,
+    reports,
     running,
     wallets,
     webhooks,
@@ -64,6 +66,7 @@ def coatcheck() -> None:
 for _command in (
     *(running.serve, running.simulator, keys.keys, asking.audit, dead_letters.dead_letters, webhooks.webhooks),
     *(reconcile.reconcile, breaks.breaks, recover.recover, wallets.wallets),
+    *(reports.reports, export.export),
     *(alerts.alerts, asking.explain, running.settings, demo.demo, drill.drill),
 ):
     coatcheck.add_command(_command)

@@ -356,6 +356,7 @@ BEGIN
                                    amounts_minor, currencies, outcomes);
     END IF;
     PERFORM ledger_write_counters(phases, debit_account_ids, credit_account_ids, amounts_minor, account_ids, outcomes);
+    PERFORM entry_note(transfer_ids, phases, outcomes, at);
     RETURN QUERY SELECT generate_series(1, cardinality(outcomes)), unnest(outcomes);
 END
 $$;
