@@ -176,10 +176,11 @@ def play(runs: int, seed: int) -> int:
 def _guided(options: list[str]) -> None:
     atheris = importlib.import_module("atheris")
     formats = Formats(atheris.instrument_imports(include=[_PACKAGE]))
-    # New files go into the first folder, so it may not be that of the seeds.
-    with tempfile.TemporaryDirectory(prefix="fuzz-formats-") as found:
-        atheris.Setup([sys.argv[0], *options, found, str(SEEDS)], formats.try_all)
-        atheris.Fuzz()
+    # libFuzzer writes into the first folder, so it may not be that of the seeds.
+    written = tempfile.mkdtemp(prefix="fuzz-formats-")
+    click.echo(f"New files, and what is found, go into {written}")
+    atheris.Setup([sys.argv[0], f"-artifact_prefix={written}/", *options, written, str(SEEDS)], formats.try_all)
+    atheris.Fuzz()
 
 
 def main(arguments: list[str]) -> None:

@@ -71,9 +71,9 @@ def camt_entry(entry: Entry, currency: str) -> str:
     texts = "".join(f"<Ustrd>{escape(text)}</Ustrd>" for text in entry.texts)
     return (
         f"<Ntry>{camt_amount(entry.amount, currency, more=f'<RvslInd>{str(entry.is_reversal).lower()}</RvslInd>')}"
-        f"<Sts><Cd>BOOK</Cd></Sts><BookgDt><Dt>{entry.booked_on}</Dt></BookgDt>\n"
+        f"<Sts><Cd>BOOK</Cd></Sts><BookgDt><Dt>{entry.booked_on}</Dt></BookgDt>"
         f"<AcctSvcrRef>{entry.reference}</AcctSvcrRef>"
-        f"<NtryDtls><TxDtls><RmtInf>{texts}</RmtInf></TxDtls></NtryDtls></Ntry>\n"
+        f"<NtryDtls><TxDtls><RmtInf>{texts}</RmtInf></TxDtls></NtryDtls></Ntry>"
     )
 
 
@@ -183,6 +183,7 @@ def test_what_is_written_is_read(
         # Where lines are of a fixed length, a reference may go on in the next one.
         named |= {"".join(entry.texts)} if entry.texts and form.name != "camt053" else set()
         assert named <= set(line.references)
+    assert len({line.line_no for line in lines}) == len(lines)
     totals = [item for item in items if isinstance(item, ControlTotal)]
     assert all(total.holds for total in totals)
     closing = [(total.currency, total.stated) for total in totals if total.what == "closing balance"]

@@ -237,6 +237,7 @@ def test_each_group_has_its_own_bank_day_and_currency() -> None:
         (report(head=FILE.replace(",2/", ",3/")), 1, "version '3': ask the bank for BAI version 2"),
         (report(head=FILE.replace(",2/", "/")), 1, "version ''"),
         (report(head=FILE.replace("261121", "20261121")), 1, "'20261121' is no date"),
+        (report(head=FILE.replace("261121", "26-11-21")), 1, "'26-11-21' is no date"),
         (report(head=FILE.replace("0200", "02:00")), 1, "'02:00' is no time"),
         (report(group=GROUP.replace("261120", "260231")), 2, "'260231' is no date"),
         (report(group=GROUP.replace("261120", "")), 2, "'' is no date"),
@@ -294,6 +295,11 @@ def test_a_record_without_end_is_refused_and_not_waited_for(line: str) -> None:
 
     with pytest.raises(FileRefusedError, match="too long"):
         list(Bai2().read(endless()))
+
+
+def test_the_length_of_a_file_is_not_limited() -> None:
+    entries = [ENTRY + f"88,{'x' * 4000}\n"] * (LONGEST_LINE // 4000 + 1)
+    assert len(lines_of(report("".join(entries)))) == len(entries)
 
 
 @pytest.mark.parametrize(

@@ -196,10 +196,27 @@ def test_H2_what_a_batch_states_of_its_details_is_a_total(
     assert totals == {f"{what} of the batch in line 3": total for what, total in expected.items()}
 
 
-@pytest.mark.parametrize("details", ["", "<TxDtls><Refs/></TxDtls>"])
-def test_a_batch_without_amounts_in_its_details_has_no_amount_to_compare(details: str) -> None:
-    batch = f'<NtryDtls><Btch><TtlAmt Ccy="EUR">9.00</TtlAmt></Btch>{details}</NtryDtls>'
+@pytest.mark.parametrize(
+    ("stated", "details"),
+    [
+        ('<TtlAmt Ccy="EUR">9.00</TtlAmt>', ""),
+        ('<TtlAmt Ccy="EUR">9.00</TtlAmt>', "<TxDtls><Refs/></TxDtls>"),
+        ("<NbOfTxs>9</NbOfTxs>", ""),
+    ],
+)
+def test_a_batch_without_its_details_has_nothing_to_compare(stated: str, details: str) -> None:
+    batch = f"<NtryDtls><Btch>{stated}</Btch>{details}</NtryDtls>"
     assert totals_of(document(statement(entry(more=batch)))).keys() == {"closing balance"}
+
+
+def test_H2_each_batch_has_its_own_details() -> None:
+    def batch(number: int) -> str:
+        return f"<NtryDtls><Btch><NbOfTxs>{number}</NbOfTxs></Btch>{'<TxDtls/>' * number}</NtryDtls>"
+
+    items = read(document(statement(entry(more=batch(1)) + entry(more=batch(3) + batch(2)))))
+    totals = [item for item in items if isinstance(item, ControlTotal)]
+    assert [(total.stated, total.counted) for total in totals[:-1]] == [(1, 1), (3, 3), (2, 2)]
+    assert [total.what[-6:] for total in totals[:-1]] == ["line 3", "line 4", "line 4"]
 
 
 def test_H2_what_a_statement_states_of_its_entries_is_a_total() -> None:
@@ -247,8 +264,9 @@ def test_H2_a_closing_balance_that_the_entries_do_not_come_to_is_a_break_and_the
     assert totals_of(text)["closing balance"] == ("EUR", 1500, 2000)
 
 
-def test_the_previous_closing_balance_opens_a_statement() -> None:
-    text = document(statement(balances=balance("PRCD", "10.00") + balance("CLAV", "9.00") + balance("CLBD", "15.00")))
+def test_the_previous_closing_balance_opens_a_statement_and_what_is_available_is_no_balance_of_it() -> None:
+    available = balance("CLAV", "9.00") * 2 + balance("FWAV", "1", currency="JPY")
+    text = document(statement(balances=balance("PRCD", "10.00") + available + balance("CLBD", "15.00")))
     assert totals_of(text)["closing balance"] == ("EUR", 1500, 1500)
 
 
@@ -270,6 +288,7 @@ def test_interim_balances_open_and_close_pages(at: str) -> None:
         *(2000, 2000),
     )
     assert "no opening balance" in refusal_of(page(1, "false", middle)).problem
+    assert "no closing balance" in refusal_of(page(2, "false", balance("ITBD", second))).problem
     assert "no closing balance" in refusal_of(page(2, "true", middle)).problem
 
 
@@ -367,6 +386,12 @@ def test_several_statements_are_read_one_after_the_other() -> None:
     assert [(type(item), item.statement if isinstance(item, BankLine) else item.batch) for item in items] == [
         *[(BankLine, "S1"), (ControlTotal, "S1"), (BankLine, "S2"), (ControlTotal, "S2")],
     ]
+
+
+def test_entries_that_stand_in_one_line_have_numbers_of_their_own() -> None:
+    compact = entry() + entry(status="<Sts>PDNG</Sts>") + entry() + "\n" + entry() + "\n\n\n" + entry()
+    assert [line.line_no for line in lines_of(document(statement(compact), statement(entry())))] == [3, 5, 6, 7, 8]
+    assert refusal_of(document(statement(compact + entry("x")))).line_no == 7
 
 
 @pytest.mark.parametrize(

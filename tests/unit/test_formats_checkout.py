@@ -213,6 +213,7 @@ def test_the_time_is_the_column_in_utc_or_else_one_that_is_known_to_be() -> None
         ({"Holding Currency": ""}, "line 2: this is not an ISO 4217 currency code"),
         ({"Payout ID": ""}, "line 2: Type and Payout ID must not be blank"),
         ({"Type": ""}, "line 2: Type and Payout ID must not be blank"),
+        ({"Processed On UTC": "9999-12-31T23:59:59-08:00"}, "line 2: '9999-12-31T23:59:59-08:00' is no time"),
         ({"Processed On UTC": "2026-01-01"}, "line 2: '2026-01-01' is no time"),
         ({"Processed On UTC": ""}, "line 2: Processed On is in America/Los_Angeles, and Processed On UTC is not there"),
         ({"Processing Currency": "EUR", "Gross In Processing Currency": "1.005"}, "line 2: '1.005' has more decimals"),
@@ -236,6 +237,7 @@ def test_a_payout_is_held_against_its_lines_where_the_file_has_it() -> None:
 
 def test_H2_a_payout_that_differs_from_its_lines_is_a_total_that_does_not_hold() -> None:
     assert totals_of(PAYOUT, CHARGE, CHARGE) == [("net of payout 00000000CFJU", "USD", 4850, 9700)]
+    assert totals_of(CHARGE, PAYOUT, PAYOUT) == [("net of payout 00000000CFJU", "USD", 9700, 4850)]
     assert totals_of(CHARGE, PAYOUT | amounts("-48.49", "0", "-48.49")) == [
         ("net of payout 00000000CFJU", "USD", 4849, 4850)
     ]

@@ -248,6 +248,12 @@ def test_H2_a_row_that_was_lost_is_refused_or_breaks_a_total(lost: int) -> None:
         ([HEAD[0], '"FH"'], "line 2: it is a further file of its report"),
         ([*WHOLE, '"FF",2'], "line 12: a row FF cannot follow FF"),
         ([SH], "line 1: a row SH cannot follow nothing"),
+        ([*WHOLE[:6], RF], "line 7: a row RF cannot follow SB"),
+        ([*WHOLE[:6], '"RC",2'], "line 7: a row RC cannot follow SB"),
+        ([*WHOLE[:6], '"FF",2'], "line 7: a row FF cannot follow SB"),
+        ([*WHOLE[:7], RF], "line 8: a row RF cannot follow SF"),
+        ([*WHOLE[:7], '"RC",2'], "line 8: a row RC cannot follow SF"),
+        ([*HEAD, SH.replace('"EZ782AXEUJUW8"', "")], "line 3: a row SH says the period"),
         ([*WHOLE[:4], '"XX",1'], "line 5: 'XX' is no kind of row that a Settlement Report has"),
         ([*WHOLE[:4], ",1"], "line 5: '' is no kind of row that a Settlement Report has"),
         (
@@ -280,6 +286,7 @@ def test_H2_a_row_out_of_its_place_or_incomplete_is_refused_with_its_line(rows: 
         ("T0006", "T006", "line 5: 'T006' is no event code, such as T0006"),
         ("00:00:30 -0800", "00:00:30", "line 5: '2026/01/06 00:00:30' is no time"),
         ("2026/01/06 00:00:30", "06/01/2026 00:00:30", "line 5: '06/01/2026 00:00:30 -0800' is no time"),
+        ("2026/01/06 00:00:30", "9999/12/31 23:00:00", "line 5: '9999/12/31 23:00:00 -0800' is no time"),
         (',"",""', "", "line 5: it has 17 fields where the header has 19: the file was cut or damaged"),
     ],
 )

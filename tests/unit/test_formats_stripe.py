@@ -203,6 +203,7 @@ def test_E3_amounts_are_read_as_the_major_units_they_are(currency: str, text: st
         ({"created_utc": "2026-01-30"}, "line 2: '2026-01-30' is no time"),
         ({"created_utc": "30/01/2026 23:11:12"}, "line 2: '30/01/2026 23:11:12' is no time"),
         ({"created_utc": ""}, "line 2: '' is no time"),
+        ({"created_utc": "0001-01-01 00:00:00"}, "line 2: '0001-01-01 00:00:00' is no time"),
         ({"automatic_payout_id": ""}, "line 2: it has no automatic_payout_id, so this is no payout reconciliation"),
     ],
 )

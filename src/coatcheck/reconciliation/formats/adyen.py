@@ -13,7 +13,7 @@ chargeback has none of its own and carries that of its charge; a refund without 
 
 import csv
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import chain
 from operator import itemgetter
 from typing import Final
@@ -67,40 +67,42 @@ _WITH_TYPE: Final = frozenset({LineKind.FEE, LineKind.ADJUSTMENT})
 
 # Adyen gives the zone as an abbreviation that already tells summer from winter. Two are left out because they mean
 # different offsets to different accounts: CST (Chicago, Shanghai) and IST (Dublin, Jerusalem, Kolkata).
-_OFFSETS: Final = {
-    "UTC": "+00:00",
-    "GMT": "+00:00",
-    "WET": "+00:00",
-    "WEST": "+01:00",
-    "BST": "+01:00",
-    "CET": "+01:00",
-    "CEST": "+02:00",
-    "EET": "+02:00",
-    "EEST": "+03:00",
-    "SAST": "+02:00",
-    "MSK": "+03:00",
-    "GST": "+04:00",
-    "SGT": "+08:00",
-    "HKT": "+08:00",
-    "AWST": "+08:00",
-    "JST": "+09:00",
-    "KST": "+09:00",
-    "AEST": "+10:00",
-    "AEDT": "+11:00",
-    "NZST": "+12:00",
-    "NZDT": "+13:00",
-    "BRT": "-03:00",
-    "ART": "-03:00",
-    "EDT": "-04:00",
-    "EST": "-05:00",
-    "CDT": "-05:00",
-    "MDT": "-06:00",
-    "MST": "-07:00",
-    "PDT": "-07:00",
-    "PST": "-08:00",
+_HOURS_FROM_UTC: Final = {
+    "UTC": 0,
+    "GMT": 0,
+    "WET": 0,
+    "WEST": 1,
+    "BST": 1,
+    "CET": 1,
+    "CEST": 2,
+    "EET": 2,
+    "EEST": 3,
+    "SAST": 2,
+    "MSK": 3,
+    "GST": 4,
+    "SGT": 8,
+    "HKT": 8,
+    "AWST": 8,
+    "JST": 9,
+    "KST": 9,
+    "AEST": 10,
+    "AEDT": 11,
+    "NZST": 12,
+    "NZDT": 13,
+    "BRT": -3,
+    "ART": -3,
+    "EDT": -4,
+    "EST": -5,
+    "CDT": -5,
+    "MDT": -6,
+    "MST": -7,
+    "PDT": -7,
+    "PST": -8,
 }
+_OFFSETS: Final = {zone: timedelta(hours=hours) for zone, hours in _HOURS_FROM_UTC.items()}
 _LONGEST_HEADER: Final = 1 << 16
 _TIME_LENGTH: Final = len("2026-01-31 23:59:59")
+_CENTURY: Final = "20"
 
 
 class AdyenSettlementDetail:
@@ -230,6 +232,10 @@ def _moment_of(created: str, zone: str, line_no: int) -> datetime:
             "zone that does",
             line_no,
         )
-    if len(created) != _TIME_LENGTH:
-        raise FileRefusedError(f"{created!r} is no Creation Date: YYYY-MM-DD HH:MM:SS is expected", line_no)
-    return moment(created + offset, line_no, (datetime.fromisoformat,))
+    return moment(created, line_no, (_read_time,)) - offset
+
+
+def _read_time(text: str) -> datetime:
+    if len(text) != _TIME_LENGTH or not text.startswith(_CENTURY):
+        raise ValueError(text)
+    return datetime.fromisoformat(f"{text}+00:00")

@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import date
-from io import IncrementalNewlineDecoder
 from typing import Final, NoReturn, TypeVar
 from xml.parsers import expat
 
@@ -108,7 +107,8 @@ _Meaning = TypeVar("_Meaning")
 class Camt053:
     """A bank's statements in XML. The sign is that of CdtDbtInd: RvslInd says why an entry is there, not which way.
 
-    An entry is one line, however many details it has; an entry that is not booked is none.
+    An entry is one line, however many details it has; an entry that is not booked is none. `line_no` is the entry's
+    own: where several stand in one line of the file, they are counted on from it.
     """
 
     name = "camt053"
@@ -121,8 +121,7 @@ class Camt053:
     def read(self, chunks: Iterator[str]) -> Iterator[BankLine | ControlTotal]:
         """Read the booked entries, and of each statement its closing balance and the totals that it states."""
         document = _Document()
-        # Expat would count a \r\n that falls between two pieces as two line ends.
-        for chunk in map(IncrementalNewlineDecoder(None, translate=True).decode, chunks):
+        for chunk in chunks:
             for start in range(0, len(chunk), _PIECE):
                 yield from document.take(chunk[start : start + _PIECE])
         document.end()
@@ -186,8 +185,9 @@ class _Part(dict[str, str]):
 class _Batch:
     """The details of a batch, against what the batch states of them."""
 
-    def __init__(self, entry: _Part) -> None:
+    def __init__(self, entry: _Part, line_no: int) -> None:
         self._entry = entry
+        self._line_no = line_no
         self._count = 0
         self._sum = 0
         self._currencies = set[str | None]()
@@ -205,7 +205,7 @@ class _Batch:
 
     def totals(self, batch: _Part, statement: str) -> Iterator[ControlTotal]:
         """Compare where the details are given: a bank may leave them out, or their amounts, or convert them."""
-        where = f"of the batch in line {self._entry.line_no}"
+        where = f"of the batch in line {self._line_no}"
         if "Btch/NbOfTxs" in batch and self._count:
             stated = batch.count("Btch/NbOfTxs")
             yield _total(f"number of details {where}", statement, None, stated, self._count)
@@ -253,7 +253,7 @@ class _Statement:
         if len(known) > 1 and code != "ITBD":
             balance.refuse(f"there are two balances {code} in {currency}: ask the bank for one statement per day")
 
-    def add_entry(self, entry: _Part, references: tuple[str, ...]) -> BankLine | None:
+    def add_entry(self, entry: _Part, line_no: int, references: tuple[str, ...]) -> BankLine | None:
         """Count an entry, and make its line if it is booked."""
         amount, currency = entry.signed()
         direction = entry.known("CdtDbtInd", _DIRECTIONS)
@@ -265,7 +265,7 @@ class _Statement:
             return None
         self._moved[currency] += amount
         return BankLine(
-            line_no=entry.line_no,
+            line_no=line_no,
             statement=self.name,
             account=self._account,
             booked_on=entry.booking_day(),
@@ -355,6 +355,7 @@ class _Document:
         self._parts: list[_Part] = []
         self._statement: _Statement | None = None
         self._batch: _Batch | None = None
+        self._entry_line_no = 0
         self._references: dict[str, None] = {}
         self._ready: list[BankLine | ControlTotal] = []
 
@@ -447,8 +448,10 @@ class _Document:
             self._statement = _Statement(part)
         elif path == _ENTRY:
             self._references = {}
+            # Many files are one long line, and a line's number must still name one entry.
+            self._entry_line_no = max(part.line_no, self._entry_line_no + 1)
         elif path == _BATCH:
-            self._batch = _Batch(self._parts[-1])
+            self._batch = _Batch(self._parts[-1], self._entry_line_no)
         self._parts.append(part)
 
     def _end(self, _name: str) -> None:
@@ -489,7 +492,7 @@ class _Document:
         elif path == _BALANCE:
             statement.add_balance(part)
         elif path == _ENTRY:
-            line = statement.add_entry(part, tuple(self._references))
+            line = statement.add_entry(part, self._entry_line_no, tuple(self._references))
             self._ready += [line] if line is not None else []
         elif path == _BATCH and batch is not None:
             self._ready += batch.totals(part, statement.name)

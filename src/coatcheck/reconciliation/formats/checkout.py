@@ -58,6 +58,7 @@ _AMOUNT: Final = re.compile(rf"(-?)([0-9]{{1,15}})(?:\.([0-9]{{1,{_DECIMALS}}}))
 _LARGEST_MINOR: Final = 2**53 - 1
 _LONGEST_HEADER: Final = 1 << 16
 _SHORTEST_TIME: Final = len("2026-01-31T23:59:59")
+_CENTURY: Final = "20"
 _UTC_NAMES: Final = frozenset({"", "UTC", "ETC/UTC", "GMT", "Z"})
 
 
@@ -212,6 +213,6 @@ def _moment_of(processed: str, processed_utc: str, zone: str, line_no: int) -> d
 
 
 def _read_time(text: str) -> datetime:
-    if len(text) < _SHORTEST_TIME:
+    if len(text) < _SHORTEST_TIME or not text.startswith(_CENTURY):
         raise ValueError(text)
     return datetime.fromisoformat(text)

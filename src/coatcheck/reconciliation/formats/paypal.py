@@ -83,6 +83,7 @@ _COUNT: Final = re.compile(r"[0-9]{1,9}").fullmatch
 _DAY: Final = re.compile(r"([0-9]{4})/([0-9]{2})/([0-9]{2}) ").match
 _LONGEST_HEADERS: Final = 1 << 16
 _TIME_LENGTH: Final = len("2026/01/31 23:59:59 -0800")
+_CENTURY: Final = "20"
 
 _Row = list[str]
 
@@ -315,6 +316,6 @@ def _minor(text: str, currency: str, line_no: int) -> int:
 
 def _read_time(text: str) -> datetime:
     # 2026/01/31 23:59:59 -0800
-    if len(text) != _TIME_LENGTH or text[4] != "/" or text[7] != "/" or text[19] != " ":
+    if len(text) != _TIME_LENGTH or text[4] + text[7] + text[19] != "// " or not text.startswith(_CENTURY):
         raise ValueError(text)
     return datetime.fromisoformat(f"{text[:4]}-{text[5:7]}-{text[8:19]}{text[20:]}")

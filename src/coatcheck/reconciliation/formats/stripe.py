@@ -68,6 +68,7 @@ _KINDS: Final = {
 _OF_REFUNDS: Final = frozenset({LineKind.REFUND, LineKind.REFUND_RETURNED})
 _LONGEST_HEADER: Final = 1 << 16
 _TIME_LENGTH: Final = len("2026-01-31 23:59:59")
+_CENTURY: Final = "20"
 
 
 class StripeItemized:
@@ -180,7 +181,7 @@ def _description_of(kind: LineKind, category: str, description: str) -> str | No
 
 
 def _read_time(text: str) -> datetime:
-    if len(text) != _TIME_LENGTH:
+    if len(text) != _TIME_LENGTH or not text.startswith(_CENTURY):
         raise ValueError(text)
     return datetime.fromisoformat(f"{text}+00:00")
 
