@@ -673,7 +673,7 @@ class Criminal:
     def __init__(self, history: History, dice: random.Random) -> None:
         self.dice = dice
         self.history = history
-        # Seals whose rows are left alone: it is their rosters' turn, or, the last one's, they are too young to be missed.
+        # Seals whose rows are left alone: it is the rosters' turn, or they (the last one's) are too young to be missed.
         self.spared = {history.seals}
         self._left = {table: iter(dice.sample(rows, len(rows))) for table, rows in history.rows.items()}
 

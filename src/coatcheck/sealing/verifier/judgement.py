@@ -16,6 +16,7 @@ from coatcheck.sealing.verifier.tables import BRANCH_ROWS, Doubt, Layout, Matchi
 
 _TRIALS_MOST = 20_000  # hashes tried to mend one branch
 _BETWEEN_MOST = 2
+_YOUNG_MOST = 5_000
 _PAIRS_MOST = 250_000  # rows tried under other rows' names
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -132,8 +133,9 @@ class Judgement:
 
     def keys_in_question(self) -> list[bytes]:
         """Name the rows that are to be looked at once more: entries that no row fits, and rows that no roster names."""
-        old = (entry for entry, at in self._strangers.items() if self._is_old(at))
-        return list(dict.fromkeys(self._key(entry) for entry in (*self._awaited, *old)))
+        is_all = bool(self._awaited) and len(self._strangers) <= _YOUNG_MOST  # a young one may be a sealed one, renamed
+        others = (entry for entry, at in self._strangers.items() if is_all or self._is_old(at))
+        return list(dict.fromkeys(self._key(entry) for entry in (*self._awaited, *others)))
 
     def _is_old(self, at: int | None) -> bool:
         return at is None or (self._cutoff_us is not None and at < self._cutoff_us)
