@@ -444,14 +444,14 @@ def _fold_order(order: OrderRow, decided: Sequence[Heard[Decided]], first: UUID 
 def _stage(body: Decided, first: UUID | None) -> int:
     """Say how far on its way an order is behind a decision that moved it. Two of one stage are of one operation.
 
-    0: given up by its own operation. 1: ended by a void while that was undecided. 2: taken or authorized, late or not.
-    3: the end of an authorization; it releases a hold, and the ledger lets nobody release more than is held.
+    1: given up by its own operation. 2: ended by a void while that was undecided. 3: taken or authorized, late or not.
+    4: the end of an authorization; it releases a hold, and the ledger lets nobody release more than is held.
     """
     if body.operation_id != first:
-        return 1 if body.ends is not None else 3
+        return 2 if body.ends is not None else 4
     if body.outcome == OperationStatus.APPROVED:
-        return 2
-    return 3 if body.transfers else 0
+        return 3
+    return 4 if body.transfers else 1
 
 
 def _count(order: OrderRow, body: Decided) -> None:
