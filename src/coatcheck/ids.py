@@ -17,7 +17,7 @@ from asyncpg.pgproto.pgproto import UUID as FastUUID  # noqa: N811 - a subclass 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"  # RFC 4648 base32, lower case
 _PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
 # What int() reads in base 32 for each of our letters; it must take nothing else (digits of its own, "_", capitals).
-_AS_DIGITS = {code: "!" for code in range(128)} | dict(
+_AS_DIGITS = dict.fromkeys(range(128), "!") | dict(
     zip(_ALPHABET.encode(), "0123456789abcdefghijklmnopqrstuv", strict=True)
 )
 _TICKET_LENGTH = 26  # 128 bits in 5-bit letters

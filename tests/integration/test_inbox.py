@@ -7,6 +7,7 @@ import json
 from datetime import timedelta
 from itertools import permutations
 from typing import Any
+from uuid import UUID
 
 import pytest
 from tests.integration.outside import (
@@ -17,6 +18,7 @@ from tests.integration.outside import (
     checkout,
     declined,
     pending,
+    server_error,
     unknown,
 )
 
@@ -240,6 +242,74 @@ async def test_A8_a_second_charge_under_our_reference_is_told_and_books_nothing(
     assert await world.violations() == {}
 
 
+def returned(refund_id: UUID, amount_minor: int = 600) -> dict[str, Any]:
+    """A refund of o1 that came back from the bank, as the PSP tells of it."""
+    reference = reference_of("o1", OperationKind.REFUND, refund_id.hex)
+    return {
+        "id": f"ch_{reference}",
+        "object": "refund",
+        "charge": "ch_1",
+        "amount": amount_minor,
+        "currency": "EUR",
+        "reference": reference,
+        "status": "failed",
+        "failure_code": "bank_returned",
+        "livemode": False,
+        "created": 1,
+    }
+
+
+async def test_C2_D6_an_old_event_does_not_end_a_question_that_newer_news_began(store: Store) -> None:
+    """Found by a drill: the success of before was booked as the answer, and the return was forgotten."""
+    world = World(store)
+    psp = Psp(world)
+    await world.pay(checkout("c1", "o1"))
+    before = await world.balances()
+    answer = await world.refund("o1", 600)
+    world.provider.look_ups = [server_error, declined]
+    action = returned(answer.refund_id)
+    await psp.tell("refund.failed", action)  # asked about, and the PSP has no answer
+    await psp.tell("refund.succeeded", {**action, "status": "succeeded", "failure_code": None})
+    assert await psp.outcomes() == [EventOutcome.APPLIED, None]
+    await world.recover()
+    view = await world.gateway.refunds.read(answer.refund_id)
+    assert view is not None
+    assert view.status == "FAILED"
+    await psp.handle()
+    assert await psp.outcomes() == [EventOutcome.APPLIED, EventOutcome.NO_EFFECT]
+    assert await world.balances() == before
+    assert await world.violations() == {}
+
+
+async def test_C2_A9_an_old_expiry_does_not_end_the_question_about_a_late_success(store: Store) -> None:
+    world = World(store)
+    psp = Psp(world)
+    world.provider.charges = [declined]
+    view = await world.pay(checkout("c1", "o1"))
+    world.provider.look_ups = [server_error, approved]
+    await psp.tell("charge.succeeded", charge("o1", "succeeded"))
+    await psp.tell("charge.declined", charge("o1", "declined", decline_code="no"))
+    await world.recover()
+    assert (await world.read(view.payment_id)).status == "SUCCESS"
+    assert await world.violations() == {}
+
+
+async def test_D6_a_refund_asked_about_twice_leaves_the_other_refunds_reservation_alone(store: Store) -> None:
+    world = World(store)
+    await world.pay(checkout("c1", "o1"))
+    first = await world.refund("o1", 600)
+    operation_id = first.operations[0].intent.operation_id
+    (held,) = await world.gateway.operations.reopen([operation_id], "it came back")
+    await world.gateway.executor.settle(held, declined(held.intent))
+    await world.refund("o1", 900, key="r2")
+    (again,) = await world.gateway.operations.reopen([operation_id], "the same news, read before the first was booked")
+    assert await world.gateway.executor.settle(again, declined(again.intent)) is not None
+    counts = await store.pool.fetchrow("SELECT refund_reserved_minor, refunded_minor FROM payment_order")
+    assert counts is not None
+    assert tuple(counts) == (900, 900)
+    assert await world.violations() == {}
+
+
 async def test_D6_a_refund_that_failed_days_later_is_asked_about_and_comes_back(store: Store) -> None:
     world = World(store)
     psp = Psp(world)
@@ -248,19 +318,7 @@ async def test_D6_a_refund_that_failed_days_later_is_asked_about_and_comes_back(
     answer = await world.refund("o1", 600)
     world.clock.advance(timedelta(days=9))
     world.provider.look_ups = [declined]
-    reference = reference_of("o1", OperationKind.REFUND, answer.refund_id.hex)
-    action = {
-        "id": f"ch_{reference}",
-        "object": "refund",
-        "charge": "ch_1",
-        "amount": 600,
-        "currency": "EUR",
-        "reference": reference,
-        "status": "failed",
-        "failure_code": "bank_returned",
-        "livemode": False,
-        "created": 1,
-    }
+    action = returned(answer.refund_id)
     await psp.tell("refund.failed", action)
     await psp.tell("refund.succeeded", {**action, "status": "succeeded", "failure_code": None})  # late, and older
     view = await world.gateway.refunds.read(answer.refund_id)

@@ -179,6 +179,19 @@ async def test_H1_a_line_twice_and_a_charge_twice_are_told_apart(desk: Desk) -> 
     assert (await desk.balances())["suspense"] == -2000
 
 
+async def test_H5_a_capture_that_the_psp_tells_in_parts_is_one_record(desk: Desk) -> None:
+    """The whole authorization, and back what was not taken of it; a part more is a break again."""
+    await desk.world.pay(checkout("c1", "o1"))
+    header, charge, *_ = lines(desk.close()[0])
+    whole = charge.replace("10.00,0.25,9.75", "12.00,0.25,11.75")
+    back = charge.replace(",1,charge,", ",2,charge,").replace("10.00,0.25,9.75", "-2.00,0.00,-2.00")
+    report = await desk.take(summed(header, whole, back))
+    assert (kinds(report), report.matched) == ([], 2)
+    assert await desk.balances() == {"psp_receivable": 1000 - 25, "platform_psp_fees": 25}
+    more = await desk.take(summed(header, whole, back, back.replace(",2,charge,", ",3,charge,")), "more.csv")
+    assert sorted(kinds(more)) == ["amount", "duplicate_line", "duplicate_line"]
+
+
 async def test_H1_a_record_of_an_earlier_file_is_not_claimed_again(desk: Desk) -> None:
     await desk.world.pay(checkout("c1", "o1"))
     header, charge, *_ = lines(desk.close()[0])

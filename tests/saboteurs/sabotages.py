@@ -102,6 +102,22 @@ SABOTAGES: Final = (
         "integration/test_lifecycle.py::test_A3_the_window_of_a_page_is_that_of_all_its_orders",
     ),
     Sabotage(
+        "an old event ends a newer question",
+        "C2",
+        "inbox/hearing.py",
+        "is_held or _is_asked_again(operation)",
+        "is_held",
+        "integration/test_inbox.py::test_C2_D6_an_old_event_does_not_end_a_question_that_newer_news_began",
+    ),
+    Sabotage(
+        "a refund that came back comes back twice",
+        "D6",
+        "payments/effects.py",
+        "    if operation.refund_status is RefundStatus.FAILED:",
+        "    if operation.refund_status is None:",
+        "integration/test_inbox.py::test_D6_a_refund_asked_about_twice_leaves_the_other_refunds_reservation_alone",
+    ),
+    Sabotage(
         "an authorization is not asked about after a refusal",
         "D5",
         "sql/functions/030_apply_outcomes.sql",

@@ -5,6 +5,7 @@ from uuid import UUID
 
 import pytest
 
+from coatcheck.events import EventKind
 from coatcheck.ids import account_id_of
 from coatcheck.ledger import Phase, charge_accounts
 from coatcheck.operations import Operation
@@ -152,3 +153,11 @@ def test_D6_a_refund_that_comes_back_is_the_refund_turned_round() -> None:
     assert legs(back) == [("refund_return", "posted", 440), ("commission_refund_return", "posted", 60)]
     assert not any(leg.goes_back for leg in back.legs)
     assert effect_of(asked, YES).legs == ()  # told again that it succeeded: nothing moves twice
+
+
+def test_D6_a_refund_that_came_back_comes_back_once() -> None:
+    """Found by a drill: asked about twice, the second answer took another refund's reservation away."""
+    asked = operation(OperationKind.REFUND, 500, refund_commission_minor=60, refund_status=RefundStatus.FAILED)
+    again = effect_of(asked, NO)
+    assert (again.refunded_minor, again.reserved_minor, again.commission_minor) == (0, 0, 0)
+    assert (again.event, again.refund_status, again.legs) == (EventKind.OPERATION_CONFIRMED, None, ())

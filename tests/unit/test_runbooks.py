@@ -18,6 +18,7 @@ HEADINGS = ["## What it means", "## What to look at", "## What is safe", "## Wha
 ELSEWHERE = {
     *("account.opened", "api_key.created", "api_key.revoked", "webhook.retried", "webhook.dismissed"),
     *("payment.accepted", "capture.requested"),
+    *("settlement.booked", "break.closed"),  # of a file and of a break, not of a payment
 }
 
 

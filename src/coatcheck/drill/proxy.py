@@ -17,6 +17,7 @@ from coatcheck.drill.wire import Answers, Requests, request_size
 _CHUNK: Final = 65_536
 _LONGEST_REQUEST: Final = 1 << 20
 _GONE: Final = (OSError, RuntimeError)  # the latter is uvloop's word for a transport that is closed
+_TRIES_TO_LISTEN: Final = 200
 _ONE_OF_EACH_EVERY: Final = 20  # exchanges: however short a drill is, each line has done everything once
 
 
@@ -87,7 +88,15 @@ class Line:
     async def listen(self) -> None:
         """Take connections; always on the same port."""
         self.port = self.port or free_port()
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        for tries_left in range(_TRIES_TO_LISTEN, -1, -1):
+            try:
+                self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, reuse_address=True)
+            except OSError:  # what was broken off has not let go of the port yet
+                if not tries_left:
+                    raise
+                await asyncio.sleep(0.05)
+            else:
+                return
 
     async def refuse(self) -> None:
         """Break what is open and refuse whoever comes, until it listens again."""

@@ -114,7 +114,7 @@ class World:
         settings: dict[str, object] = {
             "DATA_DIR": self._directory / f"data-{self.name}",
             "DIGEST_SECRET": "a-secret-of-the-drill-and-of-nobody-else",
-            "DATABASE_POOL_SIZE": 8,
+            "DATABASE_POOL_SIZE": 6,
             "SIMULATOR_URL": simulator_url,
             "SIMULATOR_WEBHOOK_SECRETS": _WEBHOOK_SECRET,
             "CALL_DEADLINE_S": _CALL_DEADLINE_S,

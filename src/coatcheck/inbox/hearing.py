@@ -9,6 +9,7 @@ from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.states import OperationKind, OperationStatus, OrderStatus, RefundStatus
 
 _GIVEN_UP = frozenset({OrderStatus.FAILED, OrderStatus.CANCELLED})
+_DECIDED = _GIVEN_UP | {OrderStatus.AUTHORIZED, OrderStatus.SUCCESS}
 
 
 class EventOutcome(StrEnum):
@@ -52,13 +53,25 @@ def hear(standing: Standing, outcome: Outcome, at: datetime) -> Hearing:
     if not outcome.kind.is_definite:
         return Hearing.NOTHING
     is_held = standing.holder is not None and standing.due_at is not None and standing.due_at > at
-    return Hearing.PARK if is_held else Hearing.BOOK
+    return Hearing.PARK if is_held or _is_asked_again(operation) else Hearing.BOOK
 
 
 def _is_another_charge(operation: Operation, outcome: Outcome) -> bool:
     known, told = operation.intent.provider_reference, outcome.provider_reference
     starts = operation.intent.kind.starts_an_order and not operation.intent.is_hosted
     return starts and outcome.kind is OutcomeKind.APPROVED and None not in (known, told) and known != told
+
+
+def _is_asked_again(operation: Operation) -> bool:
+    """Whether it was decided, and the PSP is being asked because of later news.
+
+    Events come in any order: an old one would end the question with what was true before (hazards C2, D6).
+    """
+    if operation.status is not OperationStatus.PENDING:
+        return False
+    if operation.intent.kind is OperationKind.REFUND:
+        return operation.refund_status is not RefundStatus.PENDING
+    return operation.intent.kind.starts_an_order and operation.order_status in _DECIDED
 
 
 def _contradicts(operation: Operation, outcome: Outcome) -> bool:

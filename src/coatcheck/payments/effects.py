@@ -166,6 +166,8 @@ def _of_refund(operation: Operation, outcome: Outcome) -> Effect:
             refund_status=RefundStatus.SUCCEEDED,
             legs=_refund_legs(amount - commission, commission),
         )
+    if operation.refund_status is RefundStatus.FAILED:  # asked again after it had failed: nothing is reserved for it
+        return Effect(event=EventKind.OPERATION_CONFIRMED)
     return Effect(
         event=EventKind.REFUND_RETURNED if came_back else EventKind.REFUND_FAILED,
         refunded_minor=-amount if came_back else 0,

@@ -15,23 +15,73 @@ _BOMS: Final = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_LONGEST_BOM: Final = 3
+_NOT_ASCII: Final = 0x80
 LONGEST_LINE: Final = 1 << 20
+# Other characters that some call line ends belong to a line.
+_LINE_ENDS: Final = re.compile("(\r\n|\n|\r)").split
 _AMOUNT: Final = re.compile(r"(-?)([0-9]{1,15})(?:\.([0-9]{1,9}))?").fullmatch
 _LARGEST_MINOR: Final = 2**53 - 1
+_USUAL_DIGITS: Final = 11  # before the point: with four decimals still below the largest amount
 
 
 def decoded(chunks: Iterable[bytes]) -> Iterator[str]:
-    """Decode a file's bytes as they come: by its BOM, else as UTF-8, else as Windows-1252, whichever reads its head.
+    """Decode a file's bytes as they come: by its BOM, else as UTF-8, or as Windows-1252 from where UTF-8 ends.
 
     Raises FileRefusedError for bytes that the encoding does not have, and for NUL.
     """
     decoder: codecs.IncrementalDecoder | None = None
-    for chunk in chunks:
+    may_be_cp1252, held = True, b""
+    for piece in _with_a_whole_head(chunks):
+        chunk = held + piece
         if decoder is None:
-            decoder = codecs.getincrementaldecoder(_encoding_of(chunk))("strict")
+            encoding = next((name for bom, name in _BOMS.items() if chunk.startswith(bom)), "utf-8")
+            may_be_cp1252 = encoding == "utf-8"
+            decoder = _decoder_of(encoding)
+        if may_be_cp1252:
+            chunk, held = _without_half_a_letter(chunk)
+            if not chunk.isascii():
+                may_be_cp1252 = False
+                decoder = decoder if _is_utf8(chunk) else _decoder_of("cp1252")
+        else:
+            held = b""
         yield _text(decoder, chunk, is_last=False)
     if decoder is not None:
-        yield _text(decoder, b"", is_last=True)
+        yield _text(_decoder_of("cp1252") if held else decoder, held, is_last=True)
+
+
+def _without_half_a_letter(chunk: bytes) -> tuple[bytes, bytes]:
+    """Hold back what may be the beginning of the first letter that is not ASCII: alone it says no encoding."""
+    end = len(chunk)
+    while end and chunk[end - 1] >= _NOT_ASCII and len(chunk) - end < _LONGEST_BOM:
+        end -= 1
+    return (chunk[:end], chunk[end:]) if chunk[:end].isascii() and end < len(chunk) else (chunk, b"")
+
+
+def _with_a_whole_head(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Hold the first bytes back until a BOM would be whole."""
+    head: bytes | None = b""
+    for chunk in chunks:
+        if head is not None:
+            head += chunk
+            if len(head) < _LONGEST_BOM:
+                continue
+            chunk, head = head, None  # noqa: PLW2901 - it goes on as one piece
+        yield chunk
+    if head:
+        yield head
+
+
+def _decoder_of(encoding: str) -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder(encoding)("strict")
+
+
+def _is_utf8(chunk: bytes) -> bool:
+    try:
+        _decoder_of("utf-8").decode(chunk, False)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _text(decoder: codecs.IncrementalDecoder, chunk: bytes, *, is_last: bool) -> str:
@@ -44,30 +94,14 @@ def _text(decoder: codecs.IncrementalDecoder, chunk: bytes, *, is_last: bool) ->
     return text
 
 
-def _encoding_of(head: bytes) -> str:
-    for bom, encoding in _BOMS.items():
-        if head.startswith(bom):
-            return encoding
-    try:
-        codecs.getincrementaldecoder("utf-8")("strict").decode(head, False)
-    except UnicodeDecodeError:
-        return "cp1252"
-    return "utf-8"
-
-
 def lines_of(chunks: Iterable[str]) -> Iterator[str]:
     """Split text into lines as it comes, each with its line end. Raises FileRefusedError for an endless line."""
     left = ""
     for chunk in chunks:
         whole = left + chunk
-        lines = whole.splitlines(keepends=True) if "\r" in whole else whole.split("\n")
-        if "\r" not in whole:
-            left = lines.pop()
-            yield from [f"{line}\n" for line in lines]
-        else:
-            # A \r at the end may be half of a \r\n.
-            left = lines.pop() if lines and not lines[-1].endswith("\n") else ""
-            yield from lines
+        *parts, left = _LINE_ENDS(whole.removesuffix("\r"))
+        left += "\r" if whole.endswith("\r") else ""  # it may be half of a line end
+        yield from map("".join, zip(parts[::2], parts[1::2], strict=True))
         if len(left) > LONGEST_LINE:
             raise FileRefusedError(f"a line is longer than {LONGEST_LINE} characters")
     if left:
@@ -123,11 +157,17 @@ class Table:
 
 def minor_units(text: str, currency: str, line_no: int) -> int:
     """Read a signed decimal amount into minor units, exactly. Zeros beyond the currency's decimals are taken."""
+    exponent = exponent_of(currency, line_no)
+    point = len(text) - 1 - exponent
+    if exponent and 0 < point <= _USUAL_DIGITS and text[point] == ".":  # nearly all are written just so
+        digits = text[:point] + text[point + 1 :]
+        if digits.isascii() and digits.isdecimal():
+            return int(digits)
     found = _AMOUNT(text)
     if found is None:
         raise FileRefusedError(f"{text!r} is no amount: digits with a decimal point are expected", line_no)
     sign, whole, decimals = found.groups()
-    exponent, decimals = exponent_of(currency, line_no), decimals or ""
+    decimals = decimals or ""
     if decimals[exponent:].strip("0"):
         raise FileRefusedError(f"{text!r} has more decimals than {currency} ({exponent})", line_no)
     minor = int(whole + decimals[:exponent].ljust(exponent, "0"))
@@ -149,9 +189,9 @@ def moment(text: str, line_no: int, reads: Sequence[Callable[[str], datetime]]) 
     for read in reads:
         try:
             found = read(text)
-        except ValueError:
+            if found.tzinfo is UTC:
+                return found
+            return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+        except (ValueError, OverflowError):
             continue
-        if found.tzinfo is UTC:
-            return found
-        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
     raise FileRefusedError(f"{text!r} is no time that this format knows", line_no)

@@ -79,17 +79,19 @@ BEGIN
            AND k.file_id = earlier.file_id AND k.batch = earlier.batch;
     END LOOP;
 
-    -- 3. Each record is claimed by one line: the first of the file that names it.
+    -- 3. Each record is claimed by one line: the first of the file that names it, for its other parts too.
     INSERT INTO settled_record (operation_id, kind, file_id, line_no)
     SELECT f.operation_id, i.kind, new_file_id, min(f.line_no)
       FROM found_record AS f JOIN incoming_line AS i ON i.line_no = f.line_no
      GROUP BY f.operation_id, i.kind
     ON CONFLICT DO NOTHING;
     CREATE TEMP TABLE claimed_record ON COMMIT DROP AS
-    SELECT f.line_no, f.operation_id, s.file_id AS claim_file, s.line_no AS claim_line
+    SELECT f.line_no, f.operation_id, s.file_id AS claim_file, s.line_no AS claim_line,
+           count(*) OVER record AS parts, sum(i.gross_minor) OVER record AS together_minor
       FROM found_record AS f
       JOIN incoming_line AS i ON i.line_no = f.line_no
-      JOIN settled_record AS s ON s.operation_id = f.operation_id AND s.kind = i.kind;
+      JOIN settled_record AS s ON s.operation_id = f.operation_id AND s.kind = i.kind
+    WINDOW record AS (PARTITION BY f.operation_id, i.kind);
     ANALYZE claimed_record;
 
     -- 4. The verdict of each line.
@@ -101,6 +103,10 @@ BEGIN
                WHEN i.kind IN ('payout', 'fee') THEN i.kind
                WHEN i.kind NOT IN ('charge', 'refund', 'refund_returned') THEN 'unexplained'
                WHEN c.operation_id IS NULL THEN 'missing_here'
+               -- Some PSPs tell of one capture in parts: the whole authorization, and back what was not taken of it.
+               WHEN c.parts > 1 AND c.claim_file = new_file_id AND i.asked_minor IS NULL AND o.status = 'APPROVED'
+                    AND o.currency = i.currency AND c.together_minor
+                    = CASE i.kind WHEN 'refund' THEN -o.amount_minor ELSE o.amount_minor END THEN 'matched'
                WHEN (c.claim_file, c.claim_line) <> (new_file_id, i.line_no) THEN
                    CASE WHEN i.provider_reference IS NOT DISTINCT FROM CASE WHEN c.claim_file = new_file_id
                             THEN (SELECT e.provider_reference FROM incoming_line AS e WHERE e.line_no = c.claim_line)
