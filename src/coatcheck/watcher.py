@@ -40,12 +40,13 @@ class AlertKind(StrEnum):
     AUTHORIZATION_LAPSED = "authorization_lapsed"
     CHARGED_TWICE = "charged_twice"
     WEBHOOK_DEAD = "webhook_dead"
+    SEALING_OVERDUE = "sealing_overdue"
     INVARIANT_BROKEN = "invariant_broken"
     TRANSACTION_OLD = "transaction_old"
 
 
 _AT_EACH_LOOK = tuple(kind for kind in AlertKind if kind is not AlertKind.INVARIANT_BROKEN)
-_INCIDENTS = frozenset({AlertKind.CHARGED_TWICE, AlertKind.INVARIANT_BROKEN})
+_INCIDENTS = frozenset({AlertKind.CHARGED_TWICE, AlertKind.SEALING_OVERDUE, AlertKind.INVARIANT_BROKEN})
 
 
 class WatchLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,8 +213,8 @@ _PRINTED = {"order_id": ORDER, "operation_id": OPERATION, "inbox_id": INBOX}
 
 
 def _in_words(kind: AlertKind, detail: Mapping[str, Any], since: datetime) -> str:
-    if kind is AlertKind.CHARGED_TWICE:
-        return _charged_twice(detail)
+    if kind in _TOLD_BY:
+        return _TOLD_BY[kind](detail, since)
     if kind is AlertKind.INVARIANT_BROKEN:
         return f"The books disagree. This does not hold: {detail['meaning']}"
     if kind is AlertKind.TRANSACTION_OLD:
@@ -244,7 +245,7 @@ _UNDECIDED = {
 }
 
 
-def _charged_twice(detail: Mapping[str, Any]) -> str:
+def _charged_twice(detail: Mapping[str, Any], _: datetime) -> str:
     amount = f"{format_amount(detail['amount_minor'], detail['currency'])} {detail['currency']}"
     provider, known, other = detail["provider"], detail["provider_reference"], detail["other_reference"]
     return (
@@ -252,6 +253,15 @@ def _charged_twice(detail: Mapping[str, Any]) -> str:
         f"not. Compare both there; if both took the money, refund {other} ({amount}) at {provider}, not through the "
         "gateway, which would give back the first."
     )
+
+
+def _sealing_overdue(detail: Mapping[str, Any], since: datetime) -> str:
+    number = detail["last_seal_no"]
+    last = "there is no seal yet" if number is None else f"the last seal is number {number}"
+    return f"History should have been sealed by {_time(since)}: {last}. What was written since is not proved."
+
+
+_TOLD_BY = {AlertKind.CHARGED_TWICE: _charged_twice, AlertKind.SEALING_OVERDUE: _sealing_overdue}
 
 
 def _time(at: datetime) -> str:

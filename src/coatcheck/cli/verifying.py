@@ -13,6 +13,7 @@ from coatcheck.cli import asking
 from coatcheck.cli.failures import EXIT_VIOLATION, UnusableError
 from coatcheck.cli.opening import log_as, settings_of
 from coatcheck.cli.options import Tool, with_config
+from coatcheck.cli.replay import replay
 
 if TYPE_CHECKING:
     from coatcheck.sealing.verifier import Report
@@ -24,13 +25,16 @@ _PATH = click.Path(path_type=Path)
     cls=Tool,
     invoke_without_command=True,
     short_help=asking.audit.short_help,
-    help=f"{cleandoc(asking.audit.help or '')}\n\nWhether history was rewritten is asked by `coatcheck audit verify`.",
+    help=f"{cleandoc(asking.audit.help or '')}\n\nWhether history was rewritten is asked by "
+    "`coatcheck audit verify`, and whether it makes the very rows that are stored by `coatcheck audit replay`.",
 )
 @with_config
 @click.pass_context
 def audit(context: click.Context, config: Path | None) -> int:
     """Run the invariants, unless a command of the group is asked for."""
     if context.invoked_subcommand is not None:
+        if config is not None:
+            raise click.UsageError(f"give --config after {context.invoked_subcommand}, whose settings it is")
         return 0
     status: int = context.invoke(asking.audit, config=config)
     return status
@@ -77,6 +81,9 @@ def verify(
     click.echo(_summary_of(report))
     click.echo(report.line)
     return 0 if report.is_ok else EXIT_VIOLATION
+
+
+audit.add_command(replay)
 
 
 async def _verify(

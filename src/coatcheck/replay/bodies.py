@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -250,8 +250,8 @@ _POSTPONEMENTS = (
     EventKind.OPERATION_ANSWER_REFUSED,
 )
 
-# What is told of kinds that are not here (alerts, dead letters, stored webhooks, keys ...) stands in no row that is
-# replayed, or moves money and nothing else.
+# What is told of kinds that are not here, nor in a module of `subjects` (alerts, dead letters, stored webhooks ...),
+# stands in no row that is replayed, or moves money and nothing else.
 KINDS: Mapping[str, type[Said]] = MappingProxyType(
     {
         EventKind.PAYMENT_ACCEPTED.value: Accepted,
@@ -268,15 +268,3 @@ KINDS: Mapping[str, type[Said]] = MappingProxyType(
         **{kind.value: Postponed for kind in _POSTPONEMENTS},
     }
 )
-
-_DECODERS: Mapping[str, "msgspec.json.Decoder[Any]"] = MappingProxyType(
-    {kind: msgspec.json.Decoder(body) for kind, body in KINDS.items()}
-)
-_decode_other = msgspec.json.Decoder(Said).decode
-
-
-def read(event: Event) -> Said:
-    """Read what an event says. Raises msgspec.MsgspecError where it does not say what its kind must."""
-    decoder = _DECODERS.get(event.kind)
-    said: Said = _decode_other(event.body) if decoder is None else decoder.decode(event.body)
-    return said

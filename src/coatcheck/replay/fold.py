@@ -10,12 +10,13 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 
 from coatcheck.replay.bodies import (
+    KINDS,
     Accepted,
     AcceptedOrder,
     AccountOpened,
@@ -32,7 +33,6 @@ from coatcheck.replay.bodies import (
     Registered,
     Reopened,
     Said,
-    read,
 )
 from coatcheck.replay.rows import (
     AccountRow,
@@ -41,9 +41,10 @@ from coatcheck.replay.rows import (
     OrderRow,
     PaymentRow,
     RefundRow,
-    Row,
     TransferRow,
 )
+from coatcheck.replay.subject import Body, Heard
+from coatcheck.replay.subjects import SUBJECTS
 from coatcheck.states import (
     REFUND_TRANSITIONS,
     Capture,
@@ -54,26 +55,12 @@ from coatcheck.states import (
     RefundStatus,
 )
 
-Body = TypeVar("Body", bound=Said)
-
 _CANCELLED = "cancelled"  # the decline code of what a void has ended
 _UNDO = "undo"
 _GIVEN_UP = (OrderStatus.FAILED, OrderStatus.CANCELLED)
 _JSON_NULL = b"null"
 # What an attempt brings, in this order: a void may end what was put back; what was decided has no lease any more.
 _RANKS: Mapping[type[Said], int] = MappingProxyType({Claimed: 0, Reopened: 0, Registered: 1, Postponed: 2, Decided: 3})
-
-
-class Heard(NamedTuple, Generic[Body]):
-    """An event that was read."""
-
-    event: Event
-    body: Body
-
-    @property
-    def at(self) -> datetime:
-        """When it was written, by the clock of whoever wrote it."""
-        return self.event.at
 
 
 class Finding(NamedTuple):
@@ -87,34 +74,56 @@ class Finding(NamedTuple):
 class Told(NamedTuple):
     """What the events of a subject come to."""
 
-    rows: list[Row]
+    rows: list[msgspec.Struct]
     findings: list[Finding]
+
+
+# What reads an event, by its kind: of one that says something to several subjects, several.
+_readers: dict[str, list["msgspec.json.Decoder[Any]"]] = defaultdict(list)
+for _kind, _body in (*KINDS.items(), *(told for subject in SUBJECTS for told in subject.bodies.items())):
+    _readers[_kind].append(msgspec.json.Decoder(_body))
+_READERS = MappingProxyType(dict(_readers))
+_OTHERS = [msgspec.json.Decoder(Said)]
+
+
+def read(event: Event) -> list[Said]:
+    """Read what an event says, to each who listens. Raises msgspec.MsgspecError where it does not say what it must."""
+    return [reader.decode(event.body) for reader in _READERS.get(event.kind, _OTHERS)]
 
 
 def fold(events: Iterable[Event]) -> Told:
     """Make the rows of one subject's events, whatever order they come in. Pure."""
     heard = _Heard()
-    rows: list[Row] = []
+    rows: list[msgspec.Struct] = []
     for event in events:
         try:
-            each = Heard(event, read(event))
+            bodies = read(event)
         except msgspec.MsgspecError as error:
             heard.find(event, f"cannot be read: {error}")
             continue
-        rows += _rows_of_any(each)
-        heard.groups[type(each.body)].append(each)
+        rows += _rows_of_any(Heard(event, bodies[0]))
+        for body in bodies:
+            heard.groups[type(body)].append(Heard(event, body))
+    rows += _rows_of_payment(heard)
+    for subject in SUBJECTS:
+        told = [each for body in set(subject.bodies.values()) for each in heard.of(body)]
+        if told:
+            rows += subject.fold(told, heard.find)
+    return Told(rows, list(heard.findings.values()))
+
+
+def _rows_of_payment(heard: "_Heard") -> Iterator[msgspec.Struct]:
     accepted = heard.of(Accepted)
     if accepted:
-        rows += _Payment(accepted[0], heard).rows()
+        yield from _Payment(accepted[0], heard).rows()
     else:
         for needy in heard.about_a_payment():
             heard.find(needy.event, "no event says that its payment was accepted")
     for another in accepted[1:]:
         heard.find(another.event, "the payment was accepted before")
-    return Told(rows, list(heard.findings.values()))
 
 
-def _rows_of_any(heard: Heard[Said]) -> Iterator[Row]:
+def _rows_of_any(heard: Heard[Said]) -> Iterator[msgspec.Struct]:
     """Make the rows that need nothing but their own event: transfers, and an account that was opened."""
     event = heard.event
     for moved in heard.body.transfers:
@@ -173,7 +182,7 @@ class _Payment:
         self._firsts = {row.order_id: row.operation_id for row in self._operations.values()}
         self._refunds: dict[UUID, RefundRow] = {}
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[msgspec.Struct]:
         """Make the payment's rows."""
         self._make_acts()
         self._make_refunds()

@@ -7,14 +7,16 @@ the transaction only reads. So it may run beside the gateway, and nothing is lef
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from operator import attrgetter
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from coatcheck.replay.bodies import Event
+from coatcheck.replay.books import PLACE_OF, PLACES, SUMS, TABLES
 from coatcheck.replay.fold import fold
-from coatcheck.replay.rows import Row
-from coatcheck.replay.tables import COPIED, FIELDS, SUMS, TABLES, Table, place_of, places
+from coatcheck.replay.tables import Table, columns_of, place_of
 from coatcheck.store import Store
 
 # Whatever belongs to one subject comes together, and no more than one subject's events are kept.
@@ -22,6 +24,9 @@ _EVENTS = "SELECT subject_id, event_id, kind, shop_id, mode, at, body::text AS b
 _EVENTS_AT_ONCE = 2_000
 _ROWS_AT_ONCE = 5_000
 _DIFFERENCES_AT_ONCE = 500
+_SHOWN = 20
+_COLUMNS: Mapping[type[msgspec.Struct], tuple[str, ...]] = MappingProxyType({row: columns_of(row) for row in PLACE_OF})
+_VALUES = MappingProxyType({row: attrgetter(*columns) for row, columns in _COLUMNS.items()})
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -39,11 +44,15 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class Replayed(msgspec.Struct, frozen=True):
-    """What came out: how many events were read, how many rows compared by table, how many values differ."""
+    """What came out: how many events were read, how many rows compared by table, how many values differ.
+
+    `shown`: the first of what differs.
+    """
 
     events: int
     rows: Mapping[str, int]
     differences: int
+    shown: Sequence[Difference] = ()
 
     @property
     def rows_compared(self) -> int:
@@ -51,7 +60,11 @@ class Replayed(msgspec.Struct, frozen=True):
         return sum(self.rows.values())
 
 
-async def replay(store: Store, tell: Callable[[Difference], None]) -> Replayed:
+def _tell_nobody(_: Difference) -> None:
+    """Leave it at what the outcome shows."""
+
+
+async def replay(store: Store, tell: Callable[[Difference], None] = _tell_nobody) -> Replayed:
     """Rebuild the rows from the events alone, and tell of everything that differs from what is stored.
 
     On one snapshot, so payments under way cannot look like differences. Writes only temporary tables. Memory: the
@@ -62,7 +75,7 @@ async def replay(store: Store, tell: Callable[[Difference], None]) -> Replayed:
         await run.rebuild()
         for table in TABLES:
             await run.compare(table)
-        return Replayed(run.events, run.rows, run.differences)
+        return Replayed(run.events, run.rows, run.differences, run.shown)
 
 
 @asynccontextmanager
@@ -75,8 +88,8 @@ async def _scratch(connection: Any) -> AsyncIterator[None]:
             "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0;"
             "SET LOCAL timezone = 'UTC'"
         )
-        for statement in places():
-            await connection.execute(statement)
+        for place in PLACES:
+            await connection.execute(place.make())
         await connection.execute("SET TRANSACTION READ ONLY")
         yield
     finally:
@@ -91,9 +104,10 @@ class _Run:
         self.events = 0
         self.rows: dict[str, int] = {}
         self.differences = 0
+        self.shown: list[Difference] = []
         self._connection = connection
         self._tell = tell
-        self._waiting: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
+        self._waiting: dict[type[msgspec.Struct], list[tuple[Any, ...]]] = defaultdict(list)
 
     async def rebuild(self) -> None:
         """Read all events, subject by subject, and write the rows that they make."""
@@ -110,23 +124,24 @@ class _Run:
             await self._write(least=_ROWS_AT_ONCE)
         self._fold(subject)
         await self._write(least=1)
-        for table in FIELDS:
-            await self._connection.execute(f"ANALYZE pg_temp.{place_of(table)}")
+        for place in PLACE_OF.values():
+            await self._connection.execute(f"ANALYZE pg_temp.{place_of(place.name)}")
         for statement in SUMS:
             await self._connection.execute(statement)
 
     def _fold(self, subject: Sequence[Event]) -> None:
         rows, findings = fold(subject)
         for row in rows:
-            self._waiting[_table_of(row)].append(msgspec.structs.astuple(row))
+            kind = type(row)
+            self._waiting[kind].append(_VALUES[kind](row))
         for finding in findings:
             self._find(Difference("event", str(finding.event_id), "body", finding.why, finding.kind))
 
     async def _write(self, *, least: int) -> None:
-        for table, rows in self._waiting.items():
+        for kind, rows in self._waiting.items():
             if len(rows) >= least:
                 await self._connection.copy_records_to_table(
-                    place_of(table), columns=FIELDS[table], records=rows, schema_name="pg_temp"
+                    place_of(PLACE_OF[kind].name), columns=_COLUMNS[kind], records=rows, schema_name="pg_temp"
                 )
                 rows.clear()
 
@@ -141,8 +156,6 @@ class _Run:
 
     def _find(self, difference: Difference) -> None:
         self.differences += 1
+        if len(self.shown) < _SHOWN:
+            self.shown.append(difference)
         self._tell(difference)
-
-
-def _table_of(row: Row) -> str:
-    return COPIED[type(row)]

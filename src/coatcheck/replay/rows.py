@@ -145,6 +145,3 @@ class AccountRow(msgspec.Struct, frozen=True):
     kind: str
     currency: str
     opened_at: datetime
-
-
-Row = PaymentRow | OrderRow | OperationRow | RefundRow | CheckoutDecisionRow | TransferRow | AccountRow

@@ -1,10 +1,14 @@
-"""The tables that are compared: their columns, where a replay's rows wait, and the SQL that finds what differs."""
+"""The tables of the money path that are compared: their columns, where a replay's rows wait, and the SQL that compares.
 
-from collections.abc import Mapping
+`books` has those of the other subjects as well.
+"""
+
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 import msgspec
 
+from coatcheck.replay.bodies import Said
 from coatcheck.replay.rows import (
     AccountRow,
     CheckoutDecisionRow,
@@ -12,7 +16,6 @@ from coatcheck.replay.rows import (
     OrderRow,
     PaymentRow,
     RefundRow,
-    Row,
     TransferRow,
 )
 
@@ -25,6 +28,7 @@ _AS = MappingProxyType(
 )
 # Shown by their digest: the frozen body of a request is long, and names the buyer's payment token.
 _AS_DIGEST = frozenset({"body"})
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 _WALLETS = """
 SELECT shop_id, mode, seller, currency,
@@ -42,11 +46,27 @@ SELECT shop_id, mode, seller, currency,
 """
 
 
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """A temporary table of a replay. It has the columns of `like`, a SELECT that is not run, and none of its rules.
+
+    `row`: what the fold makes for it, its fields named as the columns; None where SQL fills it.
+    """
+
+    name: str
+    like: str
+    row: type[msgspec.Struct] | None = None
+
+    def make(self) -> str:
+        """Write the statement that makes it."""
+        made = f"CREATE TEMPORARY TABLE {place_of(self.name)} ON COMMIT DROP"
+        return f"{made} AS SELECT * FROM ({self.like}) AS s WITH NO DATA"
+
+
 class Table(msgspec.Struct, frozen=True, kw_only=True):
     """A table to compare, by its key. `replayed` and `stored` are SELECTs of the same columns of the same types.
 
-    `working`: columns of the replay's side alone. `instead`: what to compare a column with, in terms of the replay's
-    row r and the stored row s, where an event can leave a choice.
+    `place`: where the replay's rows wait; None where `replayed` reads from another's. `instead`: what to compare a
+    column with, in terms of the replay's row r and the stored row s, where an event can leave a choice.
     """
 
     name: str
@@ -54,8 +74,8 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     columns: tuple[str, ...]
     replayed: str
     stored: str
-    working: tuple[str, ...] = ()
-    instead: Mapping[str, str] = MappingProxyType({})
+    place: Place | None = None
+    instead: Mapping[str, str] = _NONE
 
     @property
     def every_column(self) -> tuple[str, ...]:
@@ -103,32 +123,44 @@ def place_of(name: str) -> str:
     return f"replayed_{name}"
 
 
-def _select(names: tuple[str, ...], source: str) -> str:
-    columns = [f"{name}::{_AS[name]} AS {name}" if name in _AS else name for name in names]
+def _select(names: Iterable[str], source: str, types: Mapping[str, str] = _AS) -> str:
+    columns = [f"{name}::{types[name]} AS {name}" if name in types else name for name in names]
     return f"SELECT {', '.join(columns)} FROM {source}"
 
 
-def _fields_of(row: type[msgspec.Struct]) -> tuple[str, ...]:
-    return tuple(field.name for field in msgspec.structs.fields(row))
+def columns_of(row: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Name the columns that a row has: its fields, without the transfers of a row that is an event's own body."""
+    moved = columns_of(Said) if issubclass(row, Said) and row is not Said else ()
+    return tuple(field.name for field in msgspec.structs.fields(row) if field.name not in moved)
 
 
-def _table_of(
+def table_of(
     name: str,
     row: type[msgspec.Struct],
     *,
-    working: tuple[str, ...] = (),
+    keys: int = 1,
+    as_text: Iterable[str] = (),
+    working: Mapping[str, str] = _NONE,
     more: tuple[str, ...] = (),
-    instead: Mapping[str, str] = MappingProxyType({}),
+    is_folded: bool = True,
+    instead: Mapping[str, str] = _NONE,
 ) -> Table:
-    """Describe a table whose key is its first column; `more`: columns that the fold does not make."""
-    fields = tuple(field for field in _fields_of(row) if field not in working) + more
+    """Describe a table whose key is its first column, or the first `keys`; rows of that kind are what the fold makes.
+
+    `as_text`: columns without an = of their own, as json. `working`: columns of the replay's side alone, by type.
+    `more`: columns that SQL fills; then, or where it makes the whole row, `is_folded` is false.
+    """
+    columns = tuple(column for column in columns_of(row) if column not in working) + more
+    types = _AS | dict.fromkeys(as_text, "text")
+    stored = _select(columns, f"public.{name}", types)
+    like = "".join(f", NULL::{type_} AS {column}" for column, type_ in working.items())
     return Table(
         name=name,
-        key=fields[:1],
-        columns=fields[1:],
-        replayed=f"SELECT {', '.join((*fields, *working))} FROM pg_temp.{place_of(name)}",
-        stored=_select(fields, f"public.{name}"),
-        working=working,
+        key=columns[:keys],
+        columns=columns[keys:],
+        replayed=f"SELECT {', '.join((*columns, *working))} FROM pg_temp.{place_of(name)}",
+        stored=stored,
+        place=Place(name=name, like=f"SELECT s.*{like} FROM ({stored}) AS s", row=row if is_folded else None),
         instead=instead,
     )
 
@@ -151,20 +183,29 @@ _HOLD_COLUMNS = (
 _WALLET_KEY = ("shop_id", "mode", "seller", "currency")
 _WALLET_COLUMNS = ("pending_minor", "available_minor", "in_payout_minor")
 
-PAYMENT = _table_of("payment", PaymentRow)
-PAYMENT_ORDER = _table_of("payment_order", OrderRow)
-OPERATION = _table_of("operation", OperationRow, working=("may_be_marked", "was_decided"), instead=_MARKED)
-REFUND = _table_of("refund", RefundRow)
-CHECKOUT_DECISION = _table_of("checkout_decision", CheckoutDecisionRow)
-ACCOUNT = _table_of("account", AccountRow, more=_COUNTERS)
-TRANSFER = _table_of("transfer", TransferRow)
+PAYMENT = table_of("payment", PaymentRow)
+PAYMENT_ORDER = table_of("payment_order", OrderRow)
+OPERATION = table_of(
+    "operation",
+    OperationRow,
+    working=MappingProxyType({"may_be_marked": "boolean", "was_decided": "boolean"}),
+    instead=_MARKED,
+)
+REFUND = table_of("refund", RefundRow)
+CHECKOUT_DECISION = table_of("checkout_decision", CheckoutDecisionRow)
+ACCOUNT = table_of("account", AccountRow, more=_COUNTERS, is_folded=False)
+TRANSFER = table_of("transfer", TransferRow)
+_HOLDS = (
+    "SELECT hold_id, debit_account_id, credit_account_id, currency, amount_minor, "
+    "captured_minor::numeric AS captured_minor, released_minor::numeric AS released_minor FROM public.hold"
+)
 HOLD = Table(
     name="hold",
     key=("hold_id",),
     columns=_HOLD_COLUMNS,
     replayed=f"SELECT {', '.join(('hold_id', *_HOLD_COLUMNS))} FROM pg_temp.{place_of('hold')}",
-    stored="SELECT hold_id, debit_account_id, credit_account_id, currency, amount_minor, "
-    "captured_minor::numeric AS captured_minor, released_minor::numeric AS released_minor FROM public.hold",
+    stored=_HOLDS,
+    place=Place(name="hold", like=_HOLDS),
 )
 WALLET = Table(
     name="wallet",
@@ -174,39 +215,10 @@ WALLET = Table(
     stored=_WALLETS.format(accounts=f"({_select(ACCOUNT.every_column, 'public.account')}) AS stored_account"),
 )
 
-TABLES = (PAYMENT, PAYMENT_ORDER, OPERATION, REFUND, CHECKOUT_DECISION, TRANSFER, HOLD, ACCOUNT, WALLET)
+MONEY_PATH = (PAYMENT, PAYMENT_ORDER, OPERATION, REFUND, CHECKOUT_DECISION, TRANSFER, HOLD, ACCOUNT, WALLET)
 
-OPENED = "account_opened"  # accounts as they were opened, before their counters are summed up
-COPIED: Mapping[type[Row], str] = MappingProxyType(
-    {
-        PaymentRow: "payment",
-        OrderRow: "payment_order",
-        OperationRow: "operation",
-        RefundRow: "refund",
-        CheckoutDecisionRow: "checkout_decision",
-        TransferRow: "transfer",
-        AccountRow: OPENED,
-    }
-)
-FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType({COPIED[row]: _fields_of(row) for row in COPIED})
-
-
-def places() -> list[str]:
-    """Write the statements that make the temporary tables: of the stored tables' own types, and without their rules."""
-    made = [
-        _place(table.name, table.stored, "".join(f", NULL::boolean AS {name}" for name in table.working))
-        for table in TABLES
-        if table is not WALLET
-    ]
-    return [*made, _place(OPENED, _select(FIELDS[OPENED], "public.account"), "")]
-
-
-def _place(name: str, stored: str, working: str) -> str:
-    return (
-        f"CREATE TEMPORARY TABLE {place_of(name)} ON COMMIT DROP AS "
-        f"SELECT s.*{working} FROM ({stored}) AS s WITH NO DATA"
-    )
-
+# Accounts as they were opened, before their counters are summed up.
+OPENED = Place(name="account_opened", like=_select(columns_of(AccountRow), "public.account"), row=AccountRow)
 
 # A hold is what its transfers say, and so is a counter. Two accounts or amounts of one hold would be two rows of it.
 SUMS = (
@@ -226,7 +238,7 @@ SUMS = (
     SELECT coalesce(opened.account_id, moved.account_id), opened.shop_id, opened.mode, opened.name, opened.kind,
            opened.currency, opened.opened_at, coalesce(moved.debits_posted, 0), coalesce(moved.credits_posted, 0),
            coalesce(moved.debits_pending, 0), coalesce(moved.credits_pending, 0)
-      FROM pg_temp.{place_of(OPENED)} AS opened
+      FROM pg_temp.{place_of(OPENED.name)} AS opened
       FULL JOIN (
            SELECT account_id, sum(posted * debit) AS debits_posted, sum(posted * credit) AS credits_posted,
                   sum(pending * debit) AS debits_pending, sum(pending * credit) AS credits_pending

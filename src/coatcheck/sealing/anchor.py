@@ -14,6 +14,8 @@ from typing import BinaryIO, Final
 import aiohttp
 import msgspec
 
+from coatcheck.config import SettingsError
+
 _CHUNK_BYTES: Final = 1 << 16
 _DEADLINE_S: Final = timedelta(seconds=10).total_seconds()
 
@@ -34,6 +36,14 @@ class AnchorFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    def prepare(self) -> None:
+        """Make the file if there is none. Raises SettingsError when it cannot be written."""
+        try:
+            with self._locked():
+                pass
+        except OSError as error:
+            raise SettingsError([f"{self._path}: the anchor cannot be written: {error.strerror}"]) from error
 
     def last_number(self) -> int:
         """Say which seal the file ends with; 0 for none."""

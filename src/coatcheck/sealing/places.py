@@ -17,10 +17,11 @@ class Places(NamedTuple):
 
 def places_of(settings: Settings) -> Places:
     """Name the files that these settings mean; none of them need exist."""
-    directory = anchor_directory = settings.data_dir / "seals"
+    directory = settings.seal_dir or settings.data_dir / "seals"
+    anchor_directory = settings.seal_anchor_dir or directory
     return Places(
         key=directory / "seal.key",
         public_key=directory / "seal.pub",
         anchor=anchor_directory / "anchor",
-        posted=anchor_directory / "anchor.posted",
+        posted=directory / "anchor.posted",
     )

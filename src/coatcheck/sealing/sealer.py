@@ -10,10 +10,12 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import aiohttp
+import asyncpg
 import msgspec
 import structlog
 
 from coatcheck.clock import Clock
+from coatcheck.metrics import Metrics
 from coatcheck.sealing.anchor import AnchorEndpoint, AnchorError, AnchorFile, Line
 from coatcheck.sealing.coverage import Coverage, Look
 from coatcheck.sealing.keys import SealingKey
@@ -33,6 +35,8 @@ _GROWTH_BLOCKS: Final = 16
 _PATIENCE: Final = timedelta(minutes=1)
 _LINES_MOST: Final = 64
 _AGE_MOST: Final = 2**31 - 2  # the age of a transaction that was never one is one more
+# What a transaction hears whose snapshot is older than another sealer's commit.
+_FASTER: Final = (asyncpg.SerializationError, asyncpg.UniqueViolationError)
 _LINES: Final = "SELECT seal_no, content, signature FROM seal WHERE seal_no >= $1 ORDER BY seal_no LIMIT $2"
 
 log = structlog.get_logger("coatcheck.sealing")
@@ -84,14 +88,26 @@ class Sealer:
     """Seals, once or until stopped."""
 
     def __init__(
-        self, store: Store, clock: Clock, *, key: SealingKey, anchor: AnchorFile, endpoint: AnchorEndpoint | None = None
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        key: SealingKey,
+        anchor: AnchorFile,
+        endpoint: AnchorEndpoint | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._key = key
         self._anchor = anchor
         self._endpoint = endpoint
+        self._metrics = metrics or Metrics()
         self._refusal = ""
+
+    async def expect(self) -> None:
+        """Say in the database that seals are made from now on, so that the watcher misses them when they are not."""
+        await self._store.pool.execute("SELECT expect_seals($1)", self._clock.now() + _PATIENCE)
 
     async def seal(self, interval: timedelta, stopping: asyncio.Event) -> None:
         """Seal until stopped; trouble with the database is waited out."""
@@ -109,10 +125,14 @@ class Sealer:
         try:
             return (await self.seal_once(every)).has_more
         except AnchorError as error:
+            self._metrics.sealing_failures["refused"].inc()
             if str(error) != self._refusal:  # once, not every few seconds
                 log.error("sealing_refused", why=str(error))  # noqa: TRY400 - the text is all there is to say
             self._refusal = str(error)
+        except _FASTER:
+            log.debug("sealed_by_another")
         except Exception:
+            self._metrics.sealing_failures["failed"].inc()
             log.exception("sealing_failed")
         return False
 
@@ -120,7 +140,8 @@ class Sealer:
         """Make one seal of what is new, if anything is.
 
         `every`: nothing is done when anybody looked less than that ago; less than a minute, where little was written.
-        Raises AnchorError when the database contradicts the anchor: nothing is sealed on top of a rewritten history.
+        Raises AnchorError when the database contradicts the anchor: nothing is sealed on top of a rewritten history;
+        and asyncpg's SerializationError or UniqueViolationError when another sealer was faster, and has the rows.
         """
         await self._carry_to_anchor()
         at = self._clock.now()
@@ -142,9 +163,12 @@ class Sealer:
             progress.complete()
             found = {search.table.name: search.found for search in searches}
             seal = self._seal_of(found, sight, at, progress.complete_to)
-            await _write(connection, seal, progress)
-        await self._carry_to_anchor()
+            await _write(connection, seal, progress, at + max(2 * every, _PATIENCE))
         rows = sum(len(sealing.entries) for sealing in found.values())
+        self._metrics.sealed_rows.inc(rows)
+        if progress.complete_to is not None:
+            self._metrics.sealed_to.set(progress.complete_to.timestamp())
+        await self._carry_to_anchor()
         if seal is not None:
             log.debug("sealed", seal=seal.number, rows=rows, swept=sum(search.swept for search in searches))
         return Round(rows, any(search.has_more for search in searches))
@@ -182,6 +206,7 @@ class Sealer:
             while lines := await self._lines(endpoint.last_number() + 1):
                 await endpoint.post(lines)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._metrics.sealing_failures["endpoint"].inc()
             log.warning("anchor_endpoint_failed", error=str(error) or type(error).__name__)
 
     async def _lines(self, first: int) -> list[Line]:
@@ -197,14 +222,14 @@ def _is_time(progress: Progress, at: datetime, every: timedelta, blocks: int) ->
     return at - progress.looked_at >= (every if grown >= _GROWTH_BLOCKS else max(every, _PATIENCE))
 
 
-async def _write(connection: Any, seal: Seal | None, progress: Progress) -> None:
+async def _write(connection: Any, seal: Seal | None, progress: Progress, due_at: datetime) -> None:
     state = msgspec.json.encode(progress).decode()
     told = (
         (None,) * 5
         if seal is None
         else (seal.number, seal.content.decode(), seal.signature, seal.rosters["event"], seal.rosters["transfer"])
     )
-    await connection.execute("SELECT write_seal($1, $2, $3, $4, $5, $6)", *told, state)
+    await connection.execute("SELECT write_seal($1, $2, $3, $4, $5, $6, $7)", *told, state, due_at)
 
 
 class _Search:

@@ -209,6 +209,12 @@ AS $$
            (VALUES ('00000000-0000-0000-0000-000000000000'::uuid)) AS n (nil)
      WHERE 'webhook_dead' = ANY (kinds) AND d.due_at IS NULL
     UNION ALL
+    SELECT 'sealing_overdue', 'seals', md5('sealing_overdue seals')::uuid, nil, 'live', s.due_at,
+           json_build_object('due_at', s.due_at, 'last_seal_no', (SELECT max(q.seal_no) FROM seal AS q))
+      FROM seal_progress AS s,
+           (VALUES ('00000000-0000-0000-0000-000000000000'::uuid)) AS n (nil)
+     WHERE 'sealing_overdue' = ANY (kinds) AND s.due_at <= overdue_before
+    UNION ALL
     SELECT 'invariant_broken', b.name, md5('invariant ' || b.name)::uuid, nil, 'live', alert_conditions.at, b.detail::json
       FROM unnest(broken, broken_details) AS b (name, detail),
            (VALUES ('00000000-0000-0000-0000-000000000000'::uuid)) AS n (nil)

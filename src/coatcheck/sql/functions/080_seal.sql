@@ -33,7 +33,7 @@ $$;
 -- digest, or it is refused: two sealers, or one that saw an older state, cannot make a fork.
 CREATE OR REPLACE FUNCTION write_seal(
     new_seal_no bigint, new_content text, new_signature bytea, new_event_roster bytea, new_transfer_roster bytea,
-    new_state text
+    new_state text, next_due_at timestamptz
 ) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
@@ -51,10 +51,20 @@ BEGIN
         INSERT INTO seal (seal_no, content, signature, event_roster, transfer_roster)
         VALUES (new_seal_no, new_content, new_signature, new_event_roster, new_transfer_roster);
     END IF;
-    INSERT INTO seal_progress (state) VALUES (new_state::json)
-        ON CONFLICT (only_row) DO UPDATE SET state = EXCLUDED.state;
+    INSERT INTO seal_progress (due_at, state) VALUES (next_due_at, new_state::json)
+        ON CONFLICT (only_row) DO UPDATE SET due_at = EXCLUDED.due_at, state = EXCLUDED.state;
 END
 $$;
 
-REVOKE ALL ON FUNCTION begin_seal, write_seal FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION begin_seal, write_seal TO coatcheck_app;
+-- A gateway that seals has started: from now on the watcher misses seals that are not made. Never brings an alert forward,
+-- and gives whoever starts after a rest its time to look.
+CREATE OR REPLACE FUNCTION expect_seals(next_due_at timestamptz) RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+    INSERT INTO seal_progress AS p (due_at) VALUES (next_due_at)
+        ON CONFLICT (only_row) DO UPDATE SET due_at = EXCLUDED.due_at WHERE p.due_at < EXCLUDED.due_at;
+$$;
+
+REVOKE ALL ON FUNCTION begin_seal, write_seal, expect_seals FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION begin_seal, write_seal, expect_seals TO coatcheck_app;

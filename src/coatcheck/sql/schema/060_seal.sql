@@ -13,10 +13,12 @@ CREATE TABLE seal (
 -- Digests do not compress; outside the row, a list of the seals does not read them.
 ALTER TABLE seal ALTER COLUMN event_roster SET STORAGE EXTERNAL, ALTER COLUMN transfer_roster SET STORAGE EXTERNAL;
 
--- How far sealing has looked, as the sealer left it. It decides what is sealed next; what is sealed does not rest on it.
+-- How far sealing has looked, as the sealer left it (NULL: nobody has yet). It decides what is sealed next; what is sealed
+-- does not rest on it. `due_at`: by when somebody should have looked again; later than that, the watcher says so.
 CREATE TABLE seal_progress (
     only_row boolean PRIMARY KEY DEFAULT true,
-    state    json NOT NULL,
+    due_at   timestamptz NOT NULL,
+    state    json,
     CONSTRAINT seal_progress_has_one_row CHECK (only_row)
 );
 
