@@ -34,9 +34,11 @@ from tests.integration.outside import (
     pending,
     unknown,
 )
+from tests.integration.test_bank_statements import Bank, statement
 from tests.integration.test_dead_letters import ADA, ALL, BOB, CHARGED, DONE, IMPATIENT, NOT_CHARGED, desk
 from tests.integration.test_inbox import Psp, charge
 from tests.integration.test_lifecycle import lapsed
+from tests.integration.test_reconciliation import kinds, lines, summed
 
 from coatcheck.cli.failures import UnusableError
 from coatcheck.cli.replay import replay as command
@@ -48,9 +50,10 @@ from coatcheck.providers.outcome import Outcome
 from coatcheck.providers.protocol import Intent
 from coatcheck.replay import Difference, replay, replaying
 from coatcheck.replay.bodies import Event
+from coatcheck.replay.books import TABLES
 from coatcheck.replay.fold import fold
-from coatcheck.replay.tables import TABLES, Table
-from coatcheck.shops import Caller
+from coatcheck.replay.tables import Table
+from coatcheck.shops import Caller, create_key, revoke_key
 from coatcheck.states import Capture, Mode, OnFailure, OperationKind
 from coatcheck.store import Store
 
@@ -641,6 +644,72 @@ async def test_the_events_of_one_subject_are_folded_together_wherever_a_batch_en
     assert await differences_of(store) == []
 
 
+# Files, keys, and a whole day of everything
+
+
+async def test_an_evening_with_everything_and_the_files_of_psp_and_bank(store: Store, tmp_path: Path) -> None:
+    """Captures, refunds, a void, all or nothing, a page; a settlement file with a break that is closed; a statement."""
+    desk = Bank(store, tmp_path, settings=replace(SETTINGS, retry_budget_attempts=1))
+    world = desk.world
+    await world.pay(checkout("c1", "o1", "o2"))
+    await world.refund("o1", 300)
+    held = await world.pay(checkout("c2", "o3", "o4", capture=MANUAL), "k2")
+    await world.capture(held, is_final=True, o3=700)
+    await world.pay(checkout("c3", "o5", capture=MANUAL), "k3")
+    await world.cancel(await world.pay(checkout("c4", "o6", capture=MANUAL), "k4"), key="v4")
+    await world.pay(checkout("c5", "o7", "o8", on_failure=TOGETHER), "k5")
+    await world.quiet()
+    await world.recover()
+    await world.pay(checkout("c6", "o9", return_url=PAGE), "k6")
+    assert await differences_of(store) == []
+
+    header, *told, _ = lines(desk.close()[0])
+    charge = next(line for line in told if ",charge,ch_" in line)
+    foreign = charge.replace(",charge,ch_", ",charge,ch_9").replace(",op_", ",their_")
+    report = await desk.take(summed(header, *told, foreign))
+    assert "missing_here" in kinds(report)
+    assert await differences_of(store) == []
+    (found,) = [each for each in report.mismatches if each.kind == "missing_here"]
+    assert await desk.corrections.close([found.break_id], "ada", "the PSP's own test") == 1
+    assert await differences_of(store) == []
+    before = await world.count("transfer")
+    await desk.state(statement(("19.50", "po_000001"), ("3.00", "rent")))
+    assert await world.count("transfer") > before
+    assert await differences_of(store) == []
+    assert await world.violations() == {}
+
+
+async def test_an_unknown_charge_that_a_file_has_decided(store: Store, tmp_path: Path) -> None:
+    desk = Bank(store, tmp_path, settings=replace(SETTINGS, retry_budget_attempts=1), drop_after_charge_share=1.0)
+    await desk.world.pay(checkout("c1", "o1"))
+    report = await desk.take(desk.close()[0])
+    assert await differences_of(store) == []
+    assert await desk.corrections.correct(report.file_id) == 1
+    assert await status_of(desk.world) == "SUCCESS"
+    assert await differences_of(store) == []
+
+
+async def test_the_outcome_itself_shows_the_first_of_what_differs(store: Store, owner: asyncpg.Connection) -> None:
+    await World(store).pay(checkout("c1", *[f"o{number}" for number in range(30)]))
+    sound = await replay(store)
+    assert (sound.differences, list(sound.shown)) == (0, [])
+    await owner.execute("UPDATE payment_order SET redirect_url = 'x'")
+    rotten = await replay(store)
+    assert (rotten.differences, len(rotten.shown)) == (30, 20)
+    assert {(each.table, each.column) for each in rotten.shown} == {("payment_order", "redirect_url")}
+
+
+async def test_a_shop_was_made_with_one_of_its_keys_whatever_the_clocks_say(
+    store: Store, owner: asyncpg.Connection
+) -> None:
+    for clock in (ManualClock(START), ManualClock(START - timedelta(seconds=3))):
+        await create_key(store, clock, "hats", Mode.LIVE)
+    assert await differences_of(store) == []
+    await owner.execute("UPDATE shop SET created_at = created_at + interval '1 second'")
+    (found,) = await differences_of(store)
+    assert (found.table, found.column) == ("shop", "created_at")
+
+
 # What was changed behind the gateway's back
 
 
@@ -655,6 +724,9 @@ async def rich(world: World) -> None:
     await world.pay(checkout("c2", "o2"), "k2")
     world.provider.acts[REFUND] = [unknown]
     await world.refund("o2", 300)
+    for _ in range(2):
+        _, key = await create_key(world.store, world.clock, "hats", Mode.TEST)
+    await revoke_key(world.store, world.clock, key.printed_id)
 
 
 async def forget_the_rules(owner: asyncpg.Connection) -> None:
@@ -690,6 +762,8 @@ VICTIMS: Final = {
     "transfer": "kind = 'refund' AND phase = 'posted'",
     "hold": "captured_minor > 0 AND debit_account_id = (SELECT account_id FROM account WHERE kind = 'psp_receivable')",
     "account": "kind = 'psp_receivable'",
+    "api_key": "revoked_at IS NOT NULL",
+    "shop": "true",
 }
 
 
@@ -918,6 +992,8 @@ async def test_rows_of_several_shops_and_modes_are_compared(store: Store) -> Non
         "hold": 0,
         "account": 6,
         "wallet": 2,
+        "api_key": 0,
+        "shop": 0,
     }
     assert replayed.rows_compared == 16
     assert replayed.events == await world.count("event")

@@ -67,6 +67,8 @@ def test_the_files_lie_in_the_data_directory_and_not_in_the_database(tmp_path: P
     places = places_of(Settings(data_dir=tmp_path))
     assert {place.parent for place in places} == {tmp_path / "seals"}
     assert places.public_key == places.key.with_suffix(".pub")
+    elsewhere = places_of(Settings(data_dir=tmp_path, seal_dir=tmp_path / "a", seal_anchor_dir=tmp_path / "b"))
+    assert (elsewhere.key.parent, elsewhere.anchor) == (tmp_path / "a", tmp_path / "b" / "anchor")
 
 
 def test_an_anchor_gets_what_it_has_not_got(anchor: AnchorFile, tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """All that a replay compares: the tables of the money path, and those of every subject."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import attrgetter
 from types import MappingProxyType
+from typing import Any, get_args
 
 import msgspec
 
 from coatcheck.replay.subjects import SUBJECTS
-from coatcheck.replay.tables import MONEY_PATH, OPENED, Place, Table
+from coatcheck.replay.tables import MONEY_PATH, OPENED, Place, Table, columns_of
 from coatcheck.replay.tables import SUMS as MONEY_SUMS
 
 TABLES: tuple[Table, ...] = (*MONEY_PATH, *(table for subject in SUBJECTS for table in subject.tables))
@@ -20,3 +22,13 @@ SUMS: tuple[str, ...] = (*MONEY_SUMS, *(statement for subject in SUBJECTS for st
 PLACE_OF: Mapping[type[msgspec.Struct], Place] = MappingProxyType(
     {place.row: place for place in PLACES if place.row is not None}
 )
+
+
+def values_of(row: type[msgspec.Struct]) -> Callable[[Any], tuple[Any, ...]]:
+    """Make what takes the values out of a row of this kind, in the order of its columns; JSON as it was written."""
+    take = attrgetter(*columns_of(row))
+    if not any(msgspec.Raw in (field.type, *get_args(field.type)) for field in msgspec.structs.fields(row)):
+        return take
+    return lambda told: tuple(
+        bytes(value).decode() if isinstance(value, msgspec.Raw) else value for value in take(told)
+    )

@@ -7,14 +7,13 @@ the transaction only reads. So it may run beside the gateway, and nothing is lef
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from coatcheck.replay.bodies import Event
-from coatcheck.replay.books import PLACE_OF, PLACES, SUMS, TABLES
+from coatcheck.replay.books import PLACE_OF, PLACES, SUMS, TABLES, values_of
 from coatcheck.replay.fold import fold
 from coatcheck.replay.tables import Table, columns_of, place_of
 from coatcheck.store import Store
@@ -26,7 +25,7 @@ _ROWS_AT_ONCE = 5_000
 _DIFFERENCES_AT_ONCE = 500
 _SHOWN = 20
 _COLUMNS: Mapping[type[msgspec.Struct], tuple[str, ...]] = MappingProxyType({row: columns_of(row) for row in PLACE_OF})
-_VALUES = MappingProxyType({row: attrgetter(*columns) for row, columns in _COLUMNS.items()})
+_VALUES = MappingProxyType({row: values_of(row) for row in PLACE_OF})
 
 
 class Difference(msgspec.Struct, frozen=True):
