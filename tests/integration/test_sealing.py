@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -35,8 +36,9 @@ from coatcheck.ids import time_ordered_ids
 from coatcheck.sealing import coverage
 from coatcheck.sealing.anchor import AnchorEndpoint, AnchorError, AnchorFile
 from coatcheck.sealing.keys import sealing_key_of
-from coatcheck.sealing.sealer import Sealer
+from coatcheck.sealing.sealer import Sealer, _write
 from coatcheck.sealing.verifier import Fault, Finding, Report, verify, verify_database
+from coatcheck.sealing.verifier import __main__ as verifier_alone
 from coatcheck.sealing.verifier.chain import read_public_keys
 from coatcheck.store import Store
 from coatcheck.watcher import list_alerts
@@ -219,7 +221,7 @@ async def test_F9_many_writers_and_two_sealers_seal_every_committed_row_once(vau
         while not writers.done():
             try:
                 await sealer.seal_once()
-            except asyncpg.SerializationError:  # the other one was faster
+            except (asyncpg.SerializationError, asyncpg.UniqueViolationError):  # the other one was faster
                 continue
 
     writers = asyncio.gather(*(write(number) for number in range(6)))
@@ -590,6 +592,25 @@ async def test_G19_a_tail_that_was_rewritten_with_the_stolen_key_is_found_by_the
         await vault.seal()
 
 
+async def test_a_sealer_that_is_killed_in_the_middle_has_sealed_nothing_and_the_next_seals_all(
+    vault: Vault, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await insert(owner, [vault.an_event() for _ in range(3)], [vault.a_transfer()])
+    async def die(connection: Any, *told: Any) -> None:
+        await _write(connection, *told)
+        await owner.execute("SELECT pg_terminate_backend($1)", await connection.fetchval("SELECT pg_backend_pid()"))
+        await connection.fetchval("SELECT 1")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("coatcheck.sealing.sealer._write", die)
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
+            await vault.sealer().seal_once()
+    assert await owner.fetchval("SELECT count(*) FROM seal") == 0
+    assert await vault.seal() == 4
+    assert set((await vault.sealed()).values()) == {1}
+    assert (await vault.verify()).is_ok
+
+
 # In a gateway.
 
 
@@ -714,6 +735,29 @@ async def test_the_command_says_what_it_misses(vault: Vault, tmp_path: Path, mis
     told = await coatcheck("verify", *options)
     assert isinstance(told.exception, UnusableError)
     assert missing in str(told.exception)
+
+
+async def test_the_verifier_runs_alone_without_any_of_the_gateway(
+    vault: Vault, owner: asyncpg.Connection, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    options = ["--database-url", vault.url, "--anchor", str(vault.anchor), "--public-key", str(tmp_path / "seal.pub")]
+    await insert(owner, [vault.an_event()], [vault.a_transfer()])
+    await vault.seal()
+    assert await asyncio.to_thread(verifier_alone.run, options) == 0
+    assert re.fullmatch(r"VERIFY rows=2 seals=1 .* ok=true\n", capsys.readouterr().out)
+    await owner.execute("DELETE FROM transfer")
+    assert await asyncio.to_thread(verifier_alone.run, options) == 1
+    assert capsys.readouterr().out.startswith("REMOVED      transfer ")
+    vault.anchor.unlink()
+    assert await asyncio.to_thread(verifier_alone.run, options) == 2
+    assert "anchor" in capsys.readouterr().err
+    code = (
+        "import sys, coatcheck.sealing.verifier.__main__; print([m for m in sys.modules if m.startswith('coatcheck')])"
+    )
+    alone = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    modules = (await alone.communicate())[0].decode()
+    assert "coatcheck.sealing.verifier.chain" in modules
+    assert not re.search(r"'coatcheck\.(?!sealing'|sealing\.verifier)", modules)
 
 
 # The tamperings.
