@@ -596,6 +596,7 @@ async def test_a_sealer_that_is_killed_in_the_middle_has_sealed_nothing_and_the_
     vault: Vault, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await insert(owner, [vault.an_event() for _ in range(3)], [vault.a_transfer()])
+
     async def die(connection: Any, *told: Any) -> None:
         await _write(connection, *told)
         await owner.execute("SELECT pg_terminate_backend($1)", await connection.fetchval("SELECT pg_backend_pid()"))

@@ -71,6 +71,14 @@ def test_the_files_lie_in_the_data_directory_and_not_in_the_database(tmp_path: P
     assert (elsewhere.key.parent, elsewhere.anchor) == (tmp_path / "a", tmp_path / "b" / "anchor")
 
 
+def test_a_place_that_cannot_be_written_is_said_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no directory")
+    with pytest.raises(SettingsError, match="COATCHECK_SEAL_DIR"):
+        sealing_key_of(tmp_path / "file" / "seal.key")
+    with pytest.raises(SettingsError, match="the anchor cannot be written"):
+        AnchorFile(tmp_path / "file" / "anchor").prepare()
+
+
 def test_an_anchor_gets_what_it_has_not_got(anchor: AnchorFile, tmp_path: Path) -> None:
     assert anchor.last_number() == 0
     anchor.keep([], 0)

@@ -7,6 +7,7 @@ cannot write.
 import os
 import secrets
 from pathlib import Path
+from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,6 +20,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from coatcheck.config import SettingsError
+
+_ELSEWHERE: Final = (
+    "let it be written, name another place with COATCHECK_SEAL_DIR, or seal nothing: COATCHECK_SEAL_INTERVAL_MS=0"
+)
 
 
 class SealingKey:
@@ -44,8 +49,8 @@ def sealing_key_of(path: Path) -> SealingKey:
             _make(path)
         key = load_pem_private_key(path.read_bytes(), password=None)
     except OSError as error:
-        told = f"{path}: the sealing key cannot be used: {error.strerror}"
-        raise SettingsError([f"{told}; restore it, or move {public} away for a new pair"]) from error
+        cure = f"restore it, or move {public} away for a new pair" if _is_there(public) else _ELSEWHERE
+        raise SettingsError([f"{path}: the sealing key cannot be used: {error.strerror}; {cure}"]) from error
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise SettingsError(
             [f"{path}: not a private key in PEM form: restore it, or move both halves away for new ones"]
@@ -62,6 +67,13 @@ def sealing_key_of(path: Path) -> SealingKey:
     if not is_its_half:
         raise SettingsError([f"{public}: not the public half of {path}: move it away, and keep it for earlier seals"])
     return SealingKey(key)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # nobody may even look
+        return False
 
 
 def _make(path: Path) -> None:
