@@ -5,7 +5,7 @@
 Rows: a database is filled with events and transfers as payments leave them, all of it is sealed, and `coatcheck audit
 verify` is run on it: by its own word nothing may be found. Cost: the end-to-end load with the sealing loop and without,
 in turn; throughput moves with whatever else the machine does, so the figure is processor time, of the gateway and
-PostgreSQL together, per payment. Afterwards the sealed databases are verified, too.
+PostgreSQL together, per payment. Afterwards the sealed databases are verified, and replayed without a difference, too.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from coatcheck.store.database import Store, open_store
 
 _FILLED_AT_ONCE = 20_000
 _VERIFY = re.compile(r"VERIFY rows=(\d+) seals=(\d+) rows_per_s=(\d+) found=(\d+) .*ok=(\w+)")
+_REPLAY = re.compile(r"REPLAY rows=(\d+) difference=0$")
 # As a charge leaves them: a payment.accepted of some 1,300 bytes, an order.succeeded of 900, and two transfers.
 _FILL = """
 WITH payment AS (
@@ -96,6 +97,24 @@ async def verify(database_url: str, directory: Path) -> tuple[int, int]:
     return int(found[1]), int(found[3])
 
 
+async def replay(database_url: str, directory: Path) -> float:
+    """Run the replay as a process; returns rows a second. Raises BenchError when anything differs."""
+    started = time.perf_counter()
+    process = await asyncio.create_subprocess_exec(
+        *(str(Path(sys.executable).with_name("coatcheck")), "audit", "replay"),
+        env=quiet_environment(COATCHECK_DATABASE_URL=database_url, COATCHECK_DATA_DIR=str(directory)),
+        cwd=directory,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    told = (await process.communicate())[0].decode()
+    found = _REPLAY.search(told.strip())
+    if found is None or process.returncode != 0:
+        raise BenchError(f"the replay is not content (status {process.returncode}):\n{told[-2000:]}")
+    rate = int(found[1]) / (time.perf_counter() - started)
+    print(f"  {found[0]}, {rate:,.0f} rows a second")
+    return rate
+
+
 async def measure_rows(machine: Machine, options: argparse.Namespace) -> None:
     """Seal and verify a filled database, a few times each."""
     database_url = await machine.new_database()
@@ -123,6 +142,7 @@ async def measure_cost(machine: Machine, options: argparse.Namespace) -> None:
     """Load a gateway with sealing and without, in turn, so that a busy moment falls on both alike."""
     plan = plan_of(options)
     rounds: dict[str, list[float]] = {"on": [], "off": []}
+    replayed = []
     for number in range(1, options.rounds + 1):
         # Whoever comes second finds a warmer machine: they take turns at it.
         for turn in ("on", "off") if number % 2 else ("off", "on"):
@@ -137,6 +157,8 @@ async def measure_cost(machine: Machine, options: argparse.Namespace) -> None:
             )
             if turn == "on":
                 await verify(database_url, directory)
+                replayed.append(await replay(database_url, directory))
+    print(f"BENCH part=replay rows_per_s={sorted(replayed)[len(replayed) // 2]:.0f}")
     print(f"BENCH part=sealing_cost cost_percent={cost_percent(rounds):.1f}")
 
 
