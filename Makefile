@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help demo drill drill-full test check format lock bench bench-growth bench-reconcile bench-seals simulate tamperings model saboteurs clean
+.PHONY: help demo drill drill-full test check format lock bench bench-growth bench-reconcile bench-seals simulate model saboteurs clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -55,9 +55,6 @@ bench-reconcile: $(INSTALLED)  ## a settlement file of a million lines against a
 
 bench-seals: $(INSTALLED)  ## rows sealed and verified per second, and what sealing costs a payment
 	@$(BIN)/python bench/sealing.py
-
-tamperings: $(INSTALLED)  ## 10,000 tamperings by a superuser: each must be found and named
-	@TAMPERINGS=$(or $(TAMPERINGS),10000) $(BIN)/pytest tests/integration/test_sealing.py -k every_tampering -q
 
 model:  ## check every order of events of one charge with the spin model checker (a few minutes)
 	@$(PYTHON) model/check.py

@@ -134,12 +134,14 @@ def test_a_row_that_is_the_body_may_tell_of_transfers() -> None:
 def test_json_is_taken_as_it_was_written() -> None:
     class Alert(Said, frozen=True, kw_only=True):
         alert_id: UUID
-        detail: msgspec.Raw | None
+        detail: msgspec.Raw
 
     alerts = of_whole_rows("alert", Alert, ["alert.told"], rank=lambda _: 0, as_text=["detail"])
     body = f'{{"alert_id": "{ONE}", "detail": {{"b":  1.0}}}}'
     (row,) = heard(alerts, Event(KEY, UUID(int=1), "alert.told", SHOP, "test", START, body))[0]
     assert values_of(Alert)(row) == (ONE, '{"b":  1.0}')
+    nothing = msgspec.json.decode(body.replace('{"b":  1.0}', "null"), type=Alert)
+    assert values_of(Alert)(nothing) == (ONE, None)
     assert "detail::text" in alerts.tables[0].stored
 
 

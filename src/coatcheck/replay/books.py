@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
@@ -25,10 +25,16 @@ PLACE_OF: Mapping[type[msgspec.Struct], Place] = MappingProxyType(
 
 
 def values_of(row: type[msgspec.Struct]) -> Callable[[Any], tuple[Any, ...]]:
-    """Make what takes the values out of a row of this kind, in the order of its columns; JSON as it was written."""
+    """Make what takes the values out of a row of this kind, in the order of its columns.
+
+    JSON is the text that was written, and null is NULL.
+    """
     take = attrgetter(*columns_of(row))
-    if not any(msgspec.Raw in (field.type, *get_args(field.type)) for field in msgspec.structs.fields(row)):
+    if not any(field.type is msgspec.Raw for field in msgspec.structs.fields(row)):
         return take
-    return lambda told: tuple(
-        bytes(value).decode() if isinstance(value, msgspec.Raw) else value for value in take(told)
-    )
+    return lambda told: tuple(_text_of(value) if isinstance(value, msgspec.Raw) else value for value in take(told))
+
+
+def _text_of(value: msgspec.Raw) -> str | None:
+    text = bytes(value).decode()
+    return None if text == "null" else text

@@ -93,7 +93,7 @@ def of_whole_rows(
 
 def _body_with(inside: str, row: type[msgspec.Struct]) -> type[Said]:
     """Make the struct of a body that has a row, or a list of them, in one field."""
-    field = (inside, row | list[row])  # type: ignore[valid-type] - a type made while the program runs
+    field = (inside, row | list[row])  # type: ignore[valid-type]  # made while the program runs
     body = msgspec.defstruct(f"{row.__name__}Told", [field], bases=(Said,), frozen=True, kw_only=True)
     return cast("type[Said]", body)
 
