@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
 .PHONY: help demo drill drill-full test check format lock bench bench-growth bench-reconcile simulate model saboteurs clean
-.PHONY: bench-statement hledger
+.PHONY: bench-seals bench-statement hledger
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ bench-reconcile: $(INSTALLED)  ## a settlement file of a million lines against a
 
 bench-statement: $(INSTALLED)  ## a page of an account's statement with ten million transfers in the books
 	@$(BIN)/python bench/statement.py
+
+bench-seals: $(INSTALLED)  ## rows sealed and verified per second, and what sealing costs a payment
+	@$(BIN)/python bench/sealing.py
 
 model:  ## check every order of events of one charge with the spin model checker (a few minutes)
 	@$(PYTHON) model/check.py

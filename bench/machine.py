@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import psutil
@@ -274,9 +275,10 @@ class Machine:
         return _run_coatcheck(["keys", "create", "--shop", "bench"], environment, self.directory).strip()
 
     def _environment(self, database_url: str, **settings: str) -> dict[str, str]:
-        return quiet_environment(
-            COATCHECK_DATABASE_URL=database_url, COATCHECK_DATA_DIR=str(self.directory / "gateway"), **settings
-        )
+        # An anchor belongs to one database; the digest key may be everybody's.
+        seals = self.directory / "seals" / urlsplit(database_url).path.strip("/")
+        told = {"COATCHECK_DATA_DIR": str(self.directory / "gateway"), "COATCHECK_SEAL_DIR": str(seals)}
+        return quiet_environment(**{**told, **settings, "COATCHECK_DATABASE_URL": database_url})
 
     @asynccontextmanager
     async def open_rig(

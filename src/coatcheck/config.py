@@ -429,6 +429,23 @@ class Settings:
         int, Whole(1, _MANY), "A database transaction that is open for longer than this is an alert."
     ] = 900
 
+    seal_interval_ms: Annotated[
+        int,
+        Whole(0, 3_600_000),
+        "How often this process seals what was written, or each minute where it is little; 0 for never.",
+    ] = 5_000
+    seal_dir: Annotated[
+        Path | None, Folder(), "Where the sealing key and the anchor are kept; without it in seals of data_dir."
+    ] = None
+    seal_anchor_dir: Annotated[
+        Path | None,
+        Folder(),
+        "Another place for the anchor, where nobody administers the database; without it seal_dir.",
+    ] = None
+    seal_endpoint: Annotated[
+        str | None, _WEB_ADDRESS, "An address that gets every seal by POST, beside the anchor: somebody else's memory."
+    ] = None
+
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         _one_of("debug", "info", "warning", "error"),

@@ -62,6 +62,7 @@ class Metrics:
         self._count_operations()
         self._count_webhooks()
         self._count_alerts()
+        self._count_seals()
         self._count_batches()
         self._count_wallets()
         self._count_http()
@@ -145,6 +146,17 @@ class Metrics:
         )
         self.matured = self._counter("matured", "Charges and captures whose seller's share has matured.")
         self.matured_at = self._gauge("matured_at_seconds", "When this process last let wallets mature (Unix time).")
+
+    def _count_seals(self) -> None:
+        self.sealed_rows = self._counter("sealed_rows", "Events and transfers that this process has sealed.")
+        self.sealed_to = self._gauge(
+            "sealed_to_seconds",
+            "Until when everything that was committed is sealed (Unix time), as this process last saw.",
+        )
+        self.sealing_failures: Bound[str, Counter] = Bound(
+            self._counter("sealing_failures", "Rounds of sealing that failed, by why.", "why"),
+            ("refused", "failed", "endpoint"),
+        )
 
     def _count_http(self) -> None:
         self.http_requests: Bound[tuple[str, str], Counter] = Bound(

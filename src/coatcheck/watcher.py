@@ -43,12 +43,13 @@ class AlertKind(StrEnum):
     WEBHOOK_DEAD = "webhook_dead"
     SETTLEMENT_LATE = "settlement_late"
     BREAK_ESCALATED = "break_escalated"
+    SEALING_OVERDUE = "sealing_overdue"
     INVARIANT_BROKEN = "invariant_broken"
     TRANSACTION_OLD = "transaction_old"
 
 
 _AT_EACH_LOOK = tuple(kind for kind in AlertKind if kind is not AlertKind.INVARIANT_BROKEN)
-_INCIDENTS = frozenset({AlertKind.CHARGED_TWICE, AlertKind.INVARIANT_BROKEN})
+_INCIDENTS = frozenset({AlertKind.CHARGED_TWICE, AlertKind.SEALING_OVERDUE, AlertKind.INVARIANT_BROKEN})
 
 
 class WatchLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,8 +216,8 @@ _PRINTED = {"order_id": ORDER, "operation_id": OPERATION, "inbox_id": INBOX, "br
 
 
 def _in_words(kind: AlertKind, detail: Mapping[str, Any], since: datetime) -> str:
-    if kind in _BY_DETAIL:
-        return _BY_DETAIL[kind](detail)
+    if kind in _TOLD_BY:
+        return _TOLD_BY[kind](detail, since)
     if kind is AlertKind.INVARIANT_BROKEN:
         return f"The books disagree. This does not hold: {detail['meaning']}"
     if kind is AlertKind.TRANSACTION_OLD:
@@ -247,7 +248,7 @@ _UNDECIDED = {
 }
 
 
-def _charged_twice(detail: Mapping[str, Any]) -> str:
+def _charged_twice(detail: Mapping[str, Any], _: datetime) -> str:
     amount = f"{format_amount(detail['amount_minor'], detail['currency'])} {detail['currency']}"
     provider, known, other = detail["provider"], detail["provider_reference"], detail["other_reference"]
     return (
@@ -257,11 +258,11 @@ def _charged_twice(detail: Mapping[str, Any]) -> str:
     )
 
 
-def _settlement_late(detail: Mapping[str, Any]) -> str:
+def _settlement_late(detail: Mapping[str, Any], _: datetime) -> str:
     return f"A file of {detail['provider']} has not come: {detail['about']}."
 
 
-def _break_escalated(detail: Mapping[str, Any]) -> str:
+def _break_escalated(detail: Mapping[str, Any], _: datetime) -> str:
     line = "" if detail["line"] is None else f", line {detail['line']}"
     where = "" if detail["file"] is None else f" in {detail['file']}{line}"
     currency, ours, theirs = detail["currency"], detail["expected_minor"], detail["stated_minor"]
@@ -274,10 +275,17 @@ def _break_escalated(detail: Mapping[str, Any]) -> str:
     return f"A break of kind {detail['break_kind']} with {detail['provider']}{where} ({about})."
 
 
-_BY_DETAIL: Mapping[AlertKind, Callable[[Mapping[str, Any]], str]] = {
+def _sealing_overdue(detail: Mapping[str, Any], since: datetime) -> str:
+    number = detail["last_seal_no"]
+    last = "there is no seal yet" if number is None else f"the last seal is number {number}"
+    return f"History should have been sealed by {_time(since)}: {last}. What was written since is not proved."
+
+
+_TOLD_BY: Mapping[AlertKind, Callable[[Mapping[str, Any], datetime], str]] = {
     AlertKind.CHARGED_TWICE: _charged_twice,
     AlertKind.SETTLEMENT_LATE: _settlement_late,
     AlertKind.BREAK_ESCALATED: _break_escalated,
+    AlertKind.SEALING_OVERDUE: _sealing_overdue,
 }
 
 

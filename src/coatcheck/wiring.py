@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import structlog
@@ -50,6 +51,9 @@ from coatcheck.store import Store
 from coatcheck.store import open_store as open_database
 from coatcheck.upkeep import Upkeep
 from coatcheck.watcher import Watcher, WatchLimits
+
+if TYPE_CHECKING:
+    from coatcheck.sealing.sealer import Sealer
 
 log = structlog.get_logger("coatcheck")
 
@@ -283,6 +287,28 @@ def make_nightly(gateway: Gateway) -> Nightly | None:
     )
 
 
+def make_sealer(gateway: Gateway) -> "Sealer | None":
+    """Construct what seals events and transfers; None where the settings say never.
+
+    Makes the sealing key at first use. Raises SettingsError when the key or the anchor cannot be used.
+    """
+    settings = gateway.settings
+    if not settings.seal_interval_ms:
+        return None
+    # What signs takes a part of a start's time: a command that seals nothing does without it.
+    from coatcheck.sealing.anchor import AnchorEndpoint, AnchorFile  # noqa: PLC0415
+    from coatcheck.sealing.keys import sealing_key_of  # noqa: PLC0415
+    from coatcheck.sealing.places import places_of  # noqa: PLC0415
+    from coatcheck.sealing.sealer import Sealer  # noqa: PLC0415
+
+    places = places_of(settings)
+    anchor = AnchorFile(places.anchor)
+    key = sealing_key_of(places.key)
+    anchor.prepare()
+    endpoint = None if settings.seal_endpoint is None else AnchorEndpoint(settings.seal_endpoint, places.posted)
+    return Sealer(gateway.store, gateway.clock, key=key, anchor=anchor, endpoint=endpoint, metrics=gateway.metrics)
+
+
 @asynccontextmanager
 async def open_desk(settings: Settings) -> AsyncIterator[Gateway]:
     """Open a gateway for one thing that a person asks of it: it takes over no work of its own accord."""
@@ -313,7 +339,7 @@ async def open_gateway(
 
 @asynccontextmanager
 async def at_work(gateway: Gateway) -> AsyncIterator[Gateway]:
-    """Let a gateway do what nobody asks for: recovery, webhooks, upkeep, watch. It ends as SIGTERM would end it."""
+    """Let a gateway do what nobody asks for: recovery, webhooks, upkeep, watch, seals. It ends as by SIGTERM."""
     async with make_presence(gateway).shown(), _loops_of(gateway):
         yield gateway
 
@@ -323,6 +349,9 @@ async def _loops_of(gateway: Gateway) -> AsyncIterator[None]:
     settings = gateway.settings
     recovery = timedelta(milliseconds=settings.recovery_interval_ms)
     upkeep = timedelta(milliseconds=settings.upkeep_interval_ms)
+    sealer = make_sealer(gateway)
+    if sealer is not None:
+        await sealer.expect()  # before the watcher's first look
     loops = [
         asyncio.create_task(gateway.executor.recover(recovery)),
         asyncio.create_task(gateway.inbox.work(recovery, gateway.stopping)),
@@ -336,6 +365,9 @@ async def _loops_of(gateway: Gateway) -> AsyncIterator[None]:
     nightly = make_nightly(gateway)
     if nightly is not None:
         loops.append(asyncio.create_task(nightly.tend(timedelta(seconds=settings.watch_interval_s), gateway.stopping)))
+    if sealer is not None:
+        seal = timedelta(milliseconds=settings.seal_interval_ms)
+        loops.append(asyncio.create_task(sealer.seal(seal, gateway.stopping)))
     try:
         yield
     finally:

@@ -160,7 +160,9 @@ async def run_gateway(
 
     The database is new and the simulator's books are not: they are emptied, for the same ids come again in each test.
     """
-    chosen = Settings(**{"simulator_url": simulator, "digest_secret": DIGEST_SECRET, **(settings or {})})
+    chosen = Settings(
+        **{"simulator_url": simulator, "digest_secret": DIGEST_SECRET, "seal_interval_ms": 0, **(settings or {})}
+    )
     clock = clock or SystemClock()
     providers = make_providers(chosen)
     try:

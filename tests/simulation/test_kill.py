@@ -193,6 +193,8 @@ async def test_A2_F1_F2_F12_killed_gateways_lose_nothing_and_charge_nobody_twice
         assert shop.broken > KILLS  # somebody was always in the middle of something
         await compare(shop, settings["COATCHECK_SIMULATOR_URL"], owner)
     assert "invariants hold" in await run_command(["audit"], settings)
+    assert " difference=0" in await run_command(["audit", "replay"], settings)
+    assert " ok=true" in await run_command(["audit", "verify"], settings)
 
 
 async def compare(shop: Shop, simulator_url: str, owner: asyncpg.Connection) -> None:

@@ -24,6 +24,7 @@ from coatcheck.cli import (
     recover,
     reports,
     running,
+    verifying,
     wallets,
     webhooks,
 )
@@ -64,7 +65,7 @@ def coatcheck() -> None:
 
 # As they are needed, which is the order of the help.
 for _command in (
-    *(running.serve, running.simulator, keys.keys, asking.audit, dead_letters.dead_letters, webhooks.webhooks),
+    *(running.serve, running.simulator, keys.keys, verifying.audit, dead_letters.dead_letters, webhooks.webhooks),
     *(reconcile.reconcile, breaks.breaks, recover.recover, wallets.wallets),
     *(reports.reports, export.export),
     *(alerts.alerts, asking.explain, running.settings, demo.demo, drill.drill),

@@ -31,6 +31,8 @@ DECLARE
     every_one boolean;
     moved_operations integer;
     moved_orders integer;
+    ended_places integer[];
+    ended_attempts integer[];
     refused text;
 BEGIN
     WITH taken AS (
@@ -63,11 +65,20 @@ BEGIN
         GET DIAGNOSTICS moved_orders = ROW_COUNT;
         moved_orders := moved_orders - cardinality(won);
     ELSE
-        moved_orders := apply_to_orders(
+        SELECT a.lacking, a.ended_places, a.ended_attempts INTO moved_orders, ended_places, ended_attempts
+          FROM apply_to_orders(
             decided_at, won, g_operation_id, g_order_id, g_order_status, g_provider_reference, g_decline_code,
             x_starts, x_authorized_minor, x_captured_minor, x_reserved_minor, x_refunded_minor, x_commission_minor,
             x_seen_minor, x_refund_id, x_refund_status, x_ends, x_expires_at, x_is_late
-        );
+        ) AS a;
+        IF ended_places IS NOT NULL THEN  -- a void's event tells which attempt it has ended, if it has
+            g_event_body := ARRAY(
+                SELECT CASE WHEN e.attempt IS NULL THEN g.body
+                            ELSE with_field(g.body, 'ended_attempt', to_json(e.attempt)) END
+                  FROM unnest(g_event_body) WITH ORDINALITY AS g (body, n)
+                  LEFT JOIN unnest(ended_places, ended_attempts) AS e (n, attempt) ON e.n = g.n
+                 ORDER BY g.n);
+        END IF;
     END IF;
     IF moved_operations <> cardinality(won) OR moved_orders <> 0 THEN
         RAISE EXCEPTION 'a decision would take an order or operation a way that states do not allow'
@@ -132,15 +143,17 @@ END;
 $$;
 
 -- The orders' part of T2 where an operation is more than a usual charge. Several operations of a batch may be one
--- order's (refunds are), so what they add is added up per order first. Returns how many orders could not go their way:
--- zero, or the commit is refused.
+-- order's (refunds are), so what they add is added up per order first. `lacking`: how many orders could not go their
+-- way: zero, or the commit is refused. `ended_attempts`: of the operations that were ended, by the places of their voids;
+-- NULL where there are none.
 CREATE OR REPLACE FUNCTION apply_to_orders(
     decided_at timestamptz, won integer[], g_operation_id uuid[], g_order_id uuid[], g_order_status text[],
     g_provider_reference text[], g_decline_code text[],
     x_starts boolean[], x_authorized_minor bigint[], x_captured_minor bigint[], x_reserved_minor bigint[],
     x_refunded_minor bigint[], x_commission_minor bigint[], x_seen_minor bigint[], x_refund_id uuid[],
-    x_refund_status text[], x_ends uuid[], x_expires_at timestamptz[], x_is_late boolean[]
-) RETURNS integer
+    x_refund_status text[], x_ends uuid[], x_expires_at timestamptz[], x_is_late boolean[],
+    OUT lacking integer, OUT ended_places integer[], OUT ended_attempts integer[]
+)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp
 AS $$
@@ -151,9 +164,14 @@ BEGIN
     -- A void of what was still pending ends the charge or authorization itself: nobody else may book it any more.
     DELETE FROM lease AS l USING unnest(x_ends) WITH ORDINALITY AS g (ends, n)
      WHERE l.operation_id = g.ends AND g.n = ANY (won);
-    UPDATE operation AS o SET status = 'DECLINED', decided_at = apply_to_orders.decided_at, decline_code = 'cancelled', cause = NULL
-      FROM unnest(x_ends) WITH ORDINALITY AS g (ends, n)
-     WHERE o.operation_id = g.ends AND g.n = ANY (won) AND o.status IN ('OPEN', 'PENDING', 'UNRESOLVED');
+    WITH ended AS (
+        UPDATE operation AS o
+           SET status = 'DECLINED', decided_at = apply_to_orders.decided_at, decline_code = 'cancelled', cause = NULL
+          FROM unnest(x_ends) WITH ORDINALITY AS g (ends, n)
+         WHERE o.operation_id = g.ends AND g.n = ANY (won) AND o.status IN ('OPEN', 'PENDING', 'UNRESOLVED')
+     RETURNING g.n, o.attempt
+    )
+    SELECT array_agg(e.n), array_agg(e.attempt) INTO ended_places, ended_attempts FROM ended AS e;
 
     WITH change AS (
         SELECT g.order_id, max(g.order_status) AS status, bool_or(g.starts) AS starts,
@@ -221,7 +239,7 @@ BEGIN
       FROM unnest(g_order_id, x_is_late) WITH ORDINALITY AS g (order_id, is_late, n)
      WHERE g.n = ANY (won) AND g.is_late
     ON CONFLICT DO NOTHING;
-    RETURN wanted - moved;
+    lacking := wanted - moved;
 END;
 $$;
 

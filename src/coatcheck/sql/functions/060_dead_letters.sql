@@ -225,6 +225,12 @@ AS $$
       LEFT JOIN settlement_file AS f ON f.file_id = k.file_id
      WHERE 'break_escalated' = ANY (kinds) AND k.closed_at IS NULL
     UNION ALL
+    SELECT 'sealing_overdue', 'seals', md5('sealing_overdue seals')::uuid, nil, 'live', s.due_at,
+           json_build_object('due_at', s.due_at, 'last_seal_no', (SELECT max(q.seal_no) FROM seal AS q))
+      FROM seal_progress AS s,
+           (VALUES ('00000000-0000-0000-0000-000000000000'::uuid)) AS n (nil)
+     WHERE 'sealing_overdue' = ANY (kinds) AND s.due_at <= overdue_before
+    UNION ALL
     SELECT 'invariant_broken', b.name, md5('invariant ' || b.name)::uuid, nil, 'live', alert_conditions.at, b.detail::json
       FROM unnest(broken, broken_details) AS b (name, detail),
            (VALUES ('00000000-0000-0000-0000-000000000000'::uuid)) AS n (nil)

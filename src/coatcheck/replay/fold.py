@@ -1,0 +1,490 @@
+"""The fold: from the events of one subject to its rows. Pure.
+
+It never asks which of two events came first by the clock, for their times and ids come from clocks that may differ by
+seconds. What stands in for it: sums are sums in any order; an operation's events are in the order of its attempts, and
+within one of what an attempt can bring; an order and a refund go the ways that states.py allows, and these have one
+direction. docs/replay.md says why that is enough.
+"""
+
+from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from coatcheck.replay.bodies import (
+    KINDS,
+    Accepted,
+    AcceptedOrder,
+    AccountOpened,
+    ActRequested,
+    Attempted,
+    CheckoutDecided,
+    Claimed,
+    Decided,
+    Disputed,
+    Event,
+    MadeOperation,
+    Postponed,
+    RefundRequested,
+    Registered,
+    Reopened,
+    Said,
+)
+from coatcheck.replay.rows import (
+    AccountRow,
+    CheckoutDecisionRow,
+    OperationRow,
+    OrderRow,
+    PaymentRow,
+    RefundRow,
+    TransferRow,
+)
+from coatcheck.replay.subject import Body, Heard
+from coatcheck.replay.subjects import SUBJECTS
+from coatcheck.states import (
+    REFUND_TRANSITIONS,
+    Capture,
+    OnFailure,
+    OperationKind,
+    OperationStatus,
+    OrderStatus,
+    RefundStatus,
+)
+
+_CANCELLED = "cancelled"  # the decline code of what a void has ended
+_UNDO = "undo"
+_GIVEN_UP = (OrderStatus.FAILED, OrderStatus.CANCELLED)
+_JSON_NULL = b"null"
+# What an attempt brings, in this order: a void may end what was put back; what was decided has no lease any more.
+_RANKS: Mapping[type[Said], int] = MappingProxyType({Claimed: 0, Reopened: 0, Registered: 1, Postponed: 2, Decided: 3})
+
+
+class Finding(NamedTuple):
+    """An event of which no row can be made, and why."""
+
+    event_id: UUID
+    kind: str
+    why: str
+
+
+class Told(NamedTuple):
+    """What the events of a subject come to."""
+
+    rows: list[msgspec.Struct]
+    findings: list[Finding]
+
+
+# What reads an event, by its kind: of one that says something to several subjects, several.
+_readers: dict[str, list["msgspec.json.Decoder[Any]"]] = defaultdict(list)
+for _kind, _body in (*KINDS.items(), *(told for subject in SUBJECTS for told in subject.bodies.items())):
+    _readers[_kind].append(msgspec.json.Decoder(_body))
+_READERS = MappingProxyType(dict(_readers))
+_OTHERS = [msgspec.json.Decoder(Said)]
+
+
+def read(event: Event) -> list[Said]:
+    """Read what an event says, to each who listens. Raises msgspec.MsgspecError where it does not say what it must."""
+    return [reader.decode(event.body) for reader in _READERS.get(event.kind, _OTHERS)]
+
+
+def fold(events: Iterable[Event]) -> Told:
+    """Make the rows of one subject's events, whatever order they come in. Pure."""
+    heard = _Heard()
+    rows: list[msgspec.Struct] = []
+    for event in events:
+        try:
+            bodies = read(event)
+        except msgspec.MsgspecError as error:
+            heard.find(event, f"cannot be read: {error}")
+            continue
+        rows += _rows_of_any(Heard(event, bodies[0]))
+        for body in bodies:
+            heard.groups[type(body)].append(Heard(event, body))
+    rows += _rows_of_payment(heard)
+    for subject in SUBJECTS:
+        told = [each for body in set(subject.bodies.values()) for each in heard.of(body)]
+        if told:
+            rows += subject.fold(told, heard.find)
+    return Told(rows, list(heard.findings.values()))
+
+
+def _rows_of_payment(heard: "_Heard") -> Iterator[msgspec.Struct]:
+    accepted = heard.of(Accepted)
+    if accepted:
+        yield from _Payment(accepted[0], heard).rows()
+    else:
+        for needy in heard.about_a_payment():
+            heard.find(needy.event, "no event says that its payment was accepted")
+    for another in accepted[1:]:
+        heard.find(another.event, "the payment was accepted before")
+
+
+def _rows_of_any(heard: Heard[Said]) -> Iterator[msgspec.Struct]:
+    """Make the rows that need nothing but their own event: transfers, and an account that was opened."""
+    event = heard.event
+    for moved in heard.body.transfers:
+        yield TransferRow(
+            moved.transfer_id,
+            moved.kind,
+            moved.phase,
+            moved.hold_id,
+            moved.debit_account_id,
+            moved.credit_account_id,
+            moved.amount_minor,
+            moved.currency,
+            moved.subject_id or event.subject_id,
+            event.at,
+        )
+    if isinstance(heard.body, AccountOpened):
+        opened = heard.body
+        yield AccountRow(
+            event.subject_id, event.shop_id, event.mode, opened.name, opened.kind, opened.currency, event.at
+        )
+
+
+class _Heard:
+    """What was heard of one subject, by what it is; and what was wrong with it, a word for each event."""
+
+    def __init__(self) -> None:
+        self.groups: dict[type[Said], list[Heard[Any]]] = defaultdict(list)
+        self.findings: dict[UUID, Finding] = {}
+
+    def find(self, event: Event, why: str) -> None:
+        """Keep what is wrong with an event."""
+        self.findings.setdefault(event.event_id, Finding(event.event_id, event.kind, why))
+
+    def of(self, kind: type[Body]) -> list[Heard[Body]]:
+        """List what is of a kind."""
+        return self.groups.get(kind, [])
+
+    def attempted(self) -> list[Heard[Attempted]]:
+        """List what belongs to an attempt of an operation."""
+        return [each for kind in _RANKS for each in self.groups.get(kind, [])]
+
+    def about_a_payment(self) -> list[Heard[Any]]:
+        """List what says nothing without its payment."""
+        others = (ActRequested, CheckoutDecided, RefundRequested, Disputed)
+        return [*self.attempted(), *[each for kind in others for each in self.groups.get(kind, [])]]
+
+
+class _Payment:
+    """A payment with all that was heard of it."""
+
+    def __init__(self, accepted: Heard[Accepted], heard: _Heard) -> None:
+        self._accepted = accepted
+        self._heard = heard
+        self._orders = {order.order_id: _order_of(accepted, order) for order in accepted.body.orders}
+        self._operations = {row.operation_id: row for row in _first_operations(accepted)}
+        self._firsts = {row.order_id: row.operation_id for row in self._operations.values()}
+        self._refunds: dict[UUID, RefundRow] = {}
+
+    def rows(self) -> Iterator[msgspec.Struct]:
+        """Make the payment's rows."""
+        self._make_acts()
+        self._make_refunds()
+        self._fold_operations()
+        self._fold_orders()
+        self._fold_refunds()
+        yield _payment_of(self._accepted)
+        yield from self._orders.values()
+        yield from self._operations.values()
+        yield from self._refunds.values()
+        yield from _checkout_of(self._accepted.body.payment_id, self._heard.of(CheckoutDecided))
+
+    def _by(self, heard: Iterable[Heard[Any]], key: str, known: Container[UUID]) -> dict[UUID, list[Heard[Any]]]:
+        """Group events by what they are about. Finds fault with what this payment does not have."""
+        groups: dict[UUID, list[Heard[Any]]] = defaultdict(list)
+        for each in heard:
+            named = getattr(each.body, key)
+            if named in known:
+                groups[named].append(each)
+            else:
+                self._heard.find(each.event, f"is about {named}, which no event of this payment has made")
+        return groups
+
+    def _make_acts(self) -> None:
+        """Make the captures and voids, of requests and of what an all-or-nothing checkout came to."""
+        makers: list[Heard[Any]] = [*self._heard.of(ActRequested), *self._heard.of(CheckoutDecided)]
+        for each in makers:
+            for made in each.body.operations:
+                order = self._orders.get(made.order_id)
+                if order is None:
+                    self._heard.find(each.event, f"makes an operation of {made.order_id}, which is no order of it")
+                else:
+                    self._operations[made.operation_id] = _act_of(order, made, each.at)
+
+    def _make_refunds(self) -> None:
+        """Make the refunds and their operations, and reserve them on their orders."""
+        for order_id, asked in self._by(self._heard.of(RefundRequested), "order_id", self._orders).items():
+            order = self._orders[order_id]
+            for each in asked:
+                self._refunds[each.body.refund_id] = _refund_of(each)
+                self._operations[each.body.operation_id] = _refunding_of(order, each)
+                order.refund_reserved_minor += each.body.amount_minor
+                order.refund_commission_minor += each.body.commission_minor
+
+    def _fold_operations(self) -> None:
+        attempted = self._by(self._heard.attempted(), "operation_id", self._operations)
+        ended = self._by([each for each in self._heard.of(Decided) if each.body.ends], "ends", self._operations)
+        for operation_id, row in self._operations.items():
+            _fold_operation(row, attempted.get(operation_id, []), ended.get(operation_id, []))
+        for act in self._operations.values():
+            if act.kind in (OperationKind.CAPTURE, OperationKind.VOID) and not act.was_decided:
+                self._orders[act.order_id].acting = act.operation_id
+
+    def _fold_orders(self) -> None:
+        disputes = self._by(self._heard.of(Disputed), "order_id", self._orders)
+        postponed = self._by(self._heard.of(Postponed), "order_id", self._orders)
+        decided = self._by(self._heard.of(Decided), "order_id", self._orders)
+        for order_id, order in self._orders.items():
+            order.is_disputed = order_id in disputes
+            _hear_postponed(order, postponed.get(order_id, []))
+            _fold_order(order, decided.get(order_id, []), self._firsts.get(order_id))
+
+    def _fold_refunds(self) -> None:
+        settled = [each for each in self._heard.of(Decided) if each.body.refund_status is not None]
+        for refund_id, decided in self._by(settled, "refund_id", self._refunds).items():
+            _fold_refund(self._refunds[refund_id], decided)
+
+
+# The rows as they begin
+
+
+def _payment_of(accepted: Heard[Accepted]) -> PaymentRow:
+    event, body = accepted.event, accepted.body
+    metadata = bytes(body.metadata)
+    return PaymentRow(
+        body.payment_id,
+        event.shop_id,
+        event.mode,
+        body.checkout_id,
+        body.request_digest,
+        body.buyer_id,
+        [order.order_id for order in body.orders],
+        None if metadata == _JSON_NULL else metadata.decode(),
+        body.risk.decision,
+        bytes(body.risk.signals).decode(),
+        body.risk.subjects,
+        body.capture,
+        body.on_failure,
+        body.return_url,
+        event.at,
+    )
+
+
+def _order_of(accepted: Heard[Accepted], order: AcceptedOrder) -> OrderRow:
+    return OrderRow(
+        order.order_id,
+        accepted.body.payment_id,
+        accepted.event.shop_id,
+        accepted.event.mode,
+        order.payment_order_id,
+        order.seller_account,
+        order.amount_minor,
+        order.commission_minor,
+        order.currency,
+        order.provider,
+        order.status.value,
+        order.decline_code,
+        accepted.at,
+        accepted.at if order.status.is_final else None,
+    )
+
+
+def _first_operations(accepted: Heard[Accepted]) -> Iterator[OperationRow]:
+    """Make each order's charge or authorization, which is sent at once."""
+    body = accepted.body
+    is_reserved = body.capture == Capture.MANUAL or body.on_failure == OnFailure.ALL_OR_NOTHING
+    for order in body.orders:
+        if order.operation is not None:
+            yield OperationRow(
+                operation_id=order.operation.operation_id,
+                order_id=order.order_id,
+                payment_id=body.payment_id,
+                shop_id=accepted.event.shop_id,
+                mode=accepted.event.mode,
+                kind=(OperationKind.AUTHORIZE if is_reserved else OperationKind.CHARGE).value,
+                provider=order.provider,
+                amount_minor=order.amount_minor,
+                currency=order.currency,
+                body=order.operation.body,
+                is_hosted=body.return_url is not None,
+                first_sent_at=accepted.at,
+                created_at=accepted.at,
+            )
+
+
+def _act_of(order: OrderRow, made: MadeOperation, at: datetime) -> OperationRow:
+    return OperationRow(
+        operation_id=made.operation_id,
+        order_id=order.order_id,
+        payment_id=order.payment_id,
+        shop_id=order.shop_id,
+        mode=order.mode,
+        kind=made.kind,
+        provider=order.provider,
+        amount_minor=made.amount_minor,
+        currency=order.currency,
+        target_reference=made.target_reference,
+        is_final=made.is_final,
+        first_sent_at=made.first_sent_at,
+        created_at=at,
+    )
+
+
+def _refunding_of(order: OrderRow, heard: Heard[RefundRequested]) -> OperationRow:
+    asked = heard.body
+    return OperationRow(
+        operation_id=asked.operation_id,
+        order_id=order.order_id,
+        payment_id=order.payment_id,
+        shop_id=order.shop_id,
+        mode=order.mode,
+        kind=OperationKind.REFUND.value,
+        provider=order.provider,
+        amount_minor=asked.amount_minor,
+        currency=order.currency,
+        target_reference=asked.target_reference,
+        refund_id=asked.refund_id,
+        first_sent_at=asked.first_sent_at,
+        created_at=heard.at,
+    )
+
+
+def _refund_of(heard: Heard[RefundRequested]) -> RefundRow:
+    event, asked = heard.event, heard.body
+    return RefundRow(
+        refund_id=asked.refund_id,
+        order_id=asked.order_id,
+        payment_id=event.subject_id,
+        shop_id=event.shop_id,
+        mode=event.mode,
+        key=asked.key,
+        request_digest=bytes.fromhex(asked.request_digest),
+        amount_minor=asked.amount_minor,
+        commission_minor=asked.commission_minor,
+        currency=asked.currency,
+        reason=asked.reason,
+        created_at=event.at,
+    )
+
+
+def _checkout_of(payment_id: UUID, decided: Sequence[Heard[CheckoutDecided]]) -> Iterator[CheckoutDecisionRow]:
+    """Make the row of what was decided: an undo is always the later word."""
+    if decided:
+        last = max(decided, key=lambda each: each.body.decision == _UNDO).body
+        yield CheckoutDecisionRow(payment_id, last.decision, last.decided_at)
+
+
+# What happened to them
+
+
+def _place(heard: Heard[Any]) -> tuple[int, int]:
+    """Order an operation's events: by attempt, and within one by what it brings."""
+    return heard.body.attempt, _RANKS[type(heard.body)]
+
+
+def _fold_operation(row: OperationRow, attempted: Sequence[Heard[Attempted]], ended: Sequence[Heard[Decided]]) -> None:
+    """Take an operation through its attempts; `ended` are voids, each of which has ended one of them, or nothing."""
+    told: list[tuple[int, int, Heard[Any]]] = [(*_place(each), each) for each in attempted]
+    told += [(each.body.ended_attempt, len(_RANKS), each) for each in ended if each.body.ended_attempt is not None]
+    for _, _, heard in sorted(told, key=lambda place: place[:2]):
+        body = heard.body
+        match body:
+            case Claimed():
+                row.attempt, row.first_sent_at, row.may_be_marked = body.attempt, body.first_sent_at, True
+                row.cause = None if body.forgets_cause else row.cause
+            case Reopened():
+                row.attempt, row.first_sent_at, row.may_be_marked = body.attempt, body.first_sent_at, True
+                row.status, row.cause = OperationStatus.PENDING.value, body.why
+            case Registered():
+                row.provider_reference = body.provider_reference
+            case Postponed():
+                _put_back(row, body)
+            case Decided() if body.operation_id == row.operation_id:
+                _decide(row, body, heard.at)
+            case Decided():
+                row.status, row.decline_code, row.cause = OperationStatus.DECLINED.value, _CANCELLED, None
+                row.decided_at = heard.at
+
+
+def _put_back(row: OperationRow, body: Postponed) -> None:
+    row.status, row.cause = body.status.value, body.cause
+    row.first_sent_at, row.may_be_marked = body.first_sent_at, False
+    row.tries += body.costs
+    row.provider_reference = _newer(body.provider_reference, row.provider_reference)
+
+
+def _decide(row: OperationRow, body: Decided, at: datetime) -> None:
+    row.status, row.decided_at, row.decline_code, row.cause = body.outcome.value, at, body.decline_code, None
+    row.was_decided = True
+    row.provider_reference = _newer(body.provider_reference, row.provider_reference)
+
+
+def _hear_postponed(order: OrderRow, postponed: Sequence[Heard[Postponed]]) -> None:
+    for each in sorted(postponed, key=lambda heard: heard.body.attempt):
+        order.redirect_url = _newer(each.body.redirect_url, order.redirect_url)
+        if each.body.order_status is not None:
+            order.status = each.body.order_status.value
+
+
+def _fold_order(order: OrderRow, decided: Sequence[Heard[Decided]], first: UUID | None) -> None:
+    """Take an order through its decisions, along the only ways there are."""
+    for each in sorted(decided, key=_place):
+        _count(order, each.body)
+        if each.body.operation_id == first:
+            order.provider_reference = _newer(each.body.provider_reference, order.provider_reference)
+    for each in sorted(decided, key=lambda heard: (_stage(heard.body, first), heard.body.attempt)):
+        body = each.body
+        if body.status is None:
+            continue
+        order.status = body.status.value
+        order.decline_code = body.decline_code if body.status in _GIVEN_UP else None
+        if body.status.is_final:
+            order.decided_at = each.at
+        elif body.expires_at is not None:
+            order.expires_at = body.expires_at
+
+
+def _stage(body: Decided, first: UUID | None) -> int:
+    """Say how far on its way an order is behind a decision that moved it. Two of one stage are of one operation.
+
+    1: given up by its own operation. 2: ended by a void while that was undecided. 3: taken or authorized, late or not.
+    4: the end of an authorization; it releases a hold, and the ledger lets nobody release more than is held.
+    """
+    if body.operation_id != first:
+        return 2 if body.ends is not None else 4
+    if body.outcome == OperationStatus.APPROVED:
+        return 3
+    return 4 if body.transfers else 1
+
+
+def _count(order: OrderRow, body: Decided) -> None:
+    changes = body.changes
+    if changes is None:  # a usual charge takes all or nothing
+        if body.status == OrderStatus.SUCCESS:
+            order.authorized_minor += order.amount_minor
+            order.captured_minor += order.amount_minor
+        return
+    order.authorized_minor += changes.authorized_minor
+    order.captured_minor += changes.captured_minor
+    order.refund_reserved_minor += changes.reserved_minor
+    order.refunded_minor += changes.refunded_minor
+    order.refund_commission_minor += changes.commission_minor
+
+
+def _fold_refund(row: RefundRow, decided: Sequence[Heard[Decided]]) -> None:
+    """Take a refund the way of its one operation's attempts; what the states do not allow was not taken."""
+    for each in sorted(decided, key=_place):
+        status = each.body.refund_status
+        if status is not None and status in REFUND_TRANSITIONS[RefundStatus(row.status)]:
+            row.status, row.decided_at, row.decline_code = status.value, each.at, each.body.decline_code
+            row.provider_reference = _newer(each.body.provider_reference, row.provider_reference)
+
+
+def _newer(told: str | None, known: str | None) -> str | None:
+    return known if told is None else told
