@@ -22,6 +22,7 @@ from coatcheck.ledger import (
     psp_receivable,
     seller_available,
     seller_pending,
+    seller_reserve,
     suspense,
 )
 
@@ -66,6 +67,7 @@ def test_no_two_sellers_share_an_account_and_none_is_the_other_s_parent(one: str
         (suspense("bank"), "Assets:Suspense:Bank"),
         (seller_pending("seller-42"), "Liabilities:Seller:Pending:Seller-42"),
         (seller_available("7/b"), "Liabilities:Seller:Available:7--2Fb"),
+        (seller_reserve("s1"), "Liabilities:Seller:Reserve:S1"),
         (payouts_in_transit("a-"), "Liabilities:Seller:Payouts-in-transit:A--2D"),
         (platform_commission(), "Income:Platform:Commission"),
         (platform_psp_fees(), "Expenses:Platform:PSP-fees"),
@@ -77,7 +79,7 @@ def test_accounts_have_names_that_people_read(account: AccountName, expected: st
 
 
 def test_a_kind_that_is_not_known_here_has_a_name_all_the_same() -> None:
-    assert plain_name("reserve:s1", "seller_reserve", "credit") == "Liabilities:Other:Seller--5Freserve:Reserve--3As1"
+    assert plain_name("float:s1", "seller_float", "credit") == "Liabilities:Other:Seller--5Ffloat:Float--3As1"
     assert plain_name("oddly named", AccountKind.BANK.value, "debit") == "Assets:Other:Bank:Oddly--20named"
 
 
@@ -92,7 +94,7 @@ NAMES = {
     for each in (
         *(psp_receivable("s"), psp_payouts_in_transit("s"), bank("s"), suspense("s"), seller_pending("s")),
         *(seller_available("s"), payouts_in_transit("s"), platform_commission(), platform_psp_fees()),
-        platform_dispute_fees(),
+        *(platform_dispute_fees(), seller_reserve("s")),
     )
 }
 

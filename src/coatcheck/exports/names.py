@@ -20,6 +20,7 @@ _NAMED: Mapping[str, tuple[str, str, str]] = {
     AccountKind.SUSPENSE: ("Assets:Suspense", "suspense:", ""),
     AccountKind.SELLER_PENDING: ("Liabilities:Seller:Pending", "seller:", ":pending"),
     AccountKind.SELLER_AVAILABLE: ("Liabilities:Seller:Available", "seller:", ":available"),
+    AccountKind.SELLER_RESERVE: ("Liabilities:Seller:Reserve", "seller:", ":reserve"),
     AccountKind.PAYOUTS_IN_TRANSIT: ("Liabilities:Seller:Payouts-in-transit", "payouts:in_transit:", ""),
 }
 _FIXED: Mapping[tuple[str, str], str] = {
