@@ -11,7 +11,7 @@ import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
@@ -20,6 +20,8 @@ import msgspec
 import stripe
 
 from coatcheck.ids import OPERATION, PAYMENT, print_id
+from coatcheck.providers import stripe_dispute_calls
+from coatcheck.providers.disputes import DisputeAnswer, Parcel
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Capabilities, ChargeRequest, HostedPage, Intent, NotChargeableError
 from coatcheck.providers.stripe_answers import (
@@ -48,7 +50,7 @@ from coatcheck.providers.stripe_answers import (
     to_stripe_amount,
     unclear,
 )
-from coatcheck.states import OperationKind
+from coatcheck.states import Mode, OperationKind
 
 __all__ = ["API_VERSION", "REFERENCE_KEY", "StripeProvider", "from_stripe_amount", "to_stripe_amount"]
 
@@ -138,6 +140,7 @@ class StripeProvider:
             look_up_before_resend=True,
             replays_errors=True,
             hosted_orders=1 if idempotency_window else 0,
+            disputes=bool(idempotency_window),
         )
         self._api_key = api_key
         self._base_url = base_url.rstrip("/") if base_url else None
@@ -248,6 +251,34 @@ class StripeProvider:
         if not (intent.kind.starts_an_order or has_own_object or intent.target_reference):
             return silence(OutcomeKind.UNKNOWN, intent, "there is no charge to ask about")
         return await self._ask(intent, Stage.LOOK_UP, self._look_up)
+
+    async def read_dispute(self, provider_reference: str, mode: Mode, at: datetime) -> DisputeAnswer:
+        """Ask how a dispute stands."""
+        return await self._ask_of_dispute(
+            mode, lambda client: stripe_dispute_calls.read_dispute(client, provider_reference, at), is_question=True
+        )
+
+    async def submit_evidence(self, parcel: Parcel, at: datetime) -> DisputeAnswer:
+        """Pass evidence or an acceptance on. Idempotent at Stripe on `parcel.reference` inside its window."""
+        return await self._ask_of_dispute(
+            parcel.mode, lambda client: stripe_dispute_calls.pass_on(client, parcel, at), is_question=False
+        )
+
+    async def _ask_of_dispute(
+        self, mode: Mode, request: Callable[[stripe.StripeClient], Awaitable[DisputeAnswer]], *, is_question: bool
+    ) -> DisputeAnswer:
+        if self._mode not in (None, mode.value):
+            cause = f"the API key is for {self._mode} mode, the dispute is not"
+            return DisputeAnswer(kind=OutcomeKind.NOT_SENT, cause=cause)
+        try:
+            async with asyncio.timeout(self._call_deadline_s):
+                return await request(self._client())
+        except stripe.StripeError as error:
+            return stripe_dispute_calls.answer_of_error(error, is_question=is_question)
+        except TimeoutError:
+            return DisputeAnswer(kind=OutcomeKind.UNKNOWN, cause="no answer in time")
+        except Exception as error:  # noqa: BLE001 - an answer nobody can read is silence, whatever broke on it
+            return DisputeAnswer(kind=OutcomeKind.UNKNOWN, cause=f"unreadable answer ({type(error).__name__})")
 
     async def close(self) -> None:
         """Let go of the connections of the running event loop."""
@@ -482,7 +513,7 @@ class StripeProvider:
                 self._api_key,
                 stripe_account=self._account,
                 stripe_version=API_VERSION,
-                base_addresses={"api": self._base_url} if self._base_url else None,
+                base_addresses={"api": self._base_url, "files": self._base_url} if self._base_url else None,
                 max_network_retries=0,  # the executor is the one layer that retries
                 http_client=http,
             )

@@ -98,6 +98,7 @@ class Reconciler:
         if not await connection.fetchval(_TAKE, at, file_id, *world, *words):
             return False  # somebody else has brought it meanwhile
         await connection.execute("SELECT match_settlement_lines($1, $2, $3, $4, $5)", at, file_id, *world)
+        await connection.execute("SELECT match_dispute_lines($1, $2, $3, $4, $5)", at, file_id, *world)
         if taken.broken:
             columns = [
                 [getattr(total, name) for total in taken.broken]
