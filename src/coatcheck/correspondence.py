@@ -86,7 +86,7 @@ class Correspondence:
     async def answer(
         self, dispute_id: UUID, asked: EvidenceRequest, *, key: str, by: str
     ) -> tuple[EvidenceVerdict, UUID]:
-        """Commit an answer and begin to pass it on; a caller that goes away leaves it running. Idempotent on the key."""
+        """Commit an answer and begin to pass it on; who goes away leaves it running. Idempotent on the key."""
         verdict, evidence_id = await self._disputes.request(dispute_id, asked, key=key, by=by, lease=self._lease)
         if verdict is EvidenceVerdict.REQUESTED:
             for parcel in await self._disputes.parcels([evidence_id]):

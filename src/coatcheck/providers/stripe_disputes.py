@@ -1,7 +1,8 @@
 """What Stripe's Dispute means in our words, and evidence in Stripe's. Nothing here talks to Stripe.
 
 An event of a dispute shows none of our references and is only taken as a hint: the Dispute is read with its
-PaymentIntent, whose metadata has ours. Stripe counts no versions, so a reading's word is as late as the moment when we asked.
+PaymentIntent, whose metadata has ours. Stripe counts no versions, so a reading's word is as late as the moment when we
+asked.
 
 | status | here |
 |---|---|
@@ -156,7 +157,7 @@ def answer_of(dispute: Dispute, asked_at: datetime) -> DisputeAnswer:
 
 
 def update_of(parcel: Parcel, files: Mapping[str, str], known: tuple[str, ...]) -> dict[str, Any]:
-    """Write the update of a Dispute. `files`: Stripe's ids of the uploaded ones by part; `known`: what it has already."""
+    """Write the update of a Dispute. `files`: Stripe's ids of the uploaded ones by part; `known`: what it has."""
     parts = {**parcel.body.texts, **files}
     references = [*(each for each in known if each != parcel.reference), parcel.reference]
     while len(" ".join(references)) > _METADATA_MOST:

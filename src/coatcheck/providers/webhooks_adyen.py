@@ -13,7 +13,7 @@ fields are read, stored and acted on: `reason`, `eventDate` and the rest of `add
 | CAPTURE_FAILED, REFUND_FAILED, REFUNDED_REVERSED, OFFER_CLOSED | false | UNKNOWN: not documented |
 
 Events of a dispute carry the dispute's pspReference, the same in all of them, and the payment's as originalReference.
-When they happened is not signed, so their order is that of a dispute's life (`_STAGES`): a dispute never goes back in it.
+When they happened is not signed, so their order is that of a dispute's life (`_STAGES`), in which none goes back.
 
 Adyen's signature has no time in it: the key of the event, kept for ever, is what stops a replay.
 """
