@@ -29,7 +29,7 @@ from coatcheck.providers.simulated_answers import (
     unanswered,
 )
 from coatcheck.providers.simulated_disputes import body_of, found_dispute, passed_on
-from coatcheck.providers.transport import TRANSPORT_ERRORS, outcome_of_exception
+from coatcheck.providers.transport import TRANSPORT_ERRORS, outcome_of_exception, sendable
 from coatcheck.states import EvidenceKind, Mode, OperationKind
 
 MAX_AMOUNT_MINOR: Final = 10**15 - 1  # the PSP's documented limit
@@ -245,7 +245,7 @@ class SimulatedProvider:
         """Send once under an idempotency key; an Outcome where no answer came."""
         try:
             async with self._open_session().post(
-                url, data=body, headers={"Idempotency-Key": key}, allow_redirects=False
+                url, data=sendable(body), headers={"Idempotency-Key": key}, allow_redirects=False
             ) as response:
                 return await _read(response)
         except TRANSPORT_ERRORS as error:

@@ -50,6 +50,7 @@ from coatcheck.providers.stripe_answers import (
     to_stripe_amount,
     unclear,
 )
+from coatcheck.providers.transport import sendable
 from coatcheck.states import Mode, OperationKind
 
 __all__ = ["API_VERSION", "REFERENCE_KEY", "StripeProvider", "from_stripe_amount", "to_stripe_amount"]
@@ -88,9 +89,10 @@ class _SingleRequestClient(stripe.AIOHTTPClient):
         self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
     ) -> tuple[bytes, int, Mapping[str, str]]:
         """Send once and read the whole answer; the error that prevented it stays as `__cause__`."""
+        data = sendable(post_data) if isinstance(post_data, bytes) else post_data  # documents may be large
         try:
             async with self._own_session.request(
-                method, url, headers=headers, data=post_data, allow_redirects=False
+                method, url, headers=headers, data=data, allow_redirects=False
             ) as response:
                 content = await response.read()
         except Exception as error:  # noqa: BLE001 - the SDK's contract: every failure becomes its APIConnectionError
