@@ -399,6 +399,9 @@ class Settings:
     ] = 60
 
     body_limit_bytes: Annotated[int, Whole(1024, 64 * 1024 * 1024), "The largest request body taken."] = 262_144
+    evidence_limit_bytes: Annotated[
+        int, Whole(1024, 64 * 1024 * 1024), "The largest body of an answer to a dispute; its files are in it as base64."
+    ] = 8_388_608
     webhook_limit_bytes: Annotated[
         int, Whole(1024, 64 * 1024 * 1024), "The largest webhook of a provider that is taken."
     ] = 1_048_576
@@ -425,6 +428,9 @@ class Settings:
     watch_expiring_s: Annotated[
         int, Whole(0, _MANY), "An authorization that ends within this time, with money not captured, is an alert."
     ] = 86_400
+    watch_evidence_due_s: Annotated[
+        int, Whole(0, _MANY), "A dispute that must be answered within this time, and is not, is an alert."
+    ] = 259_200
     watch_transaction_s: Annotated[
         int, Whole(1, _MANY), "A database transaction that is open for longer than this is an alert."
     ] = 900

@@ -27,6 +27,7 @@ class ErrorCode(Enum):
     PAYMENT_ALREADY_CHARGED = (409, "The payment is charged already and cannot be cancelled")
     OPERATION_IN_PROGRESS = (409, "Something else is being done with this payment")
     REFUND_NOT_POSSIBLE = (409, "This amount cannot be refunded")
+    DISPUTE_NOT_ANSWERABLE = (409, "The dispute takes no answer")
     RESOLUTION_NOT_POSSIBLE = (409, "The dead letter cannot be resolved that way")
     BREAK_RESOLUTION_NOT_POSSIBLE = (409, "The break cannot be resolved that way")
     CARD_NUMBER_REFUSED = (422, "The request contains what looks like a card number")

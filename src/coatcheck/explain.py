@@ -14,6 +14,7 @@ from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.events import EventKind
 from coatcheck.executor import Step
 from coatcheck.ids import (
+    DISPUTE,
     OPERATION,
     ORDER,
     PAYMENT,
@@ -133,6 +134,10 @@ async def _find(
         row = await store.pool.fetchrow(store.queries["refund_read"], refund_id)
         if row is not None:
             return row["payment_id"], order_id_of(row["shop_id"], row["mode"], row["payment_order_id"])
+    elif (dispute_id := parse_id(DISPUTE, named)) is not None:
+        row = await store.pool.fetchrow(store.queries["dispute_read"], [dispute_id])
+        if row is not None:
+            return row["payment_id"], row["order_id"]
     elif (order_id := parse_id(ORDER, named)) is not None:
         return await _order_named(store, named, order_id)
     raise _nothing(named)
@@ -148,8 +153,8 @@ async def _order_named(store: Store, named: str, order_id: UUID) -> tuple[UUID, 
 def _nothing(named: str) -> CoatcheckError:
     return CoatcheckError(
         ErrorCode.NOT_FOUND,
-        f"Nothing here is called {named}. Give a pay_, op_, rf_ or po_ id, or a payment_order_id with --shop NAME (and "
-        "--live for real money).",
+        f"Nothing here is called {named}. Give a pay_, op_, rf_, dsp_ or po_ id, or a payment_order_id with --shop "
+        "NAME (and --live for real money).",
     )
 
 
@@ -244,6 +249,30 @@ def _fields(case: _Case, body: Mapping[str, Any]) -> dict[str, str]:
         "difference": str(body.get("difference") or body.get("cause") or "?"),
         "holder": str(body.get("holder", "?")),
         "alert": str(body.get("alert", "?")),
+        **_dispute_fields(body),
+    }
+
+
+def _dispute_fields(body: Mapping[str, Any]) -> dict[str, str]:
+    """Put what a dispute's event says into words: its amounts have a currency of their own."""
+
+    def money(name: str) -> str:
+        minor, currency = body.get(name), body.get("currency")
+        return _money(abs(minor), currency) if isinstance(minor, int) and isinstance(currency, str) else "an amount"
+
+    due = body.get("evidence_due_at")
+    parts = ", ".join(str(each.get("part", "?")) for each in body.get("manifest") or ())
+    line = f"line {body['line_no']} of a settlement file" if body.get("line_no") else "no settlement file any more"
+    return {
+        "dispute": str(body.get("provider_reference") or "the dispute"),
+        "claim": money("amount_minor"),
+        "moved": money("gross_minor"),
+        "fee": f" The fee is {money('fee_minor')}." if body.get("fee_minor") else "",
+        "status": str(body.get("status", "?")),
+        "answer_by": f" It must be answered by {_time_text(due)}." if due else "",
+        "said": str(body.get("evidence_kind", "an answer")) + (f" ({parts})" if parts else ""),
+        "refusal": str(body.get("refusal_code") or "no code given"),
+        "line": line,
     }
 
 
@@ -319,6 +348,23 @@ SENTENCES: Mapping[str, str] = {
     "order had been given up. The books have it.",
     EventKind.ORDER_DISPUTED: "{provider} says that the charge of order {order} is disputed: nothing more of it is "
     "refunded.",
+    EventKind.ORDER_UNDISPUTED: "No dispute of order {order} is open or lost any more: it can be refunded again.",
+    EventKind.DISPUTE_OPENED: "{provider} opened the dispute {dispute} about {claim} of order {order} ({why}): "
+    "{status}.{answer_by}",
+    EventKind.DISPUTE_UPDATED: "{provider} says of the dispute {dispute} of order {order}: {status}.{answer_by}",
+    EventKind.DISPUTE_WON: "The dispute {dispute} of order {order} is won.",
+    EventKind.DISPUTE_LOST: "The dispute {dispute} of order {order} is lost: the buyer keeps the money.",
+    EventKind.DISPUTE_CLOSED: "The dispute {dispute} of order {order} is over, without a chargeback.",
+    EventKind.DISPUTE_REOPENED: "The dispute {dispute} of order {order} is open again: {status}.{answer_by}",
+    EventKind.DISPUTE_FUNDS_WITHDRAWN: "{provider} took {moved} for the dispute {dispute} of order {order}.{fee} The "
+    "books have it.",
+    EventKind.DISPUTE_FUNDS_REINSTATED: "{provider} gave {moved} back for the dispute {dispute} of order {order}.{fee} "
+    "The books have it.",
+    EventKind.DISPUTE_FUNDS_NAMED: "{provider} told of the money that a settlement file had shown before.",
+    EventKind.DISPUTE_FUNDS_SETTLED: "The money of the dispute is in {line}.",
+    EventKind.DISPUTE_EVIDENCE_REQUESTED: "{by} answers the dispute {dispute} of order {order}: {said}.",
+    EventKind.DISPUTE_EVIDENCE_SENT: "{provider} has the answer to the dispute: {said}.",
+    EventKind.DISPUTE_EVIDENCE_REFUSED: "{provider} did not take the answer to the dispute ({said}): {refusal}.",
     EventKind.ORDER_CHARGED_TWICE: "{provider} told of another charge of order {order} ({reference}) beside the one in "
     "the books. A person must compare and refund it there.",
     EventKind.CHECKOUT_DECIDED: "All or nothing: the orders go together, and the decision is to {decision}.",

@@ -24,6 +24,7 @@ _TICKET_LENGTH = 26  # 128 bits in 5-bit letters
 
 PAYMENT, ORDER, OPERATION, EVENT, TRANSFER, BUYER, SHOP, KEY = "pay", "po", "op", "evt", "tr", "buy", "shop", "key"
 REFUND, INBOX = "rf", "in"
+DISPUTE, EVIDENCE = "dsp", "evd"
 
 
 def random_id() -> UUID:
@@ -66,6 +67,16 @@ def operation_id_of(order_id: UUID, kind: str, ticket: str = "1") -> UUID:
 def refund_id_of(shop_id: UUID, mode: str, key: str) -> UUID:
     """Name a refund by the key it was asked for under: the same key can never give back twice."""
     return derive_id(REFUND, shop_id.hex, mode, key)
+
+
+def dispute_id_of(shop_id: UUID, mode: str, provider: str, provider_reference: str) -> UUID:
+    """Name a dispute by what its PSP calls it. SQL makes the same ids."""
+    return derive_id(DISPUTE, shop_id.hex, mode, provider, provider_reference)
+
+
+def evidence_id_of(dispute_id: UUID, key: str) -> UUID:
+    """Name an answer to a dispute by the key of its request; printed, it is the PSP's idempotency key."""
+    return derive_id(EVIDENCE, dispute_id.hex, key)
 
 
 def buyer_id_of(shop_id: UUID, mode: str, buyer_reference: str) -> UUID:

@@ -49,6 +49,42 @@ class RefundStatus(StrEnum):
     FAILED = "FAILED"
 
 
+class DisputeStatus(StrEnum):
+    """Where a buyer's claim stands, in the PSP's word. WON and LOST may be reopened; an inquiry takes no money."""
+
+    INQUIRY = "INQUIRY"
+    NEEDS_RESPONSE = "NEEDS_RESPONSE"
+    UNDER_REVIEW = "UNDER_REVIEW"
+    WON = "WON"
+    LOST = "LOST"
+    CLOSED = "CLOSED"
+
+    @property
+    def freezes_refunds(self) -> bool:
+        """Whether the money may go, or has gone, back to the buyer this way: a refund would give it back twice."""
+        return self in FREEZING_DISPUTE_STATUSES
+
+    @property
+    def takes_evidence(self) -> bool:
+        """Whether the shop may still answer."""
+        return self in (DisputeStatus.INQUIRY, DisputeStatus.NEEDS_RESPONSE)
+
+
+class EvidenceStatus(StrEnum):
+    """What became of an answer to a dispute. PENDING: committed, and passed on until the PSP has it."""
+
+    PENDING = "PENDING"
+    SENT = "SENT"
+    REFUSED = "REFUSED"
+
+
+class EvidenceKind(StrEnum):
+    """What a shop may say to a dispute: here is evidence, or the buyer is right."""
+
+    EVIDENCE = "evidence"
+    ACCEPTANCE = "acceptance"
+
+
 class Capture(StrEnum):
     """When the money is taken: at once, or when the shop asks for it."""
 
@@ -136,6 +172,20 @@ REFUND_TRANSITIONS: dict[RefundStatus, frozenset[RefundStatus]] = {
     RefundStatus.PENDING: frozenset({RefundStatus.SUCCEEDED, RefundStatus.FAILED}),
     RefundStatus.SUCCEEDED: frozenset({RefundStatus.FAILED}),
     RefundStatus.FAILED: frozenset(),
+}
+
+EVIDENCE_TRANSITIONS: dict[EvidenceStatus, frozenset[EvidenceStatus]] = {
+    EvidenceStatus.PENDING: frozenset({EvidenceStatus.SENT, EvidenceStatus.REFUSED}),
+    EvidenceStatus.SENT: frozenset(),
+    EvidenceStatus.REFUSED: frozenset(),
+}
+
+FREEZING_DISPUTE_STATUSES = frozenset({DisputeStatus.NEEDS_RESPONSE, DisputeStatus.UNDER_REVIEW, DisputeStatus.LOST})
+
+# Words of the PSP may be missed on the way, so whatever can follow in several steps may follow in one: the one thing
+# that cannot be is that a dispute becomes an inquiry again.
+DISPUTE_TRANSITIONS: dict[DisputeStatus, frozenset[DisputeStatus]] = {
+    before: frozenset(DisputeStatus) - {before, DisputeStatus.INQUIRY} for before in DisputeStatus
 }
 
 # The first of these that any order has is what the payment waits for.

@@ -1,4 +1,4 @@
-"""Upkeep: what falls due without anybody asking. Authorizations to be asked about, refunds that policy owes.
+"""Upkeep: what falls due without anybody asking. Authorizations and disputes to ask about, refunds that policy owes.
 
 Any process may do it: rows are claimed, and what is made has a fixed ticket.
 """
@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import structlog
 
+from coatcheck.correspondence import Correspondence
 from coatcheck.executor import Executor
 from coatcheck.failpoints import CALM, Failpoint, Failpoints
 from coatcheck.operations import Operations
@@ -23,12 +24,19 @@ class Upkeep:
     """Does what is due, once or until stopped."""
 
     def __init__(
-        self, operations: Operations, executor: Executor, refunds: Refunds, *, failpoints: Failpoints = CALM
+        self,
+        operations: Operations,
+        executor: Executor,
+        refunds: Refunds,
+        correspondence: Correspondence,
+        *,
+        failpoints: Failpoints = CALM,
     ) -> None:
         self._failpoints = failpoints
         self._operations = operations
         self._executor = executor
         self._refunds = refunds
+        self._correspondence = correspondence
 
     async def tend_once(self) -> int:
         """Ask about authorizations whose life should be over, and reserve the refunds that are owed. Returns how many.
@@ -42,7 +50,7 @@ class Upkeep:
             reopened = await self._operations.reopen(due, "the authorization may have ended by now")
             await self._failpoints.reach(Failpoint.UPKEEP_BEFORE_START)
             self._executor.start(reopened)
-        return len(due) + await self._refunds.refund_late(_MOST)
+        return len(due) + await self._refunds.refund_late(_MOST) + await self._correspondence.tend_once(_MOST)
 
     async def tend(self, interval: timedelta, stopping: asyncio.Event) -> None:
         """Tend until stopped; trouble with the database is waited out."""

@@ -17,7 +17,7 @@ import structlog
 
 from coatcheck.audit import InvariantResult, run_invariants
 from coatcheck.clock import Clock
-from coatcheck.ids import INBOX, OPERATION, ORDER, print_id
+from coatcheck.ids import DISPUTE, INBOX, OPERATION, ORDER, print_id
 from coatcheck.metrics import Metrics
 from coatcheck.money import format_amount
 from coatcheck.providers.protocol import Capabilities
@@ -46,10 +46,21 @@ class AlertKind(StrEnum):
     SEALING_OVERDUE = "sealing_overdue"
     INVARIANT_BROKEN = "invariant_broken"
     TRANSACTION_OLD = "transaction_old"
+    DISPUTE_EVIDENCE_DUE = "dispute_evidence_due"
+    REFUNDED_AND_DISPUTED = "refunded_and_disputed"
 
 
 _AT_EACH_LOOK = tuple(kind for kind in AlertKind if kind is not AlertKind.INVARIANT_BROKEN)
-_INCIDENTS = frozenset({AlertKind.CHARGED_TWICE, AlertKind.SEALING_OVERDUE, AlertKind.INVARIANT_BROKEN})
+_INCIDENTS = frozenset(
+    {
+        AlertKind.CHARGED_TWICE,
+        AlertKind.REFUNDED_AND_DISPUTED,
+        AlertKind.SEALING_OVERDUE,
+        AlertKind.INVARIANT_BROKEN,
+    }
+)
+# What stays so until a person has seen to it; all other alerts close of themselves.
+_ACKNOWLEDGED = (AlertKind.CHARGED_TWICE, AlertKind.REFUNDED_AND_DISPUTED)
 
 
 class WatchLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +71,7 @@ class WatchLimits(msgspec.Struct, frozen=True, kw_only=True):
     expiring: timedelta = timedelta(days=1)
     transaction: timedelta = timedelta(minutes=15)
     invariants: timedelta = timedelta(hours=1)
+    evidence_due: timedelta = timedelta(days=3)
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,10 +151,10 @@ class Watcher:
         at, limits = self._clock.now(), self._limits
         told = {result.name: _broken_detail(result) for result in broken}
         rows = await self._store.pool.fetch(
-            "SELECT * FROM watch_alerts($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+            "SELECT * FROM watch_alerts($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
             *(at, list(kinds), at - limits.stuck, at - limits.overdue, at + limits.expiring, limits.transaction),
             *(list(self._capabilities), [self._unknown_before(name, at) for name in self._capabilities]),
-            *(list(told), list(told.values()), OPENED_MOST),
+            *(list(told), list(told.values()), OPENED_MOST, at + limits.evidence_due),
         )
         standing = {row["kind"]: row["standing"] for row in rows if row["change"] == "standing"}
         for kind in kinds:
@@ -167,15 +179,17 @@ async def list_alerts(store: Store) -> list[Alert]:
 
 
 async def acknowledge(store: Store, clock: Clock, order_id: UUID, *, by: str, reason: str) -> bool:
-    """Note that a person has seen to a second charge; the next look closes its alert. False when none is open.
+    """Note that a person has seen to a second charge, or to money that went back twice; the next look closes its alert.
 
-    Moves no money: the other charge is refunded at the provider.
+    False when none is open. Moves no money: that is done at the provider.
     """
-    done: bool = await store.pool.fetchval(
-        "SELECT acknowledge_alert($1, $2, $3, $4, $5)",
-        *(clock.now(), AlertKind.CHARGED_TWICE.value, str(order_id), by, reason),
-    )
-    return done
+    done = [
+        await store.pool.fetchval(
+            "SELECT acknowledge_alert($1, $2, $3, $4, $5)", clock.now(), kind.value, str(order_id), by, reason
+        )
+        for kind in _ACKNOWLEDGED
+    ]
+    return any(done)
 
 
 def _tell(change: Change) -> None:
@@ -212,7 +226,7 @@ def _alert_of(row: asyncpg.Record, opened_at: datetime | None) -> Alert:
 
 
 # What an alert's subject is, by what its detail names; the first one counts.
-_PRINTED = {"order_id": ORDER, "operation_id": OPERATION, "inbox_id": INBOX, "break_id": BREAK}
+_PRINTED = {"dispute_id": DISPUTE, "order_id": ORDER, "operation_id": OPERATION, "inbox_id": INBOX, "break_id": BREAK}
 
 
 def _in_words(kind: AlertKind, detail: Mapping[str, Any], since: datetime) -> str:
@@ -281,11 +295,30 @@ def _sealing_overdue(detail: Mapping[str, Any], since: datetime) -> str:
     return f"History should have been sealed by {_time(since)}: {last}. What was written since is not proved."
 
 
+def _evidence_due(detail: Mapping[str, Any], due_at: datetime) -> str:
+    amount = f"{format_amount(detail['amount_minor'], detail['currency'])} {detail['currency']}"
+    must = "had to be answered by" if detail["is_over"] else "must be answered by"
+    what = f"The dispute {detail['provider_reference']} of order {detail['payment_order_id']} at {detail['provider']}"
+    return f"{what} ({amount}, {detail['reason'] or 'no reason given'}) {must} {_time(due_at)}."
+
+
+def _refunded_and_disputed(detail: Mapping[str, Any], _: datetime) -> str:
+    refunded = f"{format_amount(detail['refunded_minor'], detail['currency'])} {detail['currency']}"
+    taken = " and ".join(f"{format_amount(minor, each)} {each}" for each, minor in sorted(detail["taken"].items()))
+    captured = f"{format_amount(detail['captured_minor'], detail['currency'])} {detail['currency']}"
+    return (
+        f"Order {detail['payment_order_id']} went back twice: {refunded} by refunds and {taken} by disputes, of "
+        f"{captured} that was captured. Answer the dispute at {detail['provider']} with the proof of the refund."
+    )
+
+
 _TOLD_BY: Mapping[AlertKind, Callable[[Mapping[str, Any], datetime], str]] = {
     AlertKind.CHARGED_TWICE: _charged_twice,
     AlertKind.SETTLEMENT_LATE: _settlement_late,
     AlertKind.BREAK_ESCALATED: _break_escalated,
     AlertKind.SEALING_OVERDUE: _sealing_overdue,
+    AlertKind.DISPUTE_EVIDENCE_DUE: _evidence_due,
+    AlertKind.REFUNDED_AND_DISPUTED: _refunded_and_disputed,
 }
 
 

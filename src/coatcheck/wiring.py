@@ -21,6 +21,8 @@ from coatcheck.api.gateway import Gateway
 from coatcheck.breaker import Breaker
 from coatcheck.clock import Clock, SystemClock
 from coatcheck.config import Settings, SettingsError, digest_secret_of
+from coatcheck.correspondence import Correspondence
+from coatcheck.disputes import Disputes
 from coatcheck.executor import Executor, RetryPolicy
 from coatcheck.failpoints import CALM, Failpoints
 from coatcheck.inbox import Inbox
@@ -181,6 +183,8 @@ def make_gateway(
         returns_commission=settings.refund_commission == "return",
         failpoints=failpoints,
     )
+    disputes = Disputes(store, clock)
+    correspondence = Correspondence(disputes, clock, providers=providers, lease=lease)
     readers = make_webhook_readers(settings)
     inbox = Inbox(
         store,
@@ -188,6 +192,7 @@ def make_gateway(
         readers=readers,
         operations=operations,
         executor=executor,
+        correspondence=correspondence,
         metrics=metrics,
         batch_size=settings.batch_size,
         failpoints=failpoints,
@@ -222,7 +227,9 @@ def make_gateway(
         operations=operations,
         executor=executor,
         inbox=inbox,
-        upkeep=Upkeep(operations, executor, refunds, failpoints=failpoints),
+        disputes=disputes,
+        correspondence=correspondence,
+        upkeep=Upkeep(operations, executor, refunds, correspondence, failpoints=failpoints),
         arrivals=Arrivals(
             store,
             clock,
@@ -261,6 +268,7 @@ def make_watcher(gateway: Gateway) -> Watcher:
             expiring=timedelta(seconds=settings.watch_expiring_s),
             transaction=timedelta(seconds=settings.watch_transaction_s),
             invariants=timedelta(seconds=settings.invariants_interval_s),
+            evidence_due=timedelta(seconds=settings.watch_evidence_due_s),
         ),
     )
 
@@ -373,6 +381,7 @@ async def _loops_of(gateway: Gateway) -> AsyncIterator[None]:
     finally:
         gateway.stopping.set()
         await gateway.executor.stop(timedelta(seconds=settings.shutdown_grace_s))
+        await gateway.correspondence.quiet()
         await asyncio.gather(*loops)
 
 

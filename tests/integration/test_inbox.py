@@ -60,6 +60,29 @@ def charge(name: str, status: str, *, kind: OperationKind = OperationKind.CHARGE
     }
 
 
+def dispute(name: str, status: str = "needs_response", **more: Any) -> dict[str, Any]:
+    """A dispute of an order's charge, in the simulator's words."""
+    reference = reference_of(name)
+    return {
+        "id": "dp_1",
+        "object": "dispute",
+        "charge": f"ch_{reference}",
+        "reference": reference,
+        "amount": 1000,
+        "currency": "EUR",
+        "fee": 1500,
+        "reason": "fraudulent",
+        "status": status,
+        "evidence_due": None,
+        "livemode": False,
+        "created": 1,
+        "version": 1,
+        "evidence": [],
+        "movements": [],
+        **more,
+    }
+
+
 class Psp:
     """Sends signed events to a world's inbox, as the simulator does."""
 
@@ -474,8 +497,8 @@ async def test_D3_an_order_in_dispute_refuses_refunds(store: Store) -> None:
     psp = Psp(world)
     await world.pay(checkout("c1", "o1"))
     assert (await world.refund("o1", 100)).verdict == "requested"
-    await psp.tell("dispute.opened", charge("o1", "succeeded", disputed=True))
-    await psp.tell("dispute.opened", charge("o1", "succeeded", disputed=True))
+    await psp.tell("dispute.opened", dispute("o1"))
+    await psp.tell("dispute.opened", dispute("o1"))
     assert await psp.outcomes() == [EventOutcome.APPLIED, EventOutcome.NO_EFFECT]
     assert (await world.refund("o1", 100, key="r2")).verdict == "disputed"
     assert world.provider.asked == ["charge", "refund"]

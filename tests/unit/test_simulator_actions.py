@@ -264,7 +264,7 @@ def test_a_disputed_charge_is_not_refunded(desk: Desk) -> None:
     assert desk.refusal(f"/v1/charges/{charge}/refund", refund(1)) == (409, "charge_disputed")
     assert desk.refusal(f"/admin/dispute/{charge}") == (409, "charge_not_disputable")
     assert desk.refusal("/admin/dispute/ch_none") == (404, "not_found")
-    assert desk.heard() == ["charge.succeeded", "dispute.opened"]
+    assert desk.heard() == ["charge.succeeded", "dispute.opened", "dispute.funds_withdrawn"]
     declined = desk.charge("tok_decline_fraudulent", reference="op_2")
     assert desk.refusal(f"/admin/dispute/{declined}") == (409, "charge_not_disputable")
 

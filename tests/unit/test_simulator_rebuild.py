@@ -73,7 +73,7 @@ def test_the_journal_rebuilds_every_kind_of_entry() -> None:
     desk = every_kind_of_entry()
     rebuilt = desk.rebuilt()
     assert {type(entry).__name__ for entry in desk.entries} >= {
-        *("Booked", "Settled", "Acted", "Disputed", "ChargeExpired", "KeysForgotten"),
+        *("Booked", "Settled", "Acted", "DisputeChanged", "ChargeExpired", "KeysForgotten"),
         *("SessionOpened", "SessionTried", "SessionEnded"),
     }
     assert everything(rebuilt) == everything(desk.bank)

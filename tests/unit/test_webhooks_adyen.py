@@ -106,7 +106,9 @@ def test_an_event_speaks_about_the_operation_in_its_reference(
     assert outcome.is_cancelled is (decline_code == "offer_closed")
 
 
-@pytest.mark.parametrize("event_code", ["CHARGEBACK", "REPORT_AVAILABLE", "AUTHORISATION_ADJUSTMENT", "UNHEARD_OF"])
+@pytest.mark.parametrize(
+    "event_code", ["NOTIFICATION_OF_FRAUD", "REPORT_AVAILABLE", "AUTHORISATION_ADJUSTMENT", "UNHEARD_OF"]
+)
 def test_C19_an_event_that_nobody_acts_on_is_named_and_left_alone(event_code: str) -> None:
     (event,) = received(signed(eventCode=event_code, amount=None))
     assert READER.parse(event.raw) == [Notice(type=event_code)]
@@ -311,3 +313,55 @@ def test_E3_an_amount_that_iso_has_no_unit_for_decides_nothing(currency: str, va
 def test_keys_that_prove_nothing_are_not_taken(keys: list[str]) -> None:
     with pytest.raises(ValueError, match="list of HMAC keys"):
         AdyenWebhooks(keys, "TestMerchant", Mode.TEST)
+
+
+@pytest.mark.parametrize(
+    ("event_code", "status", "gross"),
+    [
+        ("REQUEST_FOR_INFORMATION", "INQUIRY", None),
+        ("NOTIFICATION_OF_CHARGEBACK", "NEEDS_RESPONSE", None),
+        ("CHARGEBACK", "NEEDS_RESPONSE", -1130),
+        ("INFORMATION_SUPPLIED", "UNDER_REVIEW", None),
+        ("CHARGEBACK_REVERSED", "WON", 1130),
+        ("SECOND_CHARGEBACK", "LOST", -1130),
+        ("PREARBITRATION_WON", "WON", None),
+        ("PREARBITRATION_LOST", "LOST", None),
+    ],
+)
+def test_D7_an_event_of_a_dispute_says_how_it_stands_and_what_moved(
+    event_code: str, status: str, gross: int | None
+) -> None:
+    (event,) = received(signed(eventCode=event_code, pspReference="DISPUTE1", originalReference="PSP1"))
+    (notice,) = READER.parse(event.raw)
+    news = notice.dispute
+    assert news is not None
+    assert (news.provider, news.provider_reference, news.charge_reference) == ("adyen", "DISPUTE1", "PSP1")
+    assert (news.status, news.amount_minor, news.currency, news.reference) == (status, 1130, "EUR", REFERENCE)
+    assert [(each.name, each.gross_minor) for each in news.movements] == (
+        [] if gross is None else [(event_code, gross)]
+    )
+    assert notice.outcome is None
+
+
+def test_C2_a_dispute_s_events_are_ordered_by_its_life_and_not_by_a_date_that_nobody_signed() -> None:
+    words = []
+    for event_code in ("NOTIFICATION_OF_CHARGEBACK", "CHARGEBACK", "CHARGEBACK_REVERSED", "SECOND_CHARGEBACK"):
+        (event,) = received(signed(eventCode=event_code, eventDate="2019-01-01T00:00:00+00:00"))
+        (notice,) = READER.parse(event.raw)
+        assert notice.dispute is not None
+        words.append(notice.dispute.word_no)
+    assert words == sorted(set(words))
+
+
+@pytest.mark.parametrize(
+    "amount", [{"currency": "EUR"}, {"value": 0, "currency": "EUR"}, {"value": 5, "currency": "XXX"}]
+)
+def test_C16_a_chargeback_of_nothing_cannot_be_read(amount: dict[str, Any]) -> None:
+    (event,) = received(signed(eventCode="CHARGEBACK", amount=amount))
+    with pytest.raises(ValueError, match=r"."):
+        READER.parse(event.raw)
+
+
+def test_a_dispute_that_names_none_of_our_references_is_none_of_ours() -> None:
+    (event,) = received(signed(eventCode="CHARGEBACK", merchantReference="their-order"))
+    assert READER.parse(event.raw) == [Notice(type="CHARGEBACK")]

@@ -339,7 +339,55 @@ def test_the_simulators_own_events_of_a_page_are_read() -> None:
     ]
 
 
-def test_D3_a_dispute_is_told_with_the_charge_it_is_about() -> None:
-    (notice,) = READER.parse(event("dispute.opened", charge("succeeded", disputed=True)))
-    assert notice.opens_dispute
-    assert notice.outcome == told(OutcomeKind.APPROVED)
+def dispute(**more: Any) -> dict[str, Any]:
+    taken = {"id": "df_1", "amount": -1234, "fee": 1500, "currency": "EUR", "created": 2}
+    return {
+        "id": "dp_1",
+        "object": "dispute",
+        "charge": "ch_1",
+        "reference": REFERENCE,
+        "amount": 1234,
+        "currency": "EUR",
+        "fee": 1500,
+        "reason": "fraudulent",
+        "status": "needs_response",
+        "evidence_due": 3,
+        "livemode": False,
+        "created": 1,
+        "version": 2,
+        "evidence": [],
+        "movements": [taken],
+    } | more
+
+
+@pytest.mark.parametrize("verb", ["opened", "updated", "funds_withdrawn", "funds_reinstated", "closed"])
+def test_D3_a_dispute_is_told_with_its_standing_and_its_money(verb: str) -> None:
+    (notice,) = READER.parse(event(f"dispute.{verb}", dispute()))
+    news = notice.dispute
+    assert news is not None
+    assert news.is_whole
+    assert (news.provider, news.provider_reference, news.mode, news.word_no) == ("simulator", "dp_1", "test", 2)
+    assert (news.reference, news.charge_reference, news.status) == (REFERENCE, "ch_1", "NEEDS_RESPONSE")
+    (moved,) = news.movements
+    assert (moved.name, moved.gross_minor, moved.fee_minor, moved.currency) == ("df_1", -1234, 1500, "EUR")
+    assert notice.outcome is None
+
+
+def test_a_dispute_of_a_charge_that_is_not_ours_is_none_of_ours() -> None:
+    assert READER.parse(event("dispute.opened", dispute(reference="their-own"))) == [Notice(type="dispute.opened")]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"status": "dancing"},
+        {"amount": 0},
+        {"amount": 2**53},
+        {"version": 0},
+        {"currency": "eur"},
+        {"object": "charge"},
+    ],
+)
+def test_C16_a_dispute_that_means_nothing_cannot_be_read(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        READER.parse(event("dispute.opened", dispute(**wrong)))

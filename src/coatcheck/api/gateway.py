@@ -10,6 +10,8 @@ from litestar import Request
 
 from coatcheck.clock import Clock
 from coatcheck.config import Settings, digest_secret_of
+from coatcheck.correspondence import Correspondence
+from coatcheck.disputes import Disputes
 from coatcheck.executor import Executor
 from coatcheck.failpoints import CALM, Failpoints
 from coatcheck.inbox import Inbox
@@ -41,6 +43,8 @@ class Gateway:
     operations: Operations
     executor: Executor
     inbox: Inbox
+    disputes: Disputes
+    correspondence: Correspondence
     upkeep: Upkeep
     arrivals: Arrivals
     expected_files: ExpectedFiles | None

@@ -42,6 +42,18 @@ from coatcheck.api.dead_letters import (
     resolve_dead_letter,
     retry_dead_letter,
 )
+from coatcheck.api.disputes import (
+    AcceptDispute,
+    AnswerDispute,
+    DisputeBody,
+    DisputeEvidenceBody,
+    DisputeListBody,
+    DisputeListParameters,
+    accept_dispute,
+    answer_dispute,
+    get_dispute,
+    list_disputes,
+)
 from coatcheck.api.edge import JSON, PROBLEM_JSON, ProblemBody, problem
 from coatcheck.api.ledger import TrialBalanceBody, TrialBalanceParameters, get_trial_balance
 from coatcheck.api.payment_acts import cancel_payment, capture_payment
@@ -129,6 +141,11 @@ _EXAMPLE = {
 _CAPTURE_EXAMPLE = {"payment_orders": [{"payment_order_id": "order-1001-a", "amount": "100.00"}]}
 _REFUND_EXAMPLE = {"payment_order_id": "order-1001-a", "amount": "29.95", "reason": "the hat was too small"}
 
+_EVIDENCE_EXAMPLE = {
+    "texts": {"explanation": "The hat was delivered and signed for.", "shipping_tracking_number": "AB-42"},
+    "files": [{"part": "receipt", "name": "receipt.pdf", "content_type": "application/pdf", "content": "JVBERi0xLjQK"}],
+}
+
 _PATH_PARAMETERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "payment_id": (
         "The payment's id, as the gateway printed it.",
@@ -137,6 +154,10 @@ _PATH_PARAMETERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "refund_id": (
         "The refund's id, as the gateway printed it.",
         {"type": "string", "pattern": "^rf_[a-z2-7]{26}$", "examples": ["rf_dpgs5zdhcp7p3nlvvnjrb7o7cq"]},
+    ),
+    "dispute_id": (
+        "The dispute's id, as the gateway printed it.",
+        {"type": "string", "pattern": "^dsp_[a-z2-7]{26}$", "examples": ["dsp_dpgs5zdhcp7p3nlvvnjrb7o7cq"]},
     ),
     "operation_id": (
         "The operation's id, as the gateway printed it: our reference at the provider.",
@@ -487,6 +508,71 @@ OPERATIONS: tuple[Operation, ...] = (
         problems=(ErrorCode.INVALID_REQUEST,),
     ),
     Operation(
+        tag="Disputes",
+        method="get",
+        path="/v1/disputes",
+        handler=list_disputes,
+        parameters=DisputeListParameters,
+        answers=(Answer(status=200, body=DisputeListBody, meaning="One page."),),
+        problems=(*_LIST, ErrorCode.NOT_FOUND),
+    ),
+    Operation(
+        tag="Disputes",
+        method="get",
+        path="/v1/disputes/{dispute_id}",
+        handler=get_dispute,
+        answers=(Answer(status=200, body=DisputeBody, meaning="The dispute."),),
+        problems=(ErrorCode.INVALID_REQUEST, ErrorCode.NOT_FOUND),
+    ),
+    Operation(
+        tag="Disputes",
+        method="post",
+        path="/v1/disputes/{dispute_id}/evidence",
+        handler=answer_dispute,
+        body=AnswerDispute,
+        example=_EVIDENCE_EXAMPLE,
+        headers=_preferences(_FOR_EVER, "7f3c9d0e-evidence"),
+        answers=(
+            Answer(
+                status=201,
+                body=DisputeEvidenceBody,
+                meaning="The provider has it, or refuses it; a refusal of the provider's is a result.",
+                headers=_REPLAYED,
+            ),
+            Answer(status=202, body=DisputeEvidenceBody, meaning="It is being passed on; ask with GET."),
+        ),
+        problems=(
+            *_POST,
+            ErrorCode.NOT_FOUND,
+            ErrorCode.DISPUTE_NOT_ANSWERABLE,
+            ErrorCode.IDEMPOTENCY_KEY_REUSED,
+        ),
+    ),
+    Operation(
+        tag="Disputes",
+        method="post",
+        path="/v1/disputes/{dispute_id}/accept",
+        handler=accept_dispute,
+        body=AcceptDispute,
+        example={"idempotency_key": "7f3c9d0e-accept"},
+        headers=_preferences(_FOR_EVER, "7f3c9d0e-accept"),
+        answers=(
+            Answer(
+                status=201,
+                body=DisputeEvidenceBody,
+                meaning="The provider knows, or refuses it; a refusal of the provider's is a result.",
+                headers=_REPLAYED,
+            ),
+            Answer(status=202, body=DisputeEvidenceBody, meaning="It is being passed on; ask with GET."),
+        ),
+        problems=(
+            *_POST,
+            ErrorCode.NOT_FOUND,
+            ErrorCode.DISPUTE_NOT_ANSWERABLE,
+            ErrorCode.IDEMPOTENCY_KEY_REUSED,
+        ),
+    ),
+    Operation(
         tag="Dead letters",
         method="get",
         path="/v1/dead_letters",
@@ -655,6 +741,7 @@ def make_document() -> dict[str, Any]:
         "tags": [
             {"name": "Payments", "description": "Checkouts in, and what became of them."},
             {"name": "Refunds", "description": "Money back to buyers."},
+            {"name": "Disputes", "description": "Buyers' claims, and what the shop answers."},
             {"name": "Money", "description": "Sellers' wallets and the books."},
             {"name": "Dead letters", "description": "What waits for a person."},
             {"name": "Reconciliation", "description": "The books against settlement files and bank statements."},

@@ -17,6 +17,7 @@ from coatcheck.cli import (
     breaks,
     dead_letters,
     demo,
+    disputes,
     drill,
     export,
     keys,
@@ -66,7 +67,7 @@ def coatcheck() -> None:
 # As they are needed, which is the order of the help.
 for _command in (
     *(running.serve, running.simulator, keys.keys, verifying.audit, dead_letters.dead_letters, webhooks.webhooks),
-    *(reconcile.reconcile, breaks.breaks, recover.recover, wallets.wallets),
+    *(reconcile.reconcile, breaks.breaks, recover.recover, wallets.wallets, disputes.disputes),
     *(reports.reports, export.export),
     *(alerts.alerts, asking.explain, running.settings, demo.demo, drill.drill),
 ):

@@ -32,16 +32,16 @@ def alerts(ctx: click.Context, config: Path | None) -> int:
     return EXIT_VIOLATION if found else 0
 
 
-@alerts.command(short_help="Close a charged_twice alert you have seen to.")
+@alerts.command(short_help="Close an alert about money that moved twice, once you have seen to it.")
 @click.argument("order_id", metavar="ORDER")
 @click.option("--reason", required=True, metavar="TEXT", help="What you did about it; it is written down.")
 @with_person
 @with_config
 @click.pass_context
 def acknowledge(ctx: click.Context, *, order_id: str, reason: str, by: str, config: Path | None) -> int:
-    """Say that you have seen to the second charge of ORDER (po_...): the next look closes its alert.
+    """Say that you have seen to ORDER (po_...): charged twice, or refunded and disputed; its alert closes.
 
-    It moves no money: the other charge is refunded at the provider. All other alerts close of themselves.
+    It moves no money: that is done at the provider. All other alerts close of themselves.
     """
     from coatcheck import watcher  # noqa: PLC0415
     from coatcheck.clock import SystemClock  # noqa: PLC0415
@@ -54,6 +54,8 @@ def acknowledge(ctx: click.Context, *, order_id: str, reason: str, by: str, conf
         lambda store: watcher.acknowledge(store, SystemClock(), wanted, by=person, reason=reason),
     )
     if not done:
-        raise UnusableError(f"no charged_twice alert of {order_id} is open; `coatcheck alerts` lists what is")
+        raise UnusableError(
+            f"no charged_twice or refunded_and_disputed alert of {order_id} is open; `coatcheck alerts` lists what is"
+        )
     click.echo("Written down. The watcher closes the alert at its next look.")
     return 0

@@ -11,6 +11,8 @@ import msgspec
 import structlog
 
 from coatcheck.clock import Clock
+from coatcheck.correspondence import Correspondence
+from coatcheck.disputes import NewsOutcome
 from coatcheck.events import EventKind
 from coatcheck.executor import Executor, mismatch_of
 from coatcheck.failpoints import CALM, Failpoint, Failpoints
@@ -19,9 +21,10 @@ from coatcheck.inbox.hearing import EventOutcome, Hearing, hear
 from coatcheck.logs import redact_text
 from coatcheck.metrics import Metrics
 from coatcheck.operations import Operation, Operations, Standing
+from coatcheck.providers.disputes import DisputeNews
 from coatcheck.providers.outcome import Outcome
 from coatcheck.providers.protocol import Notice, ReceivedEvent, WebhookReader
-from coatcheck.states import Mode
+from coatcheck.states import Mode, OperationStatus
 from coatcheck.store import Batcher, Store
 
 _ATTEMPTS = 12  # of an event that names an operation nobody knows, before it waits for a person
@@ -68,6 +71,7 @@ class Inbox:
         readers: Mapping[tuple[str, Mode], WebhookReader],
         operations: Operations,
         executor: Executor,
+        correspondence: Correspondence,
         metrics: Metrics,
         batch_size: int,
         failpoints: Failpoints = CALM,
@@ -78,6 +82,7 @@ class Inbox:
         self._readers = readers
         self._operations = operations
         self._executor = executor
+        self._correspondence = correspondence
         self._metrics = metrics
         self._most = max(batch_size, 1)
         self._arrived = asyncio.Event()
@@ -205,6 +210,8 @@ class Inbox:
 
     async def _act(self, notice: Notice, desk: Desk) -> EventOutcome | None:
         """Act on one notice; None means: not now."""
+        if notice.dispute is not None:
+            return await self._hear_of_dispute(notice, notice.dispute)
         if notice.outcome is None:
             return EventOutcome.UNKNOWN_TYPE if notice.reference is None else EventOutcome.NO_EFFECT
         operation_id = _operation_of(notice)
@@ -216,8 +223,6 @@ class Inbox:
     async def _act_on(self, found: Standing, notice: Notice, outcome: Outcome, desk: Desk) -> EventOutcome | None:
         await self._failpoints.reach(Failpoint.INBOX_BEFORE_ACT)
         hearing = hear(found, outcome, desk.at)
-        if notice.opens_dispute and hearing is Hearing.NOTHING:
-            return await self._freeze(found.operation, notice)
         operation_id = found.operation.intent.operation_id
         if hearing is Hearing.BOOK:
             held = desk.held.pop(operation_id, None)
@@ -236,14 +241,21 @@ class Inbox:
             await self._tell(found.operation, EventKind.ORDER_CHARGED_TWICE, notice, difference)
         return _OUTCOME_OF[hearing]
 
-    async def _freeze(self, operation: Operation, notice: Notice) -> EventOutcome:
-        """Let nothing more be refunded of an order whose charge is disputed (hazard D3). Locks: the order."""
-        at = self._clock.now()
-        is_new = await self._store.pool.fetchval(
-            "SELECT open_dispute($1, $2, $3, $4)",
-            *(at, operation.order_id, time_ordered_ids(at, 1)[0], notice.type),
-        )
-        return EventOutcome.APPLIED if is_new else EventOutcome.NO_EFFECT
+    async def _hear_of_dispute(self, notice: Notice, news: DisputeNews) -> EventOutcome | None:
+        """Book what is said of a dispute (hazards D3, D7, D12); None means: not now."""
+        outcome = await self._correspondence.hear(news)
+        if outcome is None or outcome in _OUTCOME_OF_NEWS:
+            return None if outcome is None else _OUTCOME_OF_NEWS[outcome]
+        operation_id = _operation_of(notice)
+        standing = {} if operation_id is None else await self._operations.stand([operation_id])
+        for found in standing.values():
+            if outcome is NewsOutcome.REFUSED:
+                difference = f"dispute {news.provider_reference}, of another charge, account or mode"
+                await self._tell(found.operation, EventKind.WEBHOOK_REFUSED, notice, difference)
+            elif found.operation.status is OperationStatus.DECLINED:
+                # The PSP has taken what we gave up: that is asked about first, and the dispute waits for it.
+                await self._ask(found.operation.intent.operation_id, notice)
+        return EventOutcome.REFUSED if outcome is NewsOutcome.REFUSED else None
 
     async def _ask(self, operation_id: UUID, notice: Notice) -> EventOutcome:
         await self._failpoints.reach(Failpoint.INBOX_BEFORE_REOPEN)
@@ -302,6 +314,12 @@ _OUTCOME_OF = {
     Hearing.REFUSE: EventOutcome.REFUSED,
     Hearing.TWICE: EventOutcome.CHARGED_TWICE,
     Hearing.PARK: None,
+}
+# NOT_CAPTURED is none: it waits until its charge is booked. REFUSED is told first.
+_OUTCOME_OF_NEWS = {
+    NewsOutcome.APPLIED: EventOutcome.APPLIED,
+    NewsOutcome.NO_EFFECT: EventOutcome.NO_EFFECT,
+    NewsOutcome.UNMATCHED: EventOutcome.UNMATCHED,
 }
 _STRONGEST = (
     EventOutcome.CHARGED_TWICE,

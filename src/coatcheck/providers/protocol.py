@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 from coatcheck.ids import OPERATION, print_id
+from coatcheck.providers.disputes import DisputeNews
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.states import Mode, OperationKind
 
@@ -24,7 +25,8 @@ class Capabilities:
     charge may stay invisible to a look-up; only a second "not found" this much later is believed.
     `replays_errors`: a 5xx may be the PSP's cached answer, so ask instead of reading it again.
     `hosted_orders`: how many payment orders one page of the PSP's can take; zero where it has none.
-    `several_captures`: an authorization may be captured in more than one part. `authorization_life`: how long an
+    `several_captures`: an authorization may be captured in more than one part. `disputes`: it can be asked about
+    disputes and be sent evidence (providers/disputes.py). `authorization_life`: how long an
     authorization lives where the PSP does not say it with each.
     """
 
@@ -36,6 +38,7 @@ class Capabilities:
     replays_errors: bool = False
     hosted_orders: int = 0
     several_captures: bool = False
+    disputes: bool = False
     authorization_life: timedelta = timedelta(days=7)
 
 
@@ -240,14 +243,14 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     """What an authentic event says about one of our operations. Authentic is not valid: it is compared like an answer.
 
     `reference` is our operation's printed id, None where the event names none. `outcome` is what a look-up of the
-    operation would bring now; None for a type that nobody here acts on. `type` is the PSP's own word. `opens_dispute`:
-    the buyer disputes the charge, so nothing more may be given back besides.
+    operation would bring now; None for a type that nobody here acts on. `type` is the PSP's own word. `dispute`: what
+    the event says of a dispute, in which case it says nothing of an operation.
     """
 
     type: str
     reference: str | None = None
     outcome: Outcome | None = None
-    opens_dispute: bool = False
+    dispute: DisputeNews | None = None
 
 
 class WebhookReader(Protocol):

@@ -13,6 +13,7 @@ import msgspec
 from yarl import URL
 
 from coatcheck.ids import OPERATION, PAYMENT, print_id
+from coatcheck.providers.disputes import DisputeAnswer, Parcel
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import (
     Capabilities,
@@ -41,8 +42,9 @@ from coatcheck.providers.simulated_answers import (
     page_outcome,
     unanswered,
 )
-from coatcheck.providers.transport import TRANSPORT_ERRORS, outcome_of_exception
-from coatcheck.states import Mode, OperationKind
+from coatcheck.providers.simulated_disputes import body_of, found_dispute, passed_on
+from coatcheck.providers.transport import TRANSPORT_ERRORS, outcome_of_exception, sendable
+from coatcheck.states import EvidenceKind, Mode, OperationKind
 
 MAX_AMOUNT_MINOR: Final = 10**15 - 1  # the PSP's documented limit
 MAX_ANSWER_BYTES: Final = 1024 * 1024
@@ -136,11 +138,13 @@ class SimulatedProvider:
             # A page that all orders register under one key is one page only where the key outlives an error.
             hosted_orders=MAX_HOSTED_ORDERS if replays_errors else 1,
             several_captures=True,
+            disputes=True,
         )
         self._mode = Mode.LIVE if api_key.startswith("sk_sim_live_") else Mode.TEST
         self._charges_url = base / "v1" / "charges"
         self._actions_url = base / "v1" / "actions"
         self._pages_url = base / "v1" / "sessions"
+        self._disputes_url = base / "v1" / "disputes"
         self._authorization = f"Bearer {api_key}"
         self._connection_limit = connection_limit
         self._timeout = aiohttp.ClientTimeout(total=call_deadline_s, connect=connect_deadline_s)
@@ -250,6 +254,24 @@ class SimulatedProvider:
         raw = _answered(await self._get(url / provider_reference / "metadata"))
         return listed_charge(raw) if kind is None else listed_action(raw)
 
+    async def read_dispute(self, provider_reference: str, mode: Mode, at: datetime) -> DisputeAnswer:  # noqa: ARG002 - it has a count of its own
+        """Ask how a dispute stands."""
+        if mode is not self._mode or _ID.fullmatch(provider_reference) is None:
+            return DisputeAnswer(
+                kind=OutcomeKind.UNKNOWN, cause="another mode, or an id that the provider does not give"
+            )
+        return found_dispute(await self._get(self._disputes_url / provider_reference), "look-up")
+
+    async def submit_evidence(self, parcel: Parcel, at: datetime) -> DisputeAnswer:  # noqa: ARG002 - it has a count of its own
+        """Pass evidence or an acceptance on. Idempotent at the PSP on `parcel.reference` inside its window."""
+        if parcel.mode is not self._mode or _ID.fullmatch(parcel.provider_reference) is None:
+            return DisputeAnswer(
+                kind=OutcomeKind.NOT_SENT, cause="another mode, or an id that the provider does not give"
+            )
+        verb = "accept" if parcel.kind is EvidenceKind.ACCEPTANCE else "evidence"
+        url = self._disputes_url / parcel.provider_reference / verb
+        return passed_on(await self._post(url, body_of(parcel), parcel.reference), "answer")
+
     async def close(self) -> None:
         """Let go of connections."""
         session, self._session = self._session, None
@@ -260,7 +282,7 @@ class SimulatedProvider:
         """Send once under an idempotency key; an Outcome where no answer came."""
         try:
             async with self._open_session().post(
-                url, data=body, headers={"Idempotency-Key": key}, allow_redirects=False
+                url, data=sendable(body), headers={"Idempotency-Key": key}, allow_redirects=False
             ) as response:
                 return await _read(response)
         except TRANSPORT_ERRORS as error:

@@ -21,6 +21,8 @@ import msgspec
 import stripe
 
 from coatcheck.ids import OPERATION, PAYMENT, print_id
+from coatcheck.providers import stripe_dispute_calls
+from coatcheck.providers.disputes import DisputeAnswer, Parcel
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import (
     Capabilities,
@@ -59,7 +61,8 @@ from coatcheck.providers.stripe_answers import (
     unclear,
 )
 from coatcheck.providers.stripe_list import found_in_payment, found_in_refund, written_of, written_on_refund
-from coatcheck.states import OperationKind
+from coatcheck.providers.transport import sendable
+from coatcheck.states import Mode, OperationKind
 
 __all__ = ["API_VERSION", "REFERENCE_KEY", "StripeProvider", "from_stripe_amount", "to_stripe_amount"]
 
@@ -97,9 +100,10 @@ class _SingleRequestClient(stripe.AIOHTTPClient):
         self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
     ) -> tuple[bytes, int, Mapping[str, str]]:
         """Send once and read the whole answer; the error that prevented it stays as `__cause__`."""
+        data = sendable(post_data) if isinstance(post_data, bytes) else post_data  # documents may be large
         try:
             async with self._own_session.request(
-                method, url, headers=headers, data=post_data, allow_redirects=False
+                method, url, headers=headers, data=data, allow_redirects=False
             ) as response:
                 content = await response.read()
         except Exception as error:  # noqa: BLE001 - the SDK's contract: every failure becomes its APIConnectionError
@@ -149,6 +153,7 @@ class StripeProvider:
             look_up_before_resend=True,
             replays_errors=True,
             hosted_orders=1 if idempotency_window else 0,
+            disputes=bool(idempotency_window),
         )
         self._api_key = api_key
         self._base_url = base_url.rstrip("/") if base_url else None
@@ -307,6 +312,34 @@ class StripeProvider:
                 raise NotListedError(f"Stripe gave no list: {error.code}") from error
         except Exception as error:
             raise NotListedError(f"Stripe gave no list: {type(error).__name__}") from error
+
+    async def read_dispute(self, provider_reference: str, mode: Mode, at: datetime) -> DisputeAnswer:
+        """Ask how a dispute stands."""
+        return await self._ask_of_dispute(
+            mode, lambda client: stripe_dispute_calls.read_dispute(client, provider_reference, at), is_question=True
+        )
+
+    async def submit_evidence(self, parcel: Parcel, at: datetime) -> DisputeAnswer:
+        """Pass evidence or an acceptance on. Idempotent at Stripe on `parcel.reference` inside its window."""
+        return await self._ask_of_dispute(
+            parcel.mode, lambda client: stripe_dispute_calls.pass_on(client, parcel, at), is_question=False
+        )
+
+    async def _ask_of_dispute(
+        self, mode: Mode, request: Callable[[stripe.StripeClient], Awaitable[DisputeAnswer]], *, is_question: bool
+    ) -> DisputeAnswer:
+        if self._mode not in (None, mode.value):
+            cause = f"the API key is for {self._mode} mode, the dispute is not"
+            return DisputeAnswer(kind=OutcomeKind.NOT_SENT, cause=cause)
+        try:
+            async with asyncio.timeout(self._call_deadline_s):
+                return await request(self._client())
+        except stripe.StripeError as error:
+            return stripe_dispute_calls.answer_of_error(error, is_question=is_question)
+        except TimeoutError:
+            return DisputeAnswer(kind=OutcomeKind.UNKNOWN, cause="no answer in time")
+        except Exception as error:  # noqa: BLE001 - an answer nobody can read is silence, whatever broke on it
+            return DisputeAnswer(kind=OutcomeKind.UNKNOWN, cause=f"unreadable answer ({type(error).__name__})")
 
     async def close(self) -> None:
         """Let go of the connections of the running event loop."""
@@ -541,7 +574,7 @@ class StripeProvider:
                 self._api_key,
                 stripe_account=self._account,
                 stripe_version=API_VERSION,
-                base_addresses={"api": self._base_url} if self._base_url else None,
+                base_addresses={"api": self._base_url, "files": self._base_url} if self._base_url else None,
                 max_network_retries=0,  # the executor is the one layer that retries
                 http_client=http,
             )

@@ -6,6 +6,7 @@ cannot be told, is UNKNOWN. Classes are matched exactly: a class that a new rele
 until it has its own row, and a test asks for that row.
 """
 
+import io
 import socket
 import ssl
 from typing import Final
@@ -15,6 +16,7 @@ from aiohttp import client_exceptions
 
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 
+_LARGE: Final = 2**20
 _NOT_SENT, _UNKNOWN = OutcomeKind.NOT_SENT, OutcomeKind.UNKNOWN
 
 TRANSPORT_ERRORS: Final = (aiohttp.ClientError, OSError)
@@ -71,6 +73,11 @@ MEANINGS: Final[dict[type[BaseException], tuple[OutcomeKind, str]]] = {
 }
 
 _UNLISTED = (_UNKNOWN, "an error that is not in the table")
+
+
+def sendable(body: bytes) -> bytes | io.BytesIO:
+    """Give a body to aiohttp as it wants it: a large one as a file, or it would hold up everything while it is sent."""
+    return io.BytesIO(body) if len(body) > _LARGE else body
 
 
 def outcome_of_exception(error: BaseException) -> Outcome:

@@ -12,6 +12,9 @@ fields are read, stored and acted on: `reason`, `eventDate` and the rest of `add
 | OFFER_CLOSED | true | DECLINED, is_cancelled, `offer_closed` |
 | CAPTURE_FAILED, REFUND_FAILED, REFUNDED_REVERSED, OFFER_CLOSED | false | UNKNOWN: not documented |
 
+Events of a dispute carry the dispute's pspReference, the same in all of them, and the payment's as originalReference.
+When they happened is not signed, so their order is that of a dispute's life (`_STAGES`), in which none goes back.
+
 Adyen's signature has no time in it: the key of the event, kept for ever, is what stops a replay.
 """
 
@@ -24,11 +27,13 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from coatcheck.ids import OPERATION, parse_id
 from coatcheck.money import CurrencyError, exponent_of
+from coatcheck.providers.disputes import DisputeNews, FundsMovement
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import NotChargeableError, Notice, ReceivedEvent, WebhookRefusedError
 from coatcheck.providers.signatures import is_any_equal, notice_about, read_document
-from coatcheck.states import Mode
+from coatcheck.states import DisputeStatus, Mode
 
 _KEY = re.compile(r"(?:[0-9A-Fa-f]{2}){16,}")
 _BASE64_SHA256 = re.compile(r"[A-Za-z0-9+/]{43}=")
@@ -103,6 +108,17 @@ _MEANINGS: Final[Mapping[tuple[str, bool], tuple[OutcomeKind, str | None]]] = {
     ("REFUNDED_REVERSED", True): (OutcomeKind.DECLINED, "refunded_reversed"),
     ("OFFER_CLOSED", True): (OutcomeKind.DECLINED, "offer_closed"),
 }
+# How a dispute stands after an event, how late in its life that is, and which way money went.
+_STAGES: Final[Mapping[str, tuple[DisputeStatus, int, int]]] = {
+    "REQUEST_FOR_INFORMATION": (DisputeStatus.INQUIRY, 10, 0),
+    "NOTIFICATION_OF_CHARGEBACK": (DisputeStatus.NEEDS_RESPONSE, 20, 0),
+    "CHARGEBACK": (DisputeStatus.NEEDS_RESPONSE, 30, -1),
+    "INFORMATION_SUPPLIED": (DisputeStatus.UNDER_REVIEW, 40, 0),
+    "CHARGEBACK_REVERSED": (DisputeStatus.WON, 50, 1),
+    "SECOND_CHARGEBACK": (DisputeStatus.LOST, 60, -1),
+    "PREARBITRATION_WON": (DisputeStatus.WON, 70, 0),
+    "PREARBITRATION_LOST": (DisputeStatus.LOST, 70, 0),
+}
 _ACTED_ON: Final = frozenset(event_code for event_code, _ in _MEANINGS)
 
 
@@ -143,9 +159,44 @@ class AdyenWebhooks:
     def parse(self, raw: bytes) -> list[Notice]:
         """Read what an item's signed fields say of our operation. Raises ValueError when they cannot be read."""
         signed = read_document(raw, _Signed)
+        if signed.event_code in _STAGES and signed.is_success:
+            return [self._of_dispute(signed)]
         if signed.event_code not in _ACTED_ON:
             return [Notice(type=signed.event_code)]
         return [notice_about(signed.event_code, signed.merchant_reference, self._outcome_of(signed))]
+
+    def _of_dispute(self, signed: _Signed) -> Notice:
+        """Read what an item says of a dispute. Raises ValueError for an amount that is none."""
+        amount, reference = signed.amount or _Amount(), signed.merchant_reference
+        if reference is None or parse_id(OPERATION, reference) is None:
+            return Notice(type=signed.event_code)
+        if amount.value is None or amount.currency is None or amount.value < 1:
+            raise ValueError(f"a {signed.event_code} without an amount")
+        try:
+            amount_minor = from_adyen_amount(amount.value, amount.currency)
+        except NotChargeableError as error:
+            raise ValueError(str(error)) from None
+        status, word_no, sign = _STAGES[signed.event_code]
+        moved = FundsMovement(
+            name=signed.event_code,
+            gross_minor=sign * amount_minor,
+            fee_minor=0,  # it is not in the event; a settlement file has it
+            currency=amount.currency,
+        )
+        news = DisputeNews(
+            provider=self.name,
+            mode=Mode.LIVE if self._is_live else Mode.TEST,
+            provider_reference=signed.psp_reference,
+            type=signed.event_code,
+            reference=reference,
+            charge_reference=signed.original_reference or None,
+            status=status,
+            amount_minor=amount_minor,
+            currency=amount.currency,
+            word_no=word_no,
+            movements=(moved,) if sign else (),
+        )
+        return Notice(type=signed.event_code, reference=reference, dispute=news)
 
     def _prove(self, item: dict[str, Any]) -> _Signed:
         try:

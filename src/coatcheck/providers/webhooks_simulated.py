@@ -12,7 +12,8 @@
 | session | expired, cancelled | of each entry without charge: DECLINED, is_cancelled, page_expired or page_cancelled |
 | session | completed | of each entry: its charge's outcome |
 
-dispute.opened shows the charge, too, and freezes its order's refunds.
+The events of a dispute (dispute.opened, .updated, .funds_withdrawn, .funds_reinstated, .closed) show the dispute as it
+was then: how it stands by its version, and all money that had moved for it.
 
 An event that shows any other status, or another object than its type says, cannot be read.
 """
@@ -23,6 +24,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from coatcheck.ids import OPERATION, parse_id
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Notice, ReceivedEvent
 from coatcheck.providers.signatures import SignedEvent, SignedEvents, notice_about, read_document
@@ -33,9 +35,14 @@ from coatcheck.providers.simulated_answers import (
     as_released,
     outcome_of_charge,
 )
+from coatcheck.providers.simulated_disputes import Shown, news_of
 from coatcheck.states import Mode
 
 SIGNATURE_HEADER: Final = "simulator-signature"
+
+_DISPUTE_EVENTS: Final = frozenset(
+    f"dispute.{verb}" for verb in ("opened", "updated", "funds_withdrawn", "funds_reinstated", "closed")
+)
 
 # What a look-up of the operation would find, whether it asked for a charge or for an authorization.
 _CHARGES: Final = {
@@ -78,8 +85,8 @@ class SimulatedWebhooks:
     def parse(self, raw: bytes) -> list[Notice]:
         """Read what the event says of our operations. Raises ValueError when it cannot be read."""
         event = read_document(raw, SignedEvent)
-        if event.type == "dispute.opened":
-            return [_disputed(event.type, outcome) for outcome in _of_charge(event.subject)]
+        if event.type in _DISPUTE_EVENTS:
+            return [_of_dispute(event)]
         outcomes_of = _READERS.get(event.type)
         if outcomes_of is None:
             return [Notice(type=event.type)]
@@ -93,9 +100,12 @@ def _of_charge(shown: dict[str, object]) -> Iterator[Outcome]:
     yield outcome_of_charge(msgspec.convert(shown, ChargeAnswer), _CHARGES)
 
 
-def _disputed(event_type: str, outcome: Outcome) -> Notice:
-    notice = notice_about(event_type, outcome.reference, outcome)
-    return msgspec.structs.replace(notice, opens_dispute=notice.reference is not None)
+def _of_dispute(event: SignedEvent) -> Notice:
+    """Read a dispute; one of a charge that carries no reference of ours is none of ours."""
+    news = news_of(msgspec.convert(event.subject, Shown), event.type)
+    if parse_id(OPERATION, news.reference or "") is None:
+        return Notice(type=event.type)
+    return Notice(type=event.type, reference=news.reference, dispute=news)
 
 
 def _of_end(shown: dict[str, object]) -> Iterator[Outcome]:

@@ -10,6 +10,8 @@ differences, since an event may be late and shows less:
 | Checkout Session complete, paid | APPROVED: the look-up sees the PaymentIntent, the event only this |
 | Checkout Session complete, unpaid | PENDING: authorized or on its way; its PaymentIntent's event says which |
 
+An event of a dispute (charge.dispute.*) is a hint: the Dispute is asked for (stripe_disputes.py).
+
 A PaymentIntent with manual capture speaks about an authorization. Objects that do not carry our reference in their
 metadata are none of ours, whatever they look like.
 """
@@ -34,6 +36,8 @@ from coatcheck.providers.stripe_answers import (
     outcome_of_payment,
     outcome_of_refund,
 )
+from coatcheck.providers.stripe_disputes import EVENTS as DISPUTE_EVENTS
+from coatcheck.providers.stripe_disputes import hint_of
 from coatcheck.states import Mode, OperationKind
 
 SIGNATURE_HEADER: Final = "stripe-signature"
@@ -63,6 +67,9 @@ class StripeWebhooks:
     def parse(self, raw: bytes) -> list[Notice]:
         """Read what the event says of our operation. Raises ValueError when it cannot be read."""
         event = read_document(raw, SignedEvent)
+        if event.type in DISPUTE_EVENTS:
+            # It shows none of our references, and perhaps not the newest: what is so is asked for.
+            return [Notice(type=event.type, dispute=hint_of(event.subject, event.type))]
         outcome_of = _READERS.get(event.type)
         reference = None if outcome_of is None else _our_reference_in(event.subject)
         if outcome_of is None or reference is None:

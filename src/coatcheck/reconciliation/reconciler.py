@@ -102,6 +102,8 @@ class Reconciler:
             return False  # somebody else has brought it meanwhile
         await connection.execute("SELECT match_settlement_lines($1, $2, $3, $4, $5)", at, file_id, *world)
         await self._find_unusual(connection, file)
+        await self._open_accounts(file, taken)
+        await connection.execute("SELECT match_dispute_lines($1, $2, $3, $4, $5)", at, file_id, *world)
         if taken.broken:
             columns = [
                 [getattr(total, name) for total in taken.broken]
@@ -127,9 +129,9 @@ class Reconciler:
             *(*columns, self._usual.fee_tolerance_minor, delay),
         )
 
-    async def _post(self, connection: Any, file: Candidate, taken: _Taken) -> None:
-        """Post what the file changes: per batch and currency, what was paid out, kept, and cannot be explained."""
-        at, source, provider, file_id = self._clock.now(), file.source, file.provider, file.file_id
+    async def _open_accounts(self, file: Candidate, taken: _Taken) -> None:
+        """Open what will be posted to, on a connection of its own: before this transaction has changed an account."""
+        provider, source = file.provider, file.source
         names = (
             *(psp_receivable(provider), psp_payouts_in_transit(provider)),
             *(platform_psp_fees(), suspense(provider)),
@@ -137,6 +139,10 @@ class Reconciler:
         await self._accounts.ensure(
             source.shop_id, source.mode, [(name, currency) for name in names for currency in sorted(taken.currencies)]
         )
+
+    async def _post(self, connection: Any, file: Candidate, taken: _Taken) -> None:
+        """Post what the file changes: per batch and currency, what was paid out, kept, and cannot be explained."""
+        at, source, provider, file_id = self._clock.now(), file.source, file.provider, file.file_id
         rows = await connection.fetch("SELECT * FROM settle_batches($1, $2, $3, $4)", file_id, *file.world)
         transfers = [transfer for row in rows for transfer in _transfers_of(file, row)]
         if transfers:

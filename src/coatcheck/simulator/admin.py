@@ -1,6 +1,7 @@
 """The simulated PSP's admin interface: the dial, the books, and what a cardholder, a bank or the time would do."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -47,6 +48,8 @@ class Admin:
             (b"GET", "/admin/books"): lambda _query, _body: Reply(200, encode(bank.books())),
             (b"GET", "/admin/charges"): self._page_charges,
             (b"GET", "/admin/actions"): self._page_actions,
+            (b"GET", "/admin/disputes"): self._page_disputes,
+            (b"POST", "/admin/disputes"): lambda _query, body: Reply(200, encode(bank.disputes.open(body))),
             (b"GET", "/admin/references"): self._list_references,
             (b"GET", "/admin/webhooks"): lambda _query, _body: Reply(200, encode(courier.counts())),
             (b"PUT", "/admin/webhooks"): self._set_webhooks,
@@ -58,7 +61,7 @@ class Admin:
             "settle": self._settle,
             "fail-refund": lambda name, _body: bank.fail_refund(name),
             "expire": self._expire,
-            "dispute": lambda name, _body: bank.dispute(name),
+            "dispute": lambda name, _body: bank.disputes.open_whole(name),
         }
 
     def handle(self, method: bytes, path: str, query: Query, body: bytes) -> Reply:
@@ -75,6 +78,8 @@ class Admin:
                 act = self._pay
             case ["sessions", name, "cancel"]:
                 act = self._cancel
+            case ["disputes", name, change]:
+                act = partial(self._change_dispute, change)
             case _:
                 raise Refusal(404, "not_found", "There is nothing at this address.")
         if method != b"POST":
@@ -90,6 +95,12 @@ class Admin:
 
     def _page_actions(self, query: Query, _body: bytes) -> Reply:
         return _page(query, self._bank.page_actions, self._bank.action_count)
+
+    def _page_disputes(self, query: Query, _body: bytes) -> Reply:
+        return _page(query, self._bank.disputes.page, self._bank.disputes.count)
+
+    def _change_dispute(self, verb: str, name: str, body: bytes) -> object:
+        return self._bank.disputes.change(name, verb, body)
 
     def _list_references(self, query: Query, _body: bytes) -> Reply:
         status = query.get("status", [None])[0]

@@ -19,6 +19,7 @@ from coatcheck.simulator.bank import Bank
 from coatcheck.simulator.bodies import (
     MAX_AMOUNT,
     Query,
+    read_acceptance,
     read_capture,
     read_charge,
     read_expire,
@@ -119,21 +120,21 @@ class App:
     ) -> Reply:
         act: _Act
         match method, path.split("/")[2:]:
-            case b"GET", ["charges" | "actions" | "sessions" as shelf]:
+            case b"GET", ["charges" | "actions" | "sessions" | "disputes" as shelf]:
                 return self._look_up(self._authenticate(headers), shelf, references, None)
-            case b"GET", ["charges" | "actions" | "sessions" as shelf, *names]:
+            case b"GET", ["charges" | "actions" | "sessions" | "disputes" as shelf, *names]:
                 return self._look_up(self._authenticate(headers), shelf, None, "/".join(names))
-            case b"POST", ["charges", charge_id, "capture"]:
-                act = partial(self._capture, charge_id)
-            case b"POST", ["charges", charge_id, "void"]:
-                act = partial(self._void, charge_id)
-            case b"POST", ["charges", charge_id, "refund"]:
-                act = partial(self._refund, charge_id)
+            case b"POST", ["charges", charge_id, "capture" | "void" | "refund" as verb]:
+                act = partial({"capture": self._capture, "void": self._void, "refund": self._refund}[verb], charge_id)
             case b"POST", ["sessions"]:
                 act = partial(self._open_session, headers.get(b"host", b"127.0.0.1"))
             case b"POST", ["sessions", session_id, "expire"]:
                 act = partial(self._expire_session, session_id)
-            case _, ["charges" | "actions" | "sessions", *_]:
+            case b"POST", ["disputes", dispute_id, "evidence"]:
+                act = partial(self.bank.disputes.answer, dispute_id)
+            case b"POST", ["disputes", dispute_id, "accept"]:
+                act = partial(self._accept_dispute, dispute_id)
+            case _, ["charges" | "actions" | "sessions" | "disputes", *_]:
                 raise Refusal(405, "method_not_allowed", "This address does not take that method.")
             case _:
                 raise Refusal(404, "not_found", "There is nothing at this address.")
@@ -308,6 +309,9 @@ class App:
             raise Refusal(404, "not_found", f"There is no session {session_id}.")
         return self.bank.sessions.view(self.bank.sessions.expire(session_id, sending))
 
+    def _accept_dispute(self, dispute_id: str, merchant: Merchant, raw_body: bytes, sending: Sending) -> Answer:
+        return self.bank.disputes.accept(dispute_id, merchant, read_acceptance(raw_body).reference, sending)
+
     # what only asks
 
     def _look_up(self, merchant: Merchant, shelf: str, references: list[str] | None, name: str | None) -> Reply:
@@ -329,12 +333,16 @@ class App:
     def _find(self, merchant: Merchant, shelf: str, name: str) -> Answer | None:
         if shelf == "charges":
             return self.bank.find(merchant, name)
+        if shelf == "disputes":
+            return self.bank.disputes.find(merchant, name)
         return self.bank.find_action(merchant, name) if shelf == "actions" else self.bank.sessions.find(merchant, name)
 
     def _search(self, merchant: Merchant, shelf: str, reference: str) -> object:
         lag_s = self.chaos.dial.search_lag_ms / 1000
         if shelf == "charges":
             return self.bank.search(merchant, reference, lag_s)
+        if shelf == "disputes":
+            return self.bank.disputes.search(merchant, reference, lag_s)
         if shelf == "actions":
             return self.bank.search_actions(merchant, reference, lag_s)
         return self.bank.sessions.search(merchant, reference, lag_s)

@@ -15,6 +15,7 @@ from itertools import islice
 import msgspec
 
 from coatcheck.simulator.actions import ID_PREFIXES, Decision, after_action, after_expiry, after_failure
+from coatcheck.simulator.disputes import Disputes
 from coatcheck.simulator.records import (
     AUTHORIZED,
     CAPTURE,
@@ -34,9 +35,10 @@ from coatcheck.simulator.records import (
     Charge,
     ChargeBody,
     ChargeExpired,
-    Disputed,
+    DisputeChanged,
     Done,
     Entry,
+    Funds,
     Happening,
     Keyed,
     KeysForgotten,
@@ -127,6 +129,7 @@ class Bank:
         self._tally = Tally()
         self.settlements = Settlements()
         self.sessions = Sessions(self, life_s=self._session_life_s)
+        self.disputes = Disputes(self)
 
     # time and names
 
@@ -137,6 +140,8 @@ class Bank:
             at, name, status = heapq.heappop(self._dues)
             if name.startswith("cs_"):
                 self.sessions.run_out(name, at)
+            elif name.startswith("dp_"):
+                self.disputes.run_out(name, at)
             elif name in self._action_position_of:
                 self._run_out_action(name, status, at)
             elif name in self._position_of and self._charges[self._position_of[name]].status == status:
@@ -314,22 +319,26 @@ class Bank:
         self.enter(ChargeExpired(charge_id, now))
         return self.charge_of(charge_id)
 
-    def dispute(self, charge_id: str) -> Charge:
-        """Let the cardholder dispute a charge. Raises Refusal when nothing was captured, or it is disputed already."""
-        now = self.now()
-        charge = self.charge_of(charge_id)
-        if charge.disputed or not charge.amount_captured:
-            why = "disputed already" if charge.disputed else f"{charge.status}: nothing was captured"
-            raise Refusal(409, "charge_not_disputable", f"The charge is {why}.")
-        self.enter(Disputed(charge_id, now))
-        return self.charge_of(charge_id)
-
     def charge_of(self, charge_id: str) -> Charge:
         """Find any merchant's charge by its id. Raises Refusal."""
         position = self._position_of.get(charge_id)
         if position is None:
             raise Refusal(404, "not_found", f"There is no charge {charge_id}.")
         return self._charges[position]
+
+    def owner_of(self, charge_id: str) -> Merchant:
+        """Tell whose charge it is."""
+        return self._owners[self._position_of[charge_id]]
+
+    def set_disputed(self, charge_id: str, *, is_disputed: bool, at: float) -> None:
+        """Mark a charge as disputed, or as not disputed any more."""
+        charge = self._charges[self._position_of[charge_id]]
+        if charge.disputed != is_disputed:
+            self._change(msgspec.structs.replace(charge, disputed=is_disputed), None, at)
+
+    def count_chargeback(self, moved: Funds) -> None:
+        """Count what a dispute took, or gave back."""
+        self._tally.charge_back(moved.currency, -moved.amount)
 
     def find(self, merchant: Merchant, charge_id: str) -> Charge | None:
         """Find a merchant's charge by its id; it is visible at once."""
@@ -528,12 +537,12 @@ class Bank:
         match entry:
             case Booked():
                 self.apply_charge(entry)
-            case Acted():
-                self._apply_action(entry)
-            case ActionDecided():
-                self._apply_decided(entry)
-            case Settled() | ChargeExpired() | Disputed():
+            case Acted() | ActionDecided():
+                self._apply_to_action(entry)
+            case Settled() | ChargeExpired():
                 self._apply_to_charge(entry)
+            case DisputeChanged():
+                self.disputes.apply(entry)
             case SessionOpened() | SessionTried() | SessionEnded():
                 self.sessions.apply(entry)
             case BatchClosed():
@@ -578,15 +587,12 @@ class Bank:
         if charge.status == AUTHORIZED and charge.expires_at is not None:
             self.set_due(charge.expires_at, charge.id, AUTHORIZED)
 
-    def _apply_to_charge(self, entry: Settled | ChargeExpired | Disputed) -> None:
+    def _apply_to_charge(self, entry: Settled | ChargeExpired) -> None:
         match entry:
             case Settled():
                 self._apply_settled(entry)
             case ChargeExpired():
                 self._change(after_expiry(self.charge_of(entry.id)), "charge.expired", entry.at)
-            case Disputed():
-                disputed = msgspec.structs.replace(self.charge_of(entry.id), disputed=True)
-                self._change(disputed, "dispute.opened", entry.at)
 
     def _apply_settled(self, entry: Settled) -> None:
         pending = self.charge_of(entry.id)
@@ -601,6 +607,12 @@ class Bank:
         if decided.amount_captured:
             self._moved("charge", decided, decided.id, decided.amount_captured, entry.at)
         self._change(decided, f"charge.{entry.status}", entry.at)
+
+    def _apply_to_action(self, entry: Acted | ActionDecided) -> None:
+        if isinstance(entry, Acted):
+            self._apply_action(entry)
+        else:
+            self._apply_decided(entry)
 
     def _apply_action(self, entry: Acted) -> None:
         action = entry.action

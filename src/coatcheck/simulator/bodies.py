@@ -13,6 +13,7 @@ from coatcheck.simulator.tokens import Behaviour, behaviour_of
 
 MAX_AMOUNT = 10**15 - 1  # minor units; far below 2^53, so that any JSON reader gets it exactly
 MAX_ITEMS = 100
+MAX_DUE_S = 10**8
 
 _REFERENCE = re.compile(r"[\x21-\x7e]{1,64}")
 _ADDRESS = re.compile(r"https?://[\x21-\x7e]{1,2000}")
@@ -198,6 +199,20 @@ def whole_number(query: Query, name: str, default: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 19):  # noqa: PLR2004 - fits 64 bits
         raise Refusal(400, "invalid_request", f"{name} is a whole number.")
     return int(text)
+
+
+def read_acceptance(raw_body: bytes) -> ExpireBody:
+    """Read the wish to give a dispute up. Raises Refusal."""
+    return read_expire(raw_body)
+
+
+def check_dispute(amount: int, currency: str, fee: int, due_s: int) -> None:
+    """Raise Refusal when this is no dispute that could be."""
+    _check_amount(amount)
+    if currency not in CURRENCIES:
+        raise Refusal(400, "invalid_currency", "currency is an ISO 4217 code in capitals.")
+    if not (0 <= fee <= MAX_AMOUNT and 0 <= due_s <= MAX_DUE_S):
+        raise Refusal(400, "invalid_request", f"fee is from 0 to {MAX_AMOUNT}, due_s from 0 to {MAX_DUE_S}.")
 
 
 def _check_money(body: ChargeBody | ItemBody) -> None:

@@ -10,6 +10,7 @@ import httptools
 from coatcheck.simulator.app import App, Reply
 
 MAX_BODY = 64 * 1024
+MAX_EVIDENCE = 16 * 1024 * 1024
 MAX_HEADERS = 16 * 1024
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii") for status in HTTPStatus}
@@ -79,8 +80,9 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """Collect the body."""
-        if len(self._body) + len(body) > MAX_BODY:
-            self._turn_away(413, "body_too_large", f"A body has at most {MAX_BODY} bytes.")
+        most = MAX_EVIDENCE if self._target.endswith(b"/evidence") else MAX_BODY
+        if len(self._body) + len(body) > most:
+            self._turn_away(413, "body_too_large", f"A body has at most {most} bytes.")
         else:
             self._body += body
 

@@ -145,6 +145,39 @@ class SessionView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     charges: tuple[SessionCharge, ...]
 
 
+class Funds(msgspec.Struct, frozen=True, gc=False):
+    """Money that moved for a dispute: below zero it was taken from the merchant, who also pays the fee above zero."""
+
+    id: str
+    amount: int
+    fee: int
+    currency: str
+    created: int
+
+
+class Dispute(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A cardholder's claim against a charge, as it is answered. `version` counts its changes from 1.
+
+    `evidence`: the references of what the merchant has said. `reference` is the charge's.
+    """
+
+    id: str
+    object: str = "dispute"
+    charge: str
+    reference: str
+    amount: int
+    currency: str
+    fee: int
+    reason: str
+    status: str
+    evidence_due: int | None
+    livemode: bool
+    created: int
+    version: int
+    evidence: tuple[str, ...] = ()
+    movements: tuple[Funds, ...] = ()
+
+
 class Batch(msgspec.Struct, frozen=True, gc=False):
     """A settlement: movements of one currency and the payout of what they come to. Minor units; net = gross - fee."""
 
@@ -157,7 +190,7 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
     net: int
 
 
-Answer = Charge | Action | SessionView
+Answer = Charge | Action | SessionView | Dispute
 
 
 class Sending(msgspec.Struct, frozen=True, gc=False):
@@ -229,11 +262,12 @@ class ChargeExpired(msgspec.Struct, frozen=True, tag_field="entry", tag="expire"
     at: float
 
 
-class Disputed(msgspec.Struct, frozen=True, tag_field="entry", tag="dispute"):
-    """A cardholder disputed a charge."""
+class DisputeChanged(Keyed, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="entry", tag="disputed"):
+    """A dispute was opened or has changed: how it is now, what moved with it, and what is told of it."""
 
-    id: str
-    at: float
+    dispute: Dispute
+    moved: Funds | None = None
+    told: tuple[str, ...] = ()
 
 
 class SessionOpened(Keyed, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="entry", tag="session"):
@@ -283,7 +317,7 @@ Entry = (
     | Acted
     | ActionDecided
     | ChargeExpired
-    | Disputed
+    | DisputeChanged
     | SessionOpened
     | SessionTried
     | SessionEnded

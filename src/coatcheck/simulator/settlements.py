@@ -26,11 +26,12 @@ class Movement(NamedTuple):
     at: float
     currency: str
     amount: int
+    own_fee: int = 0  # of a dispute
 
     @property
     def fee(self) -> int:
         """What the PSP keeps of it."""
-        return self.amount * _FEE_PER_MILLE // 1_000 + _FEE_FIXED if self.kind in _CHARGES else 0
+        return self.amount * _FEE_PER_MILLE // 1_000 + _FEE_FIXED if self.kind in _CHARGES else self.own_fee
 
 
 class Settlements:

@@ -17,6 +17,7 @@ class Tally:
         self._refunded: Counter[str] = Counter()
         self._live: dict[str, int] = {}  # charges that took or hold money, by reference
         self._charged_twice: dict[str, None] = {}
+        self._charged_back: Counter[str] = Counter()
         self._acts: Counter[tuple[str, str]] = Counter()
         self._done_twice: dict[str, None] = {}
         self._over_captured: dict[str, None] = {}
@@ -69,6 +70,10 @@ class Tally:
         """Count no more a refund that came back."""
         self._acts[REFUND, action.reference] -= 1
 
+    def charge_back(self, currency: str, amount: int) -> None:
+        """Count what a dispute took, or gave back where it is below zero."""
+        self._charged_back[currency] += amount
+
     def report(self) -> dict[str, object]:
         """Sum up what was really charged, captured and refunded, and name every reference that went wrong."""
         captured = Counter({currency: amount for currency, (_, amount) in self._totals.items()})
@@ -82,6 +87,7 @@ class Tally:
             },
             "captured": {currency: amount for currency, amount in sorted(captured.items()) if amount},
             "refunded": {currency: amount for currency, amount in sorted(self._refunded.items()) if amount},
+            "charged_back": {currency: amount for currency, amount in sorted(self._charged_back.items()) if amount},
             "charged_twice": list(self._charged_twice),
             "done_twice": list(self._done_twice),
             "over_captured": list(self._over_captured),

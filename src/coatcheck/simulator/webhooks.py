@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 
 from coatcheck.simulator.chaos import Chaos
-from coatcheck.simulator.records import Answer, Happening, SessionView
+from coatcheck.simulator.records import Answer, Dispute, Happening, SessionView
 
 if TYPE_CHECKING:
     from coatcheck.simulator.bank import Bank
@@ -94,6 +94,9 @@ def _false(happening: Happening) -> Happening:
     noun, _, verb = happening.type.partition(".")
     verb = "succeeded" if verb != "succeeded" else "declined" if noun == "charge" else "failed"
     thing = happening.thing
+    if isinstance(thing, Dispute):  # a merchant who believed it would get his money back
+        won = msgspec.structs.replace(thing, status="won", movements=())
+        return msgspec.structs.replace(happening, type="dispute.closed", thing=won)
     if isinstance(thing, SessionView):
         verb = "completed" if happening.type != "session.completed" else "cancelled"
         false: Answer = msgspec.structs.replace(thing, status=verb)

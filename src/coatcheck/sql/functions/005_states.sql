@@ -31,3 +31,13 @@ LANGUAGE sql IMMUTABLE AS $$
         '2:op32:' || replace(order_id::text, '-', '') || length(kind) || ':' || kind
         || length(ticket) || ':' || ticket, 'UTF8')), 1, 16), 'hex')::uuid;
 $$;
+
+-- A dispute may become anything but an inquiry again.
+CREATE OR REPLACE FUNCTION dispute_may_become(before text, after text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT before <> after AND after <> 'INQUIRY';
+$$;
+
+-- Whether no refund may be given back beside a dispute that stands so (hazard D3).
+CREATE OR REPLACE FUNCTION dispute_freezes(status text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT status IN ('NEEDS_RESPONSE', 'UNDER_REVIEW', 'LOST');
+$$;

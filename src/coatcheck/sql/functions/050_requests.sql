@@ -234,23 +234,6 @@ BEGIN
 END;
 $$;
 
--- The buyer disputes an order's charge: no refund of it is taken from now on (D3). False when it was disputed already.
-CREATE OR REPLACE FUNCTION open_dispute(at timestamptz, wanted_order uuid, event_id uuid, told text) RETURNS boolean
-LANGUAGE sql SECURITY DEFINER
-SET search_path = pg_catalog, public, pg_temp
-AS $$
-    WITH frozen AS (
-        UPDATE payment_order AS o SET is_disputed = true WHERE o.order_id = wanted_order AND NOT o.is_disputed
-     RETURNING o.*
-    ), told_of AS (
-        INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
-        SELECT f.payment_id, open_dispute.event_id, 'order.disputed', f.shop_id, f.mode, open_dispute.at,
-               json_build_object('order_id', f.order_id, 'type', told, 'refund_reserved_minor', f.refund_reserved_minor)
-          FROM frozen AS f
-    )
-    SELECT EXISTS (SELECT FROM frozen);
-$$;
-
 -- The part of a commission that belongs to a part of its amount, rounded down; the whole's is exactly the whole.
 CREATE OR REPLACE FUNCTION commission_of(commission_minor bigint, whole_minor bigint, part_minor bigint) RETURNS bigint
 LANGUAGE sql IMMUTABLE AS $$
@@ -355,5 +338,5 @@ LANGUAGE sql IMMUTABLE AS $$
 $$;
 
 REVOKE ALL ON FUNCTION insert_follow_ups, made_of, commit_acts, request_captures, request_cancel, request_refund,
-    tell_of_request, settle_checkouts, open_dispute FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION request_captures, request_cancel, request_refund, open_dispute TO coatcheck_app;
+    tell_of_request, settle_checkouts FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION request_captures, request_cancel, request_refund TO coatcheck_app;

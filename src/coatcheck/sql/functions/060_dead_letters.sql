@@ -124,7 +124,8 @@ $$;
 -- What is wrong with the invariants was read by the caller: `broken` are their names.
 CREATE OR REPLACE FUNCTION alert_conditions(
     at timestamptz, kinds text[], stuck_before timestamptz, overdue_before timestamptz, expiring_before timestamptz,
-    transaction_age interval, providers text[], unknown_before timestamptz[], broken text[], broken_details text[]
+    transaction_age interval, providers text[], unknown_before timestamptz[], broken text[], broken_details text[],
+    evidence_due_before timestamptz
 ) RETURNS TABLE (kind text, subject text, subject_id uuid, shop_id uuid, mode text, since timestamptz, detail json)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, public, pg_temp
@@ -231,6 +232,8 @@ AS $$
            (VALUES ('00000000-0000-0000-0000-000000000000'::uuid)) AS n (nil)
      WHERE 'sealing_overdue' = ANY (kinds) AND s.due_at <= overdue_before
     UNION ALL
+    SELECT * FROM dispute_alert_conditions(alert_conditions.at, kinds, evidence_due_before)
+    UNION ALL
     SELECT 'invariant_broken', b.name, md5('invariant ' || b.name)::uuid, nil, 'live', alert_conditions.at, b.detail::json
       FROM unnest(broken, broken_details) AS b (name, detail),
            (VALUES ('00000000-0000-0000-0000-000000000000'::uuid)) AS n (nil)
@@ -261,7 +264,7 @@ $$;
 CREATE OR REPLACE FUNCTION watch_alerts(
     at timestamptz, kinds text[], stuck_before timestamptz, overdue_before timestamptz, expiring_before timestamptz,
     transaction_age interval, providers text[], unknown_before timestamptz[], broken text[], broken_details text[],
-    most integer
+    most integer, evidence_due_before timestamptz
 ) RETURNS TABLE (change text, kind text, subject text, since timestamptz, detail text, standing bigint)
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
@@ -269,7 +272,7 @@ AS $$
     WITH found AS MATERIALIZED (
         SELECT c.*, row_number() OVER (PARTITION BY c.kind ORDER BY c.since, c.subject) AS place
           FROM alert_conditions(watch_alerts.at, kinds, stuck_before, overdue_before, expiring_before, transaction_age,
-                                providers, unknown_before, broken, broken_details) AS c
+                                providers, unknown_before, broken, broken_details, evidence_due_before) AS c
     ), opened AS (
         INSERT INTO alert (kind, subject, subject_id, shop_id, mode, since, detail, opened_at)
         SELECT f.kind, f.subject, f.subject_id, f.shop_id, f.mode, f.since, f.detail, watch_alerts.at

@@ -225,7 +225,12 @@ BEGIN
     RETURN QUERY
     WITH told AS (
         SELECT l.batch, l.currency,
-               sum(CASE l.kind WHEN 'fee' THEN -l.net_minor ELSE l.fee_minor END)::bigint AS fee,
+               sum(CASE WHEN l.kind = 'fee' THEN -l.net_minor
+                        -- What a dispute has booked as its fee (match_dispute_lines) is not booked again as the PSP's.
+                        WHEN l.kind IN ('chargeback', 'chargeback_reversed') THEN l.fee_minor - coalesce((
+                            SELECT m.fee_minor FROM settled_movement AS s JOIN dispute_movement AS m USING (movement_id)
+                             WHERE s.file_id = l.file_id AND s.line_no = l.line_no), 0)
+                        ELSE l.fee_minor END)::bigint AS fee,
                coalesce(sum(-l.net_minor) FILTER (WHERE l.kind = 'payout'), 0)::bigint AS payout
           FROM settlement_line AS l
          WHERE l.file_id = new_file_id
