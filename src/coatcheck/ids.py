@@ -7,7 +7,7 @@ process can compute it. Append-only rows (events, transfers) get a time-ordered 
 import hashlib
 import os
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from uuid import UUID
 
@@ -24,6 +24,7 @@ _TICKET_LENGTH = 26  # 128 bits in 5-bit letters
 
 PAYMENT, ORDER, OPERATION, EVENT, TRANSFER, BUYER, SHOP, KEY = "pay", "po", "op", "evt", "tr", "buy", "shop", "key"
 REFUND, INBOX = "rf", "in"
+PAYOUT, PAYOUT_RUN = "out", "run"
 
 
 def random_id() -> UUID:
@@ -66,6 +67,21 @@ def operation_id_of(order_id: UUID, kind: str, ticket: str = "1") -> UUID:
 def refund_id_of(shop_id: UUID, mode: str, key: str) -> UUID:
     """Name a refund by the key it was asked for under: the same key can never give back twice."""
     return derive_id(REFUND, shop_id.hex, mode, key)
+
+
+def payout_id_of(shop_id: UUID, mode: str, key: str) -> UUID:
+    """Name a payout by the key it was asked for under: the same key can never pay out twice."""
+    return derive_id(PAYOUT, shop_id.hex, mode, key)
+
+
+def payout_run_id_of(shop_id: UUID, mode: str, schedule: str, currency: str, period: datetime) -> UUID:
+    """Name the run of a schedule for one of its times and one currency: run twice, it is the same run."""
+    return derive_id(PAYOUT_RUN, shop_id.hex, mode, schedule, currency, period.astimezone(UTC).isoformat())
+
+
+def payee_id_of(shop_id: UUID, mode: str, seller_account: str, currency: str) -> UUID:
+    """Name what is arranged about paying a seller in a currency: whose events tell of destination and schedule."""
+    return derive_id("payee", shop_id.hex, mode, seller_account, currency)
 
 
 def buyer_id_of(shop_id: UUID, mode: str, buyer_reference: str) -> UUID:

@@ -64,6 +64,10 @@ class TransferKind(StrEnum):
     BANK_CREDIT = "bank_credit"
     UNEXPLAINED = "unexplained"
     EXPLAINED = "explained"
+    PAYOUT = "payout"
+    PAYOUT_PAID = "payout_paid"
+    PAYOUT_FAILED = "payout_failed"
+    PAYOUT_RETURNED = "payout_returned"
 
 
 class PostOutcome(StrEnum):

@@ -49,6 +49,24 @@ class RefundStatus(StrEnum):
     FAILED = "FAILED"
 
 
+class PayoutStatus(StrEnum):
+    """Where a payout stands. PAID may still become RETURNED, days later: the seller's bank sends the money back."""
+
+    PENDING = "PENDING"
+    PAID = "PAID"
+    FAILED = "FAILED"
+    RETURNED = "RETURNED"
+
+
+class PayoutRunStatus(StrEnum):
+    """Where a run of payouts stands. WAITING: its total is far off the usual, and a second person must look."""
+
+    WAITING = "WAITING"
+    APPROVED = "APPROVED"
+    REJECTED = "REJECTED"
+    FINISHED = "FINISHED"
+
+
 class Capture(StrEnum):
     """When the money is taken: at once, or when the shop asks for it."""
 
@@ -71,6 +89,7 @@ class OperationKind(StrEnum):
     CAPTURE = "capture"
     VOID = "void"
     REFUND = "refund"
+    PAYOUT = "payout"
 
     @property
     def starts_an_order(self) -> bool:
@@ -136,6 +155,20 @@ REFUND_TRANSITIONS: dict[RefundStatus, frozenset[RefundStatus]] = {
     RefundStatus.PENDING: frozenset({RefundStatus.SUCCEEDED, RefundStatus.FAILED}),
     RefundStatus.SUCCEEDED: frozenset({RefundStatus.FAILED}),
     RefundStatus.FAILED: frozenset(),
+}
+
+PAYOUT_TRANSITIONS: dict[PayoutStatus, frozenset[PayoutStatus]] = {
+    PayoutStatus.PENDING: frozenset({PayoutStatus.PAID, PayoutStatus.FAILED}),
+    PayoutStatus.PAID: frozenset({PayoutStatus.RETURNED}),
+    PayoutStatus.FAILED: frozenset(),
+    PayoutStatus.RETURNED: frozenset(),
+}
+
+PAYOUT_RUN_TRANSITIONS: dict[PayoutRunStatus, frozenset[PayoutRunStatus]] = {
+    PayoutRunStatus.WAITING: frozenset({PayoutRunStatus.APPROVED, PayoutRunStatus.REJECTED}),
+    PayoutRunStatus.APPROVED: frozenset({PayoutRunStatus.FINISHED}),
+    PayoutRunStatus.REJECTED: frozenset(),
+    PayoutRunStatus.FINISHED: frozenset(),
 }
 
 # The first of these that any order has is what the payment waits for.

@@ -17,7 +17,7 @@ import structlog
 
 from coatcheck.audit import InvariantResult, run_invariants
 from coatcheck.clock import Clock
-from coatcheck.ids import INBOX, OPERATION, ORDER, print_id
+from coatcheck.ids import INBOX, OPERATION, ORDER, PAYOUT_RUN, print_id
 from coatcheck.metrics import Metrics
 from coatcheck.money import format_amount
 from coatcheck.providers.protocol import Capabilities
@@ -42,6 +42,7 @@ class AlertKind(StrEnum):
     WEBHOOK_DEAD = "webhook_dead"
     INVARIANT_BROKEN = "invariant_broken"
     TRANSACTION_OLD = "transaction_old"
+    PAYOUT_RUN_WAITING = "payout_run_waiting"
 
 
 _AT_EACH_LOOK = tuple(kind for kind in AlertKind if kind is not AlertKind.INVARIANT_BROKEN)
@@ -208,10 +209,12 @@ def _alert_of(row: asyncpg.Record, opened_at: datetime | None) -> Alert:
 
 
 # What an alert's subject is, by what its detail names; the first one counts.
-_PRINTED = {"order_id": ORDER, "operation_id": OPERATION, "inbox_id": INBOX}
+_PRINTED = {"order_id": ORDER, "operation_id": OPERATION, "inbox_id": INBOX, "run_id": PAYOUT_RUN}
 
 
-def _in_words(kind: AlertKind, detail: Mapping[str, Any], since: datetime) -> str:
+def _in_words(  # noqa: PLR0911 - a sentence for each kind
+    kind: AlertKind, detail: Mapping[str, Any], since: datetime
+) -> str:
     if kind is AlertKind.CHARGED_TWICE:
         return _charged_twice(detail)
     if kind is AlertKind.INVARIANT_BROKEN:
@@ -226,9 +229,11 @@ def _in_words(kind: AlertKind, detail: Mapping[str, Any], since: datetime) -> st
         left = f"{format_amount(detail['amount_minor'], detail['currency'])} {detail['currency']}"
         ends = "ends" if kind is AlertKind.AUTHORIZATION_EXPIRING else "should have ended"
         return f"The authorization of order {detail['payment_order_id']} {ends} {_time(since)}; {left} not captured."
+    if kind is AlertKind.PAYOUT_RUN_WAITING:
+        return _run_waiting(detail)
     return _UNDECIDED[kind].format(
         order=detail["payment_order_id"],
-        what=detail.get("operation_kind", "charge"),
+        what=_what(detail),
         since=_time(since),
         attempt=detail["attempt"],
         cause=detail.get("cause") or "no cause is known",
@@ -238,9 +243,9 @@ def _in_words(kind: AlertKind, detail: Mapping[str, Any], since: datetime) -> st
 
 _UNDECIDED = {
     AlertKind.ORDER_STUCK: "Order {order} is EXECUTING since {since}, attempt {attempt}: {cause}.",
-    AlertKind.OPERATION_UNRESOLVED: "The {what} of order {order} waits for a person after attempt {attempt}: {cause}.",
-    AlertKind.LEASE_EXPIRED_LONG: "The {what} of order {order} is due since {since} and no gateway takes it.",
-    AlertKind.UNKNOWN_OLD: "The {what} of order {order} was sent to {provider} {since} and has no answer yet: {cause}.",
+    AlertKind.OPERATION_UNRESOLVED: "The {what} waits for a person after attempt {attempt}: {cause}.",
+    AlertKind.LEASE_EXPIRED_LONG: "The {what} is due since {since} and no gateway takes it.",
+    AlertKind.UNKNOWN_OLD: "The {what} was sent to {provider} {since} and has no answer yet: {cause}.",
 }
 
 
@@ -251,6 +256,22 @@ def _charged_twice(detail: Mapping[str, Any]) -> str:
         f"Order {detail['payment_order_id']} seems charged twice at {provider}: {known} is in the books, {other} is "
         f"not. Compare both there; if both took the money, refund {other} ({amount}) at {provider}, not through the "
         "gateway, which would give back the first."
+    )
+
+
+def _what(detail: Mapping[str, Any]) -> str:
+    """Name what is undecided: an operation of an order, or a payout, which has none."""
+    order = detail["payment_order_id"]
+    return "payout" if order is None else f"{detail.get('operation_kind', 'charge')} of order {order}"
+
+
+def _run_waiting(detail: Mapping[str, Any]) -> str:
+    currency, usual = detail["currency"], detail["usual_minor"]
+    than = "nobody knows what is usual" if usual is None else f"usual is {format_amount(usual, currency)} {currency}"
+    total = f"{format_amount(detail['total_minor'], currency)} {currency}"
+    return (
+        f"The run of payouts {detail['schedule']} would pay {total} "
+        f"to {detail['items']} sellers; {than}. It waits for a second person than {detail['proposed_by']}."
     )
 
 

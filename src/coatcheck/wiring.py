@@ -26,6 +26,7 @@ from coatcheck.inbox import Inbox
 from coatcheck.metrics import Metrics
 from coatcheck.operations import Operations
 from coatcheck.payments import Acts, Payments
+from coatcheck.payouts import Payees, PayoutRuns, Payouts
 from coatcheck.presence import Presence
 from coatcheck.providers.protocol import Provider, WebhookReader
 from coatcheck.providers.simulated import SimulatedProvider
@@ -143,9 +144,11 @@ def make_gateway(
     operations = Operations(
         store, clock, holder=holder, lease=lease, batch_size=settings.batch_size, failpoints=failpoints
     )
+    payouts = Payouts(store, clock, operations, batch_size=settings.batch_size, failpoints=failpoints)
     executor = Executor(
         clock=clock,
         payments=payments,
+        payouts=payouts,
         operations=operations,
         providers=providers,
         policy=RetryPolicy(
@@ -164,6 +167,14 @@ def make_gateway(
         clock,
         operations,
         returns_commission=settings.refund_commission == "return",
+        failpoints=failpoints,
+    )
+    payout_runs = PayoutRuns(
+        store,
+        clock,
+        payouts,
+        factor=settings.payout_run_factor,
+        history=settings.payout_run_history,
         failpoints=failpoints,
     )
     readers = make_webhook_readers(settings)
@@ -185,10 +196,19 @@ def make_gateway(
         payments=payments,
         acts=Acts(store, clock, operations, failpoints=failpoints),
         refunds=refunds,
+        payouts=payouts,
+        payees=Payees(
+            store,
+            clock,
+            providers=providers,
+            default=settings.provider,
+            cooldown=timedelta(seconds=settings.payout_destination_cooldown_s),
+        ),
+        payout_runs=payout_runs,
         operations=operations,
         executor=executor,
         inbox=inbox,
-        upkeep=Upkeep(operations, executor, refunds, failpoints=failpoints),
+        upkeep=Upkeep(operations, executor, refunds, payout_runs, failpoints=failpoints),
         webhooks=readers,
         metrics=metrics,
         stopping=asyncio.Event(),

@@ -16,6 +16,7 @@ from coatcheck.inbox import Inbox
 from coatcheck.metrics import Metrics
 from coatcheck.operations import Operations
 from coatcheck.payments import Acts, Payments
+from coatcheck.payouts import Payees, PayoutRuns, Payouts
 from coatcheck.providers.protocol import Provider, WebhookReader
 from coatcheck.refunds import Refunds
 from coatcheck.shops import KeyRing
@@ -35,6 +36,9 @@ class Gateway:
     payments: Payments
     acts: Acts
     refunds: Refunds
+    payouts: Payouts
+    payees: Payees
+    payout_runs: PayoutRuns
     operations: Operations
     executor: Executor
     inbox: Inbox

@@ -61,7 +61,7 @@ def parameters_of(request: Request[Any, Any, Any], shape: type[_Parameters]) -> 
     given, problems = _given(request.scope.get("query_string", b""))
     read: dict[str, Any] = {}
     for name, text in given.items():
-        if name not in shape.__struct_fields__:
+        if name not in _types_of(shape):
             problems.append(Problem("/" + pointer_step(name), _unknown(shape)))
             continue
         try:
@@ -108,13 +108,13 @@ def _value_of(name: str, text: str, shape: type[Parameters]) -> Any:
 
 @cache
 def _types_of(shape: type[Parameters]) -> dict[str, Any]:
-    return {field.name: field.type for field in msgspec.structs.fields(shape)}
+    return {field.encode_name: field.type for field in msgspec.structs.fields(shape)}
 
 
 @cache
 def required_of(shape: type[Parameters]) -> tuple[str, ...]:
     """Name the parameters that must be sent."""
-    return tuple([field.name for field in msgspec.structs.fields(shape) if field.required])
+    return tuple([field.encode_name for field in msgspec.structs.fields(shape) if field.required])
 
 
 @cache
@@ -150,7 +150,7 @@ def hint_of(shape: type[Parameters], name: str) -> str:
 
 
 def _unknown(shape: type[Parameters]) -> str:
-    known = shape.__struct_fields__
+    known = tuple(_types_of(shape))
     return f"There is no such parameter; there are {', '.join(known)}." if known else "This address takes none."
 
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 
 from coatcheck import __version__
-from coatcheck.cli import alerts, asking, dead_letters, demo, drill, keys, reconcile, running, webhooks
+from coatcheck.cli import alerts, asking, dead_letters, demo, drill, keys, payouts, reconcile, running, webhooks
 from coatcheck.cli.failures import EXIT_INTERRUPTED, EXIT_UNUSABLE, UnusableError, in_words
 from coatcheck.cli.options import Tool
 from coatcheck.cli.running import DIAL
@@ -50,7 +50,7 @@ def coatcheck() -> None:
 # As they are needed, which is the order of the help.
 for _command in (
     *(running.serve, running.simulator, keys.keys, asking.audit, dead_letters.dead_letters, webhooks.webhooks),
-    *(reconcile.reconcile, alerts.alerts, asking.explain, running.settings, demo.demo, drill.drill),
+    *(payouts.payouts, reconcile.reconcile, alerts.alerts, asking.explain, running.settings, demo.demo, drill.drill),
 ):
     coatcheck.add_command(_command)
 

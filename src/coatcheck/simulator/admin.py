@@ -16,7 +16,7 @@ from coatcheck.simulator.bodies import (
     whole_number,
 )
 from coatcheck.simulator.chaos import Chaos, Dial
-from coatcheck.simulator.records import CHARGE_STATUSES, DECLINED, FAILED, Refusal, Session
+from coatcheck.simulator.records import CHARGE_STATUSES, DECLINED, FAILED, PAID, Refusal, Session
 from coatcheck.simulator.replies import Reply, encode
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Admin:
             (b"GET", "/admin/books"): lambda _query, _body: Reply(200, encode(bank.books())),
             (b"GET", "/admin/charges"): self._page_charges,
             (b"GET", "/admin/actions"): self._page_actions,
+            (b"GET", "/admin/payouts"): self._page_payouts,
             (b"GET", "/admin/references"): self._list_references,
             (b"GET", "/admin/webhooks"): lambda _query, _body: Reply(200, encode(courier.counts())),
             (b"PUT", "/admin/webhooks"): self._set_webhooks,
@@ -57,6 +58,7 @@ class Admin:
         self._named: dict[str, Callable[[str, bytes], object]] = {
             "settle": self._settle,
             "fail-refund": lambda name, _body: bank.fail_refund(name),
+            "return": lambda name, _body: bank.payouts.send_back(name),
             "expire": self._expire,
             "dispute": lambda name, _body: bank.dispute(name),
         }
@@ -90,6 +92,9 @@ class Admin:
 
     def _page_actions(self, query: Query, _body: bytes) -> Reply:
         return _page(query, self._bank.page_actions, self._bank.action_count)
+
+    def _page_payouts(self, query: Query, _body: bytes) -> Reply:
+        return _page(query, self._bank.payouts.page, self._bank.payouts.count)
 
     def _list_references(self, query: Query, _body: bytes) -> Reply:
         status = query.get("status", [None])[0]
@@ -125,6 +130,10 @@ class Admin:
 
     def _settle(self, name: str, body: bytes) -> object:
         settlement = read(_decode_settlement, body)
+        if name.startswith("po_"):
+            if settlement.status == DECLINED:
+                raise Refusal(400, "invalid_request", "A payout is settled as succeeded or failed.")
+            return self._bank.payouts.settle(name, FAILED if settlement.status == FAILED else PAID)
         if name.startswith("re_"):
             if settlement.status == DECLINED:
                 raise Refusal(400, "invalid_request", "A refund is settled as succeeded or failed.")

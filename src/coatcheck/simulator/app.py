@@ -21,6 +21,7 @@ from coatcheck.simulator.bodies import (
     read_capture,
     read_charge,
     read_expire,
+    read_payout,
     read_refund,
     read_session,
     read_void,
@@ -115,9 +116,9 @@ class App:
     ) -> Reply:
         act: _Act
         match method, path.split("/")[2:]:
-            case b"GET", ["charges" | "actions" | "sessions" as shelf]:
+            case b"GET", ["charges" | "actions" | "sessions" | "payouts" as shelf]:
                 return self._look_up(self._authenticate(headers), shelf, references, None)
-            case b"GET", ["charges" | "actions" | "sessions" as shelf, *names]:
+            case b"GET", ["charges" | "actions" | "sessions" | "payouts" as shelf, *names]:
                 return self._look_up(self._authenticate(headers), shelf, None, "/".join(names))
             case b"POST", ["charges", charge_id, "capture"]:
                 act = partial(self._capture, charge_id)
@@ -125,11 +126,13 @@ class App:
                 act = partial(self._void, charge_id)
             case b"POST", ["charges", charge_id, "refund"]:
                 act = partial(self._refund, charge_id)
+            case b"POST", ["payouts"]:
+                act = self._pay_out
             case b"POST", ["sessions"]:
                 act = partial(self._open_session, headers.get(b"host", b"127.0.0.1"))
             case b"POST", ["sessions", session_id, "expire"]:
                 act = partial(self._expire_session, session_id)
-            case _, ["charges" | "actions" | "sessions", *_]:
+            case _, ["charges" | "actions" | "sessions" | "payouts", *_]:
                 raise Refusal(405, "method_not_allowed", "This address does not take that method.")
             case _:
                 raise Refusal(404, "not_found", "There is nothing at this address.")
@@ -288,6 +291,17 @@ class App:
             raise Refusal(404, "not_found", f"There is no session {session_id}.")
         return self.bank.sessions.view(self.bank.sessions.expire(session_id, sending))
 
+    def _pay_out(self, merchant: Merchant, raw_body: bytes, sending: Sending) -> Answer:
+        body, dial = read_payout(raw_body), self.chaos.dial
+        return self.bank.payouts.pay(
+            merchant,
+            body,
+            sending,
+            declines=self.chaos.declines(body.reference),
+            settle_s=dial.payout_settle_ms / 1000,
+            return_s=dial.payout_returns_later_ms / 1000,
+        )
+
     # what only asks
 
     def _look_up(self, merchant: Merchant, shelf: str, references: list[str] | None, name: str | None) -> Reply:
@@ -309,6 +323,8 @@ class App:
     def _find(self, merchant: Merchant, shelf: str, name: str) -> Answer | None:
         if shelf == "charges":
             return self.bank.find(merchant, name)
+        if shelf == "payouts":
+            return self.bank.payouts.find(merchant, name)
         return self.bank.find_action(merchant, name) if shelf == "actions" else self.bank.sessions.find(merchant, name)
 
     def _search(self, merchant: Merchant, shelf: str, reference: str) -> object:
@@ -317,6 +333,8 @@ class App:
             return self.bank.search(merchant, reference, lag_s)
         if shelf == "actions":
             return self.bank.search_actions(merchant, reference, lag_s)
+        if shelf == "payouts":
+            return self.bank.payouts.search(merchant, reference, lag_s)
         return self.bank.sessions.search(merchant, reference, lag_s)
 
 

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from coatcheck.simulator.currencies import CURRENCIES
+from coatcheck.simulator.payouts import PayoutBody, destination_of
 from coatcheck.simulator.records import ChargeBody, Item, Refusal
 from coatcheck.simulator.tokens import Behaviour, behaviour_of
 
@@ -68,7 +69,7 @@ class ExpireBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Settlement(msgspec.Struct, forbid_unknown_fields=True):
-    """How an admin decides a pending charge (succeeded or declined) or refund (succeeded or failed)."""
+    """How an admin decides what is pending: a charge (or declined), a refund or payout (or failed)."""
 
     status: Literal["succeeded", "declined", "failed"]
     decline_code: str | None = None
@@ -92,6 +93,7 @@ _decode_capture = msgspec.json.Decoder(CaptureBody).decode
 _decode_void = msgspec.json.Decoder(VoidBody).decode
 _decode_refund = msgspec.json.Decoder(RefundBody).decode
 _decode_session = msgspec.json.Decoder(SessionBody).decode
+_decode_payout = msgspec.json.Decoder(PayoutBody).decode
 _decode_expire = msgspec.json.Decoder(ExpireBody).decode
 
 
@@ -157,6 +159,14 @@ def read_expire(raw_body: bytes) -> ExpireBody:
     return body
 
 
+def read_payout(raw_body: bytes) -> PayoutBody:
+    """Read a payout. Raises Refusal."""
+    body = read(_decode_payout, raw_body)
+    _check_money(body)
+    destination_of(body.destination)
+    return body
+
+
 def read_token(token: str) -> Behaviour:
     """Read what a payment token does. Raises Refusal."""
     behaviour = behaviour_of(token)
@@ -189,14 +199,14 @@ def whole_number(query: Query, name: str, default: int) -> int:
     return int(text)
 
 
-def _check_money(body: ChargeBody | ItemBody) -> None:
+def _check_money(body: ChargeBody | ItemBody | PayoutBody) -> None:
     if not 0 < body.amount <= MAX_AMOUNT:
         _check_amount(body.amount)
     if body.currency not in CURRENCIES:
         raise Refusal(400, "invalid_currency", "currency is an ISO 4217 code in capitals.")
     if _REFERENCE.fullmatch(body.reference) is None:
         _check_reference(body.reference)
-    if body.description is not None and len(body.description) > _MAX_DESCRIPTION:
+    if not isinstance(body, PayoutBody) and body.description is not None and len(body.description) > _MAX_DESCRIPTION:
         raise Refusal(400, "invalid_request", f"description has at most {_MAX_DESCRIPTION} characters.")
 
 

@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 
 from coatcheck.simulator.chaos import Chaos
-from coatcheck.simulator.records import Answer, Happening, SessionView
+from coatcheck.simulator.records import Answer, Happening, Payout, SessionView
 
 if TYPE_CHECKING:
     from coatcheck.simulator.bank import Bank
@@ -94,6 +94,8 @@ def _false(happening: Happening) -> Happening:
     noun, _, verb = happening.type.partition(".")
     verb = "succeeded" if verb != "succeeded" else "declined" if noun == "charge" else "failed"
     thing = happening.thing
+    if isinstance(thing, Payout):
+        verb = "failed" if happening.type == "payout.paid" else "paid"
     if isinstance(thing, SessionView):
         verb = "completed" if happening.type != "session.completed" else "cancelled"
         false: Answer = msgspec.structs.replace(thing, status=verb)
