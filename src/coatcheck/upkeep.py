@@ -39,7 +39,7 @@ class Upkeep:
         self._payout_runs = payout_runs
 
     async def tend_once(self) -> int:
-        """Ask about authorizations whose life should be over, reserve refunds that are owed, begin payouts that are due.
+        """Ask about authorizations whose life should be over, reserve refunds that are owed, begin payouts.
 
         Returns how much there was to do. An authorization ends by the PSP's word, never by ours (hazard D5): it is
         asked about, and asked again.

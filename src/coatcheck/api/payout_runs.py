@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Annotated, Any
+
 import msgspec
 from litestar import Request, Response, get, post
 from msgspec import Meta
