@@ -25,7 +25,14 @@ from tests.integration.outside import (
 
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Intent
-from coatcheck.states import OPERATION_TRANSITIONS, ORDER_TRANSITIONS, REFUND_TRANSITIONS, OrderStatus
+from coatcheck.states import (
+    OPERATION_TRANSITIONS,
+    ORDER_TRANSITIONS,
+    PAYOUT_RUN_TRANSITIONS,
+    PAYOUT_TRANSITIONS,
+    REFUND_TRANSITIONS,
+    OrderStatus,
+)
 from coatcheck.store import Store
 
 
@@ -433,6 +440,8 @@ async def test_every_pair_of_order_statuses_in_the_database(
         ("order_may_become", ORDER_TRANSITIONS),
         ("operation_may_become", OPERATION_TRANSITIONS),
         ("refund_may_become", REFUND_TRANSITIONS),
+        ("payout_may_become", PAYOUT_TRANSITIONS),
+        ("payout_run_may_become", PAYOUT_RUN_TRANSITIONS),
     ],
 )
 async def test_the_database_knows_the_same_ways_as_the_state_tables(

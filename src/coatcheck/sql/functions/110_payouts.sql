@@ -111,12 +111,6 @@ BEGIN
     wanted_minor := CASE WHEN takes_less THEN least(wanted_minor, there_minor) ELSE coalesce(wanted_minor, there_minor) END;
     IF wanted_minor > there_minor THEN RETURN 'too_much'; END IF;
 
-    SELECT l.outcome INTO posted
-      FROM ledger_post(ARRAY[new_transfer_id], ARRAY['payout'], NULL, NULL, ARRAY[available_id], ARRAY[transit_id],
-                       ARRAY[wanted_minor], ARRAY[wanted_currency], ARRAY[new_payout_id], at) AS l;
-    IF posted <> 'posted' THEN
-        RAISE EXCEPTION 'the ledger refused a payout''s transfer: %', posted USING ERRCODE = 'check_violation';
-    END IF;
     INSERT INTO payout (payout_id, shop_id, mode, seller_account, currency, amount_minor, provider, destination, key,
                         request_digest, run_id, status, created_at)
     VALUES (new_payout_id, wanted_shop, wanted_mode, seller, wanted_currency, wanted_minor, d.provider, d.token,
@@ -127,6 +121,12 @@ BEGIN
             wanted_currency, '', d.token, 'OPEN', 1, CASE WHEN lease_holder IS NOT NULL THEN at END, at);
     INSERT INTO lease (operation_id, provider, attempt, holder, due_at)
     VALUES (new_operation_id, d.provider, 1, lease_holder, coalesce(lease_until, at));
+    SELECT l.outcome INTO posted
+      FROM ledger_post(ARRAY[new_transfer_id], ARRAY['payout'], NULL, NULL, ARRAY[available_id], ARRAY[transit_id],
+                       ARRAY[wanted_minor], ARRAY[wanted_currency], ARRAY[new_payout_id], at) AS l;
+    IF posted <> 'posted' THEN
+        RAISE EXCEPTION 'the ledger refused a payout''s transfer: %', posted USING ERRCODE = 'check_violation';
+    END IF;
     INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
     VALUES (new_payout_id, request_payout.event_id, 'payout.requested', wanted_shop, wanted_mode, at, json_build_object(
         'payout_id', new_payout_id, 'operation_id', new_operation_id, 'seller_account', seller,
