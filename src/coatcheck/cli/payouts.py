@@ -21,7 +21,7 @@ _ITEMS_AT_ONCE = 500
 _TIME = "%Y-%m-%d %H:%M UTC"
 
 
-class Moment(click.ParamType):
+class Moment(click.ParamType[datetime]):
     """A time with its zone."""
 
     name = "time"
