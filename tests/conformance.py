@@ -7,6 +7,7 @@ the outside world what was really charged, past the adapter. What a PSP cannot d
 """
 
 import asyncio
+import re
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -566,3 +567,112 @@ class LifecycleConformance:
         assert (await unreachable.register(order)).kind is OutcomeKind.NOT_SENT
         assert (await unreachable.look_up(order)).kind is OutcomeKind.UNKNOWN
         assert await bench.position(order) == Position()
+
+
+class PayoutBench(Protocol):
+    """The world around an adapter that pays sellers out."""
+
+    def destination(self, *, is_open: bool = True) -> str:
+        """Name a token of a bank account that takes money, or of one that is closed."""
+        ...
+
+    async def paid(self, payout: Intent) -> list[tuple[int, str]]:
+        """List (amount, currency) of every time a payout really reached somebody, by the PSP's own books."""
+        ...
+
+    async def send_back(self, outcome: Outcome) -> None:
+        """Let a payout that was paid come back from the seller's bank."""
+        ...
+
+
+def payout_to(destination: str, amount_minor: int = 1234, currency: str = "EUR") -> Intent:
+    return Intent(
+        operation_id=uuid4(),
+        amount_minor=amount_minor,
+        currency=currency,
+        mode=Mode.TEST,
+        body=b"",
+        kind=OperationKind.PAYOUT,
+        first_sent_at=datetime.now(UTC),
+        target_reference=destination,
+    )
+
+
+class PayoutConformance:
+    """Money to sellers, at every PSP that pays them."""
+
+    async def test_a_payout_is_paid_in_the_psps_own_words(self, provider: Provider, payouts: PayoutBench) -> None:
+        wanted = payout_to(payouts.destination())
+        outcome = await provider.send(wanted)
+        assert outcome.kind is OutcomeKind.APPROVED
+        assert outcome.reference == wanted.reference
+        assert (outcome.amount_minor, outcome.currency, outcome.is_live) == (1234, "EUR", False)
+        assert await payouts.paid(wanted) == [(1234, "EUR")]
+
+    async def test_a_closed_account_is_a_refusal_with_its_code_and_pays_nobody(
+        self, provider: Provider, payouts: PayoutBench
+    ) -> None:
+        wanted = payout_to(payouts.destination(is_open=False))
+        outcome = await provider.send(wanted)
+        assert (outcome.kind, outcome.decline_code is not None) == (OutcomeKind.DECLINED, True)
+        assert await payouts.paid(wanted) == []
+
+    @pytest.mark.parametrize(("amount_minor", "currency"), [(1, "EUR"), (5000, "JPY"), (99_999_999, "USD")])
+    async def test_E2_amounts_arrive_in_the_right_units(
+        self, provider: Provider, payouts: PayoutBench, amount_minor: int, currency: str
+    ) -> None:
+        wanted = payout_to(payouts.destination(), amount_minor, currency)
+        assert (await provider.send(wanted)).amount_minor == amount_minor
+        assert await payouts.paid(wanted) == [(amount_minor, currency)]
+
+    async def test_D11_the_same_ticket_twice_pays_once(self, provider: Provider, payouts: PayoutBench) -> None:
+        wanted = payout_to(payouts.destination())
+        first = await provider.send(wanted)
+        again = await send_again(provider, wanted)
+        assert (again.kind, again.provider_reference) == (first.kind, first.provider_reference)
+        assert await payouts.paid(wanted) == [(1234, "EUR")]
+
+    async def test_F1_two_owners_at_once_pay_once(self, provider: Provider, payouts: PayoutBench) -> None:
+        wanted = payout_to(payouts.destination())
+        await asyncio.gather(provider.send(wanted), provider.send(wanted))
+        assert await payouts.paid(wanted) == [(1234, "EUR")]
+
+    async def test_two_payouts_of_the_same_amount_are_two(self, provider: Provider, payouts: PayoutBench) -> None:
+        one, other = payout_to(payouts.destination()), payout_to(payouts.destination())
+        assert (await provider.send(one)).provider_reference != (await provider.send(other)).provider_reference
+
+    async def test_a_look_up_finds_it_by_our_reference_and_by_the_psps_id(
+        self, provider: Provider, payouts: PayoutBench
+    ) -> None:
+        wanted = payout_to(payouts.destination())
+        sent = await provider.send(wanted)
+        for asked in (wanted, msgspec.structs.replace(wanted, provider_reference=sent.provider_reference)):
+            found = await provider.look_up(asked)
+            assert (found.kind, found.provider_reference) == (OutcomeKind.APPROVED, sent.provider_reference)
+
+    async def test_A14_what_was_never_sent_is_no_decision(self, provider: Provider, payouts: PayoutBench) -> None:
+        assert (await provider.look_up(payout_to(payouts.destination()))).kind is OutcomeKind.NOT_FOUND
+
+    async def test_D10_what_came_back_is_a_refusal_when_it_is_asked_about(
+        self, provider: Provider, payouts: PayoutBench
+    ) -> None:
+        wanted = payout_to(payouts.destination())
+        sent = await provider.send(wanted)
+        await payouts.send_back(sent)
+        found = await provider.look_up(wanted)
+        assert (found.kind, found.provider_reference) == (OutcomeKind.DECLINED, sent.provider_reference)
+        assert found.decline_code is not None
+        assert await payouts.paid(wanted) == []
+
+    async def test_A12_nobody_listening_did_nothing_and_tells_nothing(
+        self, unreachable: Provider, payouts: PayoutBench
+    ) -> None:
+        wanted = payout_to(payouts.destination())
+        assert (await unreachable.send(wanted)).kind is OutcomeKind.NOT_SENT
+        assert (await unreachable.look_up(wanted)).kind is OutcomeKind.UNKNOWN
+
+    async def test_its_tokens_have_the_shape_that_it_says(self, provider: Provider, payouts: PayoutBench) -> None:
+        shape = provider.capabilities.payout_token
+        assert shape is not None
+        assert re.fullmatch(shape, payouts.destination())
+        assert not re.fullmatch(shape, "DE89370400440532013000")

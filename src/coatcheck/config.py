@@ -356,7 +356,9 @@ class Settings:
     ] = 50
     breaker_pause_s: Annotated[int, Whole(1, 3600), "How often one sending tries whether a silent PSP is back."] = 5
     upkeep_interval_ms: Annotated[
-        int, Whole(10, 3_600_000), "How often this process looks for authorizations to ask about and refunds it owes."
+        int,
+        Whole(10, 3_600_000),
+        "How often this process looks for authorizations to ask about, refunds it owes and payouts that are due.",
     ] = 1_000
     recovery_interval_ms: Annotated[
         int, Whole(10, 3_600_000), "How often this process looks for operations whose time has come."
@@ -397,6 +399,18 @@ class Settings:
     maturing_interval_s: Annotated[
         int, Whole(1, 86_400), "How often this process looks for sellers' money that has become due."
     ] = 60
+
+    payout_destination_cooldown_s: Annotated[
+        int, Whole(0, _MANY), "How long nothing is paid to a destination that replaced another one."
+    ] = 172_800
+    payout_run_factor: Annotated[
+        int,
+        Whole(1, 1_000_000),
+        "A run of payouts waits for a second person when its total is so many times the usual, or so small a part.",
+    ] = 3
+    payout_run_history: Annotated[
+        int, Whole(1, 1_000), "The usual total of a run is the median of so many runs of its schedule before it."
+    ] = 8
 
     body_limit_bytes: Annotated[int, Whole(1024, 64 * 1024 * 1024), "The largest request body taken."] = 262_144
     evidence_limit_bytes: Annotated[

@@ -19,7 +19,7 @@ import structlog
 from coatcheck.clock import Clock
 from coatcheck.errors import CoatcheckError, ErrorCode, Problem
 from coatcheck.executor import ANSWER_REFUSED, NOT_FOUND, Executor, Step, mismatch_of, next_step, window_is_open
-from coatcheck.ids import KEY, OPERATION, print_id, random_id, time_ordered_ids
+from coatcheck.ids import KEY, OPERATION, PAYOUT, print_id, random_id, time_ordered_ids
 from coatcheck.operations import Operation, Operations
 from coatcheck.pan import contains_card_number
 from coatcheck.providers.outcome import Outcome, OutcomeKind
@@ -117,7 +117,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: DeadLetterKind
     operation: Operation
-    payment_order_id: str
+    payment_order_id: str  # of a payout, which has no order, its own id
     created_at: datetime
     is_retrying: bool
     advice: Advice
@@ -290,7 +290,7 @@ class DeadLetters:
         return DeadLetter(
             kind=DeadLetterKind(row["kind"]),
             operation=operation,
-            payment_order_id=row["payment_order_id"],
+            payment_order_id=row["payment_order_id"] or print_id(PAYOUT, operation.payment_id),
             created_at=row["created_at"],
             is_retrying=row["is_retrying"],
             advice=self.advise(operation),

@@ -24,9 +24,10 @@ from coatcheck.failpoints import CALM, Failpoint, Failpoints
 from coatcheck.metrics import Metrics
 from coatcheck.operations import Operation, Operations, Postponement
 from coatcheck.payments import Payments
+from coatcheck.payouts import Payouts
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Capabilities, Intent, Provider
-from coatcheck.states import Mode, OperationKind, OperationStatus, OrderStatus
+from coatcheck.states import Mode, OperationKind, OperationStatus, OrderStatus, PayoutStatus
 
 SERVER_ERROR = "server error: "
 NOT_FOUND = "not found at the provider"
@@ -144,6 +145,15 @@ def mismatch_of(intent: Intent, outcome: Outcome) -> str | None:
     return ", ".join(differing) or None
 
 
+def contradiction_of(operation: Operation, outcome: Outcome) -> str | None:
+    """Say what an answer would undo that cannot be undone here: a payout paid after all, once the seller has it back.
+
+    Taking it from his balance again could leave that below zero, which no payout may (hazard D9): a person must look.
+    """
+    is_too_late = operation.payout_status is PayoutStatus.FAILED and outcome.kind is OutcomeKind.APPROVED
+    return "paid after all, though it was booked as failed and the seller has his balance back" if is_too_late else None
+
+
 class Executor:
     """Runs operations: the ones a request has just committed, and the ones that are due or were left behind."""
 
@@ -152,6 +162,7 @@ class Executor:
         *,
         clock: Clock,
         payments: Payments,
+        payouts: Payouts,
         operations: Operations,
         providers: Mapping[str, Provider],
         policy: RetryPolicy,
@@ -164,6 +175,7 @@ class Executor:
         self._clock = clock
         self._failpoints = failpoints
         self._payments = payments
+        self._payouts = payouts
         self._operations = operations
         self._providers = providers
         self._policy = policy
@@ -217,7 +229,7 @@ class Executor:
         The one way in for every answer: of a sending, a look-up or a webhook. Returns the decision that was booked.
         """
         await self._failpoints.reach(Failpoint.SETTLE_STARTED)
-        difference = mismatch_of(operation.intent, outcome)
+        difference = mismatch_of(operation.intent, outcome) or contradiction_of(operation, outcome)
         if difference is not None:
             await self._refuse(operation, outcome, difference)
         elif not outcome.kind.is_definite:
@@ -235,7 +247,10 @@ class Executor:
         """Book a decision; one that the books refuse by their own rules is asked about again, and lost on nobody."""
         await self._failpoints.reach(Failpoint.APPLY_BEFORE_COMMIT)
         try:
-            is_booked = await self._payments.apply(operation, self._with_life(operation, outcome))
+            if operation.intent.kind is OperationKind.PAYOUT:
+                is_booked = await self._payouts.apply(operation, outcome)
+            else:
+                is_booked = await self._payments.apply(operation, self._with_life(operation, outcome))
         except asyncpg.CheckViolationError as error:
             log.warning("decision_refused", operation=operation.intent.reference, error=str(error))
             unbooked = Outcome(kind=OutcomeKind.UNKNOWN, cause=f"the decision could not be booked: {error}"[:300])

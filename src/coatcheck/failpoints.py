@@ -44,6 +44,11 @@ class Failpoint(StrEnum):
     CANCEL_AFTER_COMMIT = "cancel.after_commit"
     REFUND_BEFORE_COMMIT = "refund.before_commit"
     REFUND_AFTER_COMMIT = "refund.after_commit"
+    PAYOUT_BEFORE_COMMIT = "payout.before_commit"
+    PAYOUT_AFTER_COMMIT = "payout.after_commit"
+    PAYOUT_RUN_BEFORE_COMMIT = "payout_run.before_commit"
+    PAYOUT_RUN_AFTER_COMMIT = "payout_run.after_commit"
+    PAYOUT_RUN_BEFORE_ITEM = "payout_run.before_item"
     LATE_BEFORE_READ = "late.before_read"
     LATE_BEFORE_REQUEST = "late.before_request"
     INBOX_BEFORE_STORE = "inbox.before_store"
@@ -104,6 +109,11 @@ _MEANINGS: Final = {
     Failpoint.CANCEL_AFTER_COMMIT: "The void is committed and leased to this process.",
     Failpoint.REFUND_BEFORE_COMMIT: "A refund was asked for; nothing is reserved.",
     Failpoint.REFUND_AFTER_COMMIT: "The refund is reserved on its order and committed.",
+    Failpoint.PAYOUT_BEFORE_COMMIT: "A payout was asked for; nothing has left the seller's balance.",
+    Failpoint.PAYOUT_AFTER_COMMIT: "The payout is out of the balance and committed; nobody was asked.",
+    Failpoint.PAYOUT_RUN_BEFORE_COMMIT: "A run of payouts is due and made out; nothing is written.",
+    Failpoint.PAYOUT_RUN_AFTER_COMMIT: "The run and its items are committed; none of them was asked for.",
+    Failpoint.PAYOUT_RUN_BEFORE_ITEM: "An item of a run that may go is about to be asked for.",
     Failpoint.LATE_BEFORE_READ: "Late successes that policy refunds are about to be looked for.",
     Failpoint.LATE_BEFORE_REQUEST: "A refund that policy owes is about to be reserved.",
     Failpoint.INBOX_BEFORE_STORE: "Authentic events have arrived; nothing is stored and nobody was answered.",

@@ -7,7 +7,7 @@ process can compute it. Append-only rows (events, transfers) get a time-ordered 
 import hashlib
 import os
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from uuid import UUID
 
@@ -25,6 +25,7 @@ _TICKET_LENGTH = 26  # 128 bits in 5-bit letters
 PAYMENT, ORDER, OPERATION, EVENT, TRANSFER, BUYER, SHOP, KEY = "pay", "po", "op", "evt", "tr", "buy", "shop", "key"
 REFUND, INBOX = "rf", "in"
 DISPUTE, EVIDENCE = "dsp", "evd"
+PAYOUT, PAYOUT_RUN = "out", "run"
 
 
 def random_id() -> UUID:
@@ -77,6 +78,21 @@ def dispute_id_of(shop_id: UUID, mode: str, provider: str, provider_reference: s
 def evidence_id_of(dispute_id: UUID, key: str) -> UUID:
     """Name an answer to a dispute by the key of its request; printed, it is the PSP's idempotency key."""
     return derive_id(EVIDENCE, dispute_id.hex, key)
+
+
+def payout_id_of(shop_id: UUID, mode: str, key: str) -> UUID:
+    """Name a payout by the key it was asked for under: the same key can never pay out twice."""
+    return derive_id(PAYOUT, shop_id.hex, mode, key)
+
+
+def payout_run_id_of(shop_id: UUID, mode: str, schedule: str, currency: str, period: datetime) -> UUID:
+    """Name the run of a schedule for one of its times and one currency: run twice, it is the same run."""
+    return derive_id(PAYOUT_RUN, shop_id.hex, mode, schedule, currency, period.astimezone(UTC).isoformat())
+
+
+def payee_id_of(shop_id: UUID, mode: str, seller_account: str, currency: str) -> UUID:
+    """Name what is arranged about paying a seller in a currency: whose events tell of destination and schedule."""
+    return derive_id("payee", shop_id.hex, mode, seller_account, currency)
 
 
 def buyer_id_of(shop_id: UUID, mode: str, buyer_reference: str) -> UUID:

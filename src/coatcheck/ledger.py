@@ -73,6 +73,10 @@ class TransferKind(StrEnum):
     RESERVE = "reserve"
     RESERVE_RELEASE = "reserve_release"
     OFFSET = "offset"
+    PAYOUT = "payout"
+    PAYOUT_PAID = "payout_paid"
+    PAYOUT_FAILED = "payout_failed"
+    PAYOUT_RETURNED = "payout_returned"
 
 
 class PostOutcome(StrEnum):

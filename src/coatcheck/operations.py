@@ -25,6 +25,7 @@ from coatcheck.states import (
     OperationKind,
     OperationStatus,
     OrderStatus,
+    PayoutStatus,
     RefundStatus,
 )
 from coatcheck.store import Batcher, Store
@@ -38,7 +39,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
     `tries`: how much of the retry budget was used before. `sent_before` says that an earlier attempt may have reached
     the PSP; `cause` is why that one decided nothing. The order's counts are those at the time of the claim (minor
-    units). `is_joint`: of an all-or-nothing checkout.
+    units). `is_joint`: of an all-or-nothing checkout. Of a payout order_id and payment_id are its own id.
     """
 
     attempt: int
@@ -59,6 +60,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     refund_id: UUID | None = None
     refund_commission_minor: int = 0
     refund_status: RefundStatus | None = None
+    payout_status: PayoutStatus | None = None
     is_joint: bool = False
     first_kind: OperationKind = OperationKind.CHARGE
 
@@ -350,6 +352,7 @@ def _operation_of(row: asyncpg.Record) -> Operation:
         refund_id=row["refund_id"],
         refund_commission_minor=row["refund_commission_minor"] or 0,
         refund_status=None if row["refund_status"] is None else RefundStatus(row["refund_status"]),
+        payout_status=None if row["payout_status"] is None else PayoutStatus(row["payout_status"]),
         is_joint=row["on_failure"] == OnFailure.ALL_OR_NOTHING,
         first_kind=first_kind_of(row["capture"], row["on_failure"]),
         intent=Intent(

@@ -85,6 +85,24 @@ class EvidenceKind(StrEnum):
     ACCEPTANCE = "acceptance"
 
 
+class PayoutStatus(StrEnum):
+    """Where a payout stands. PAID may still become RETURNED, days later: the seller's bank sends the money back."""
+
+    PENDING = "PENDING"
+    PAID = "PAID"
+    FAILED = "FAILED"
+    RETURNED = "RETURNED"
+
+
+class PayoutRunStatus(StrEnum):
+    """Where a run of payouts stands. WAITING: its total is far off the usual, and a second person must look."""
+
+    WAITING = "WAITING"
+    APPROVED = "APPROVED"
+    REJECTED = "REJECTED"
+    FINISHED = "FINISHED"
+
+
 class Capture(StrEnum):
     """When the money is taken: at once, or when the shop asks for it."""
 
@@ -107,6 +125,7 @@ class OperationKind(StrEnum):
     CAPTURE = "capture"
     VOID = "void"
     REFUND = "refund"
+    PAYOUT = "payout"
 
     @property
     def starts_an_order(self) -> bool:
@@ -186,6 +205,20 @@ FREEZING_DISPUTE_STATUSES = frozenset({DisputeStatus.NEEDS_RESPONSE, DisputeStat
 # that cannot be is that a dispute becomes an inquiry again.
 DISPUTE_TRANSITIONS: dict[DisputeStatus, frozenset[DisputeStatus]] = {
     before: frozenset(DisputeStatus) - {before, DisputeStatus.INQUIRY} for before in DisputeStatus
+}
+
+PAYOUT_TRANSITIONS: dict[PayoutStatus, frozenset[PayoutStatus]] = {
+    PayoutStatus.PENDING: frozenset({PayoutStatus.PAID, PayoutStatus.FAILED}),
+    PayoutStatus.PAID: frozenset({PayoutStatus.RETURNED}),
+    PayoutStatus.FAILED: frozenset(),
+    PayoutStatus.RETURNED: frozenset(),
+}
+
+PAYOUT_RUN_TRANSITIONS: dict[PayoutRunStatus, frozenset[PayoutRunStatus]] = {
+    PayoutRunStatus.WAITING: frozenset({PayoutRunStatus.APPROVED, PayoutRunStatus.REJECTED}),
+    PayoutRunStatus.APPROVED: frozenset({PayoutRunStatus.FINISHED}),
+    PayoutRunStatus.REJECTED: frozenset(),
+    PayoutRunStatus.FINISHED: frozenset(),
 }
 
 # The first of these that any order has is what the payment waits for.

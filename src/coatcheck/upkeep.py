@@ -1,4 +1,4 @@
-"""Upkeep: what falls due without anybody asking. Authorizations and disputes to ask about, refunds that policy owes.
+"""Upkeep: what falls due unasked. Authorizations and disputes to ask about, refunds that are owed, payouts by schedule.
 
 Any process may do it: rows are claimed, and what is made has a fixed ticket.
 """
@@ -12,6 +12,7 @@ from coatcheck.correspondence import Correspondence
 from coatcheck.executor import Executor
 from coatcheck.failpoints import CALM, Failpoint, Failpoints
 from coatcheck.operations import Operations
+from coatcheck.payouts import PayoutRuns
 from coatcheck.refunds import Refunds
 
 _MOST = 100
@@ -29,6 +30,7 @@ class Upkeep:
         executor: Executor,
         refunds: Refunds,
         correspondence: Correspondence,
+        payout_runs: PayoutRuns,
         *,
         failpoints: Failpoints = CALM,
     ) -> None:
@@ -37,11 +39,13 @@ class Upkeep:
         self._executor = executor
         self._refunds = refunds
         self._correspondence = correspondence
+        self._payout_runs = payout_runs
 
     async def tend_once(self) -> int:
-        """Ask about authorizations whose life should be over, and reserve the refunds that are owed. Returns how many.
+        """Ask about authorizations whose life should be over, reserve refunds that are owed, begin payouts.
 
-        An authorization ends by the PSP's word, never by ours (hazard D5): it is asked about, and asked again.
+        Returns how much there was to do. An authorization ends by the PSP's word, never by ours (hazard D5): it is
+        asked about, and asked again.
         """
         await self._failpoints.reach(Failpoint.UPKEEP_BEFORE_CLAIM)
         due = await self._operations.claim_authorizations(*_ASK_AGAIN_IN, _MOST)
@@ -50,7 +54,8 @@ class Upkeep:
             reopened = await self._operations.reopen(due, "the authorization may have ended by now")
             await self._failpoints.reach(Failpoint.UPKEEP_BEFORE_START)
             self._executor.start(reopened)
-        return len(due) + await self._refunds.refund_late(_MOST) + await self._correspondence.tend_once(_MOST)
+        owed = await self._refunds.refund_late(_MOST)
+        return len(due) + owed + await self._correspondence.tend_once(_MOST) + await self._payout_runs.tend_once(_MOST)
 
     async def tend(self, interval: timedelta, stopping: asyncio.Event) -> None:
         """Tend until stopped; trouble with the database is waited out."""

@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from itertools import islice
 from numbers import Number
 from types import SimpleNamespace
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 from jsonschema import Draft202012Validator
@@ -248,6 +248,68 @@ class CreateRefund(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     idempotency_key: IdempotencyKey | None = None
 
 
+Currency = Annotated[
+    str,
+    Meta(
+        description="Three capital letters (ISO 4217).",
+        examples=["EUR"],
+        extra_json_schema={"pattern": "^[A-Z]{3}$"},
+    ),
+]
+
+
+class CreatePayout(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Money of a seller's available balance that goes to the seller."""
+
+    seller_account: Annotated[str, _id_of("The shop's own id of the seller.", "seller-42", _NO_COLON)]
+    currency: Currency
+    amount: (
+        Annotated[str, _amount_of("What to pay out, as text; all that is available when left out.", "250.00")] | None
+    ) = None
+    idempotency_key: IdempotencyKey | None = None
+
+
+class PutPayoutDestination(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where a seller's money of one currency goes: a token of a provider's, never bank details."""
+
+    currency: Currency
+    token: Annotated[str, _id_of("What the provider gave for the seller's bank account.", "acct_1NvdFGQ9RKHgCVdK")]
+    provider: Annotated[str, _id_of("Whose token it is; the provider of payments when left out.", "stripe")] | None = (
+        None
+    )
+
+
+class PutPayoutSchedule(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """When a seller's money of one currency is paid out unasked. Neither cron nor threshold: not any more."""
+
+    currency: Currency
+    cron: (
+        Annotated[
+            str,
+            Meta(
+                min_length=9,
+                max_length=100,
+                description="Five fields, in UTC: minute, hour, day of the month, month, day of the week.",
+                examples=["0 6 * * 1"],
+            ),
+        ]
+        | None
+    ) = None
+    threshold: (
+        Annotated[
+            str,
+            _amount_of("Only from so much on, as text. Without cron it is looked at each hour, on the hour.", "100.00"),
+        ]
+        | None
+    ) = None
+
+
+class DecidePayoutRun(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a second person says about a run of payouts that waits."""
+
+    decision: Annotated[Literal["approve", "reject"], Meta(description="Let it go, or stop it.", examples=["approve"])]
+
+
 class Buyer(msgspec.Struct, frozen=True):
     """Who buys, as given; `ip` in its shortest form."""
 
@@ -343,6 +405,26 @@ def parse_cancel_request(raw: bytes, *, body_depth: int, orders_limit: int) -> C
 def parse_refund_request(raw: bytes, *, body_depth: int, orders_limit: int) -> CreateRefund:
     """Read the body of a refund; the amount is read with its order's currency. Raises as `_parse` does."""
     return _parse(_REFUND, raw, body_depth, orders_limit)
+
+
+def parse_payout_request(raw: bytes, *, body_depth: int, orders_limit: int) -> CreatePayout:
+    """Read the body of a payout. Raises as `_parse` does."""
+    return _parse(_PAYOUT, raw, body_depth, orders_limit)
+
+
+def parse_payout_destination(raw: bytes, *, body_depth: int, orders_limit: int) -> PutPayoutDestination:
+    """Read the body of a payout destination. Raises as `_parse` does."""
+    return _parse(_PAYOUT_DESTINATION, raw, body_depth, orders_limit)
+
+
+def parse_payout_schedule(raw: bytes, *, body_depth: int, orders_limit: int) -> PutPayoutSchedule:
+    """Read the body of a payout schedule. Raises as `_parse` does."""
+    return _parse(_PAYOUT_SCHEDULE, raw, body_depth, orders_limit)
+
+
+def parse_payout_decision(raw: bytes, *, body_depth: int, orders_limit: int) -> DecidePayoutRun:
+    """Read the body of a decision about a run of payouts. Raises as `_parse` does."""
+    return _parse(_PAYOUT_DECISION, raw, body_depth, orders_limit)
 
 
 def _parse(form: _Form[_Read], raw: bytes, body_depth: int, orders_limit: int) -> _Read:
@@ -532,6 +614,45 @@ def _check_refund(body: Any, _: int, problems: list[Problem]) -> CreateRefund:
     _check_id(body.payment_order_id, "/payment_order_id", problems)
     _check_id(body.idempotency_key, "/idempotency_key", problems)
     return body  # type: ignore[no-any-return]
+
+
+def _check_payout(body: Any, _: int, problems: list[Problem]) -> CreatePayout:
+    _check_id(body.seller_account, "/seller_account", problems)
+    if body.seller_account is not None and ":" in body.seller_account:
+        problems.append(Problem("/seller_account", "Leave out the colon: it separates names in the ledger."))
+    _check_id(body.idempotency_key, "/idempotency_key", problems)
+    _check_money(body.currency, body.amount, "/amount", problems)
+    return body  # type: ignore[no-any-return]
+
+
+def _check_payout_destination(body: Any, _: int, problems: list[Problem]) -> PutPayoutDestination:
+    _check_id(body.token, "/token", problems)
+    _check_id(body.provider, "/provider", problems)
+    _check_money(body.currency, None, "", problems)
+    return body  # type: ignore[no-any-return]
+
+
+def _check_payout_schedule(body: Any, _: int, problems: list[Problem]) -> PutPayoutSchedule:
+    _check_money(body.currency, body.threshold, "/threshold", problems)
+    return body  # type: ignore[no-any-return]
+
+
+def _check_payout_decision(body: Any, _: int, __: list[Problem]) -> DecidePayoutRun:
+    return body  # type: ignore[no-any-return]
+
+
+def _check_money(currency: str | None, amount: str | None, pointer: str, problems: list[Problem]) -> None:
+    """Check a currency, and an amount where there is one."""
+    if currency is None:
+        return
+    try:
+        exponent_of(currency)
+        if amount is not None:
+            parse_amount(amount, currency)
+    except CurrencyError as error:
+        problems.append(Problem("/currency", _sentence(error)))
+    except AmountError as error:
+        problems.append(Problem(pointer, _sentence(error)))
 
 
 def _check_method(method: PaymentMethod, problems: list[Problem]) -> str | None:
@@ -743,3 +864,13 @@ _CANCEL = _Form(
 _REFUND = _Form(
     CreateRefund, msgspec.json.Decoder(CreateRefund).decode, _check_refund, _problem_finder(CreateRefund, _check_refund)
 )
+
+
+def _form_of(shape: type[msgspec.Struct], check: Callable[[Any, int, list[Problem]], _Read]) -> _Form[_Read]:
+    return _Form(shape, msgspec.json.Decoder(shape).decode, check, _problem_finder(shape, check))
+
+
+_PAYOUT = _form_of(CreatePayout, _check_payout)
+_PAYOUT_DESTINATION = _form_of(PutPayoutDestination, _check_payout_destination)
+_PAYOUT_SCHEDULE = _form_of(PutPayoutSchedule, _check_payout_schedule)
+_PAYOUT_DECISION = _form_of(DecidePayoutRun, _check_payout_decision)

@@ -17,7 +17,7 @@ import structlog
 
 from coatcheck.audit import InvariantResult, run_invariants
 from coatcheck.clock import Clock
-from coatcheck.ids import DISPUTE, INBOX, OPERATION, ORDER, print_id
+from coatcheck.ids import DISPUTE, INBOX, OPERATION, ORDER, PAYOUT_RUN, print_id
 from coatcheck.metrics import Metrics
 from coatcheck.money import format_amount
 from coatcheck.providers.protocol import Capabilities
@@ -48,6 +48,7 @@ class AlertKind(StrEnum):
     TRANSACTION_OLD = "transaction_old"
     DISPUTE_EVIDENCE_DUE = "dispute_evidence_due"
     REFUNDED_AND_DISPUTED = "refunded_and_disputed"
+    PAYOUT_RUN_WAITING = "payout_run_waiting"
 
 
 _AT_EACH_LOOK = tuple(kind for kind in AlertKind if kind is not AlertKind.INVARIANT_BROKEN)
@@ -226,7 +227,14 @@ def _alert_of(row: asyncpg.Record, opened_at: datetime | None) -> Alert:
 
 
 # What an alert's subject is, by what its detail names; the first one counts.
-_PRINTED = {"dispute_id": DISPUTE, "order_id": ORDER, "operation_id": OPERATION, "inbox_id": INBOX, "break_id": BREAK}
+_PRINTED = {
+    "dispute_id": DISPUTE,
+    "order_id": ORDER,
+    "operation_id": OPERATION,
+    "inbox_id": INBOX,
+    "break_id": BREAK,
+    "run_id": PAYOUT_RUN,
+}
 
 
 def _in_words(kind: AlertKind, detail: Mapping[str, Any], since: datetime) -> str:
@@ -246,7 +254,7 @@ def _in_words(kind: AlertKind, detail: Mapping[str, Any], since: datetime) -> st
         return f"The authorization of order {detail['payment_order_id']} {ends} {_time(since)}; {left} not captured."
     return _UNDECIDED[kind].format(
         order=detail["payment_order_id"],
-        what=detail.get("operation_kind", "charge"),
+        what=_what(detail),
         since=_time(since),
         attempt=detail["attempt"],
         cause=detail.get("cause") or "no cause is known",
@@ -256,9 +264,9 @@ def _in_words(kind: AlertKind, detail: Mapping[str, Any], since: datetime) -> st
 
 _UNDECIDED = {
     AlertKind.ORDER_STUCK: "Order {order} is EXECUTING since {since}, attempt {attempt}: {cause}.",
-    AlertKind.OPERATION_UNRESOLVED: "The {what} of order {order} waits for a person after attempt {attempt}: {cause}.",
-    AlertKind.LEASE_EXPIRED_LONG: "The {what} of order {order} is due since {since} and no gateway takes it.",
-    AlertKind.UNKNOWN_OLD: "The {what} of order {order} was sent to {provider} {since} and has no answer yet: {cause}.",
+    AlertKind.OPERATION_UNRESOLVED: "The {what} waits for a person after attempt {attempt}: {cause}.",
+    AlertKind.LEASE_EXPIRED_LONG: "The {what} is due since {since} and no gateway takes it.",
+    AlertKind.UNKNOWN_OLD: "The {what} was sent to {provider} {since} and has no answer yet: {cause}.",
 }
 
 
@@ -312,6 +320,22 @@ def _refunded_and_disputed(detail: Mapping[str, Any], _: datetime) -> str:
     )
 
 
+def _what(detail: Mapping[str, Any]) -> str:
+    """Name what is undecided: an operation of an order, or a payout, which has none."""
+    order = detail["payment_order_id"]
+    return "payout" if order is None else f"{detail.get('operation_kind', 'charge')} of order {order}"
+
+
+def _run_waiting(detail: Mapping[str, Any], _: datetime) -> str:
+    currency, usual = detail["currency"], detail["usual_minor"]
+    than = "nobody knows what is usual" if usual is None else f"usual is {format_amount(usual, currency)} {currency}"
+    total = f"{format_amount(detail['total_minor'], currency)} {currency}"
+    return (
+        f"The run of payouts {detail['schedule']} would pay {total} "
+        f"to {detail['items']} sellers; {than}. It waits for a second person than {detail['proposed_by']}."
+    )
+
+
 _TOLD_BY: Mapping[AlertKind, Callable[[Mapping[str, Any], datetime], str]] = {
     AlertKind.CHARGED_TWICE: _charged_twice,
     AlertKind.SETTLEMENT_LATE: _settlement_late,
@@ -319,6 +343,7 @@ _TOLD_BY: Mapping[AlertKind, Callable[[Mapping[str, Any], datetime], str]] = {
     AlertKind.SEALING_OVERDUE: _sealing_overdue,
     AlertKind.DISPUTE_EVIDENCE_DUE: _evidence_due,
     AlertKind.REFUNDED_AND_DISPUTED: _refunded_and_disputed,
+    AlertKind.PAYOUT_RUN_WAITING: _run_waiting,
 }
 
 

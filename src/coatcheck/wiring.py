@@ -30,6 +30,7 @@ from coatcheck.maturing import Maturing
 from coatcheck.metrics import Metrics
 from coatcheck.operations import Operations
 from coatcheck.payments import Acts, Payments
+from coatcheck.payouts import Payees, PayoutRuns, Payouts
 from coatcheck.presence import Presence
 from coatcheck.providers.protocol import Provider, WebhookReader
 from coatcheck.providers.simulated import SimulatedProvider
@@ -160,9 +161,11 @@ def make_gateway(
     operations = Operations(
         store, clock, holder=holder, lease=lease, batch_size=settings.batch_size, failpoints=failpoints
     )
+    payouts = Payouts(store, clock, operations, batch_size=settings.batch_size, failpoints=failpoints)
     executor = Executor(
         clock=clock,
         payments=payments,
+        payouts=payouts,
         operations=operations,
         providers=providers,
         policy=RetryPolicy(
@@ -185,6 +188,14 @@ def make_gateway(
     )
     disputes = Disputes(store, clock)
     correspondence = Correspondence(disputes, clock, providers=providers, lease=lease)
+    payout_runs = PayoutRuns(
+        store,
+        clock,
+        payouts,
+        factor=settings.payout_run_factor,
+        history=settings.payout_run_history,
+        failpoints=failpoints,
+    )
     readers = make_webhook_readers(settings)
     inbox = Inbox(
         store,
@@ -224,12 +235,21 @@ def make_gateway(
         payments=payments,
         acts=Acts(store, clock, operations, failpoints=failpoints),
         refunds=refunds,
+        payouts=payouts,
+        payees=Payees(
+            store,
+            clock,
+            providers=providers,
+            default=settings.provider,
+            cooldown=timedelta(seconds=settings.payout_destination_cooldown_s),
+        ),
+        payout_runs=payout_runs,
         operations=operations,
         executor=executor,
         inbox=inbox,
         disputes=disputes,
         correspondence=correspondence,
-        upkeep=Upkeep(operations, executor, refunds, correspondence, failpoints=failpoints),
+        upkeep=Upkeep(operations, executor, refunds, correspondence, payout_runs, failpoints=failpoints),
         arrivals=Arrivals(
             store,
             clock,

@@ -17,6 +17,9 @@ _QUESTIONS: Final = {
     "refunds": "SELECT refund_id, amount_minor, commission_minor, status FROM refund ORDER BY 1",
     "transfers": "SELECT kind, phase, debit_account_id, credit_account_id, amount_minor FROM transfer "
     "ORDER BY 1, 2, 3, 4, 5",
+    "payouts": "SELECT payout_id, amount_minor, destination, status FROM payout ORDER BY 1",
+    "runs": "SELECT run_id, seller_account, planned_minor, outcome, status FROM payout_run JOIN payout_run_item "
+    "USING (run_id) ORDER BY 1, 2",
     "decisions": "SELECT payment_id, decision FROM checkout_decision ORDER BY 1",
     "leases": "SELECT operation_id FROM lease ORDER BY 1",
     "events that wait": "SELECT inbox_id FROM inbox_lease ORDER BY 1",

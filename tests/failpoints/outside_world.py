@@ -81,7 +81,11 @@ class Psp:
             (action.reference, action.object, action.amount, action.status)
             for action in self.bank.page_actions(0, self.bank.action_count)
         ]
-        return {"charges": sorted(charges), "actions": sorted(actions)}
+        payouts = [
+            (payout.reference, payout.destination, payout.amount, payout.status)
+            for payout in self.bank.payouts.page(0, self.bank.payouts.count)
+        ]
+        return {"charges": sorted(charges), "actions": sorted(actions), "payouts": sorted(payouts)}
 
     def _tell(self, happening: Happening) -> None:
         thing = happening.thing

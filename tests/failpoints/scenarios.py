@@ -19,7 +19,9 @@ from tests.integration.outside import CALLER, SETTINGS, checkout
 
 from coatcheck.config import Settings
 from coatcheck.ids import order_id_of, payment_id_of
+from coatcheck.ledger import Account, Ledger, Transfer, psp_receivable, seller_available
 from coatcheck.payments import PaymentView
+from coatcheck.payouts import PayoutRequest
 from coatcheck.refunds import RefundRequest
 from coatcheck.shops import create_key
 from coatcheck.states import Capture, OnFailure
@@ -29,6 +31,7 @@ PAYMENT_ID: Final = payment_id_of(CALLER.shop_id, CALLER.mode, "c1")
 _PATIENCE: Final = 12
 _A_WHILE_S: Final = 0.1
 _A_WHILE: Final = timedelta(minutes=2)
+_ONCE_A_YEAR: Final = "0 13 1 3 *"  # an hour after a stage begins
 _LIFE: Final = timedelta(days=7, minutes=1)  # of an authorization, and a little more
 
 
@@ -167,6 +170,61 @@ async def undone(stage: Stage) -> None:
     *orders, last = request.orders
     last = msgspec.structs.replace(last, amount_minor=DECLINES_CAPTURES_OF)
     await pay(stage, msgspec.structs.replace(request, orders=(*orders, last)))
+
+
+async def _arrange(stage: Stage, seller: str, amount_minor: int, cron: str | None = None) -> None:
+    """Make a seller who has money, somewhere to be paid to, and perhaps a schedule."""
+    ledger, at = Ledger(stage.store), stage.clock.now()
+    names = (psp_receivable("simulator"), seller_available(seller))
+    receivable, available = [Account(CALLER.shop_id, CALLER.mode, name, "EUR") for name in names]
+    await ledger.open_accounts([receivable, available], at)
+    funding = Transfer(
+        transfer_id=order_id(f"funding of {seller}"),
+        kind="funding",
+        debit_account_id=receivable.account_id,
+        credit_account_id=available.account_id,
+        amount_minor=amount_minor,
+        currency="EUR",
+        subject_id=available.account_id,
+    )
+    assert (await ledger.post([funding], at))[0].is_booked
+
+    async def what(process: Process) -> None:
+        payees = process.gateway.payees
+        await payees.put_destination(CALLER, seller, "EUR", "dest_ok", provider=None, by="person ada")
+        if cron is not None:
+            await payees.put_schedule(CALLER, seller, "EUR", cron=cron, threshold_minor=None, by="person ada")
+
+    await stage.ask(what)
+
+
+async def paid_out(stage: Stage) -> None:
+    """A seller is paid in two parts; the first answer of the PSP's is lost."""
+    await _arrange(stage, "s1", 1003)
+    stage.psp.loses = 1
+    for key, amount_minor in (("p1", 400), ("p2", 603)):
+
+        async def what(process: Process, key: str = key, amount_minor: int = amount_minor) -> None:
+            asked = PayoutRequest(seller_account="s1", currency="EUR", amount_minor=amount_minor)
+            answer = await process.gateway.payouts.request(CALLER, asked, key)
+            assert answer.verdict.is_good, answer.verdict
+            await process.gateway.executor.start(answer.operations)
+
+        await stage.ask(what)
+
+
+async def payout_run(stage: Stage) -> None:
+    """A run of two sellers waits for a second person, and is let go."""
+    await _arrange(stage, "s1", 1003, _ONCE_A_YEAR)
+    await _arrange(stage, "s2", 500, _ONCE_A_YEAR)
+    stage.clock.advance(timedelta(hours=1))
+    await _until(stage, "SELECT EXISTS (SELECT FROM payout_run WHERE status = 'WAITING')")
+    run_id: UUID = await stage.store.pool.fetchval("SELECT run_id FROM payout_run")
+
+    async def what(process: Process) -> None:
+        assert (await process.gateway.payout_runs.decide(run_id, "person grace", is_approved=True)).is_good
+
+    await stage.ask(what)
 
 
 async def late(stage: Stage) -> None:
@@ -312,6 +370,8 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "captured": Scenario(captured),
     "cancelled": Scenario(cancelled),
     "refunded": Scenario(refunded),
+    "paid_out": Scenario(paid_out),
+    "payout_run": Scenario(payout_run),
     "all_or_nothing": Scenario(all_or_nothing),
     "undone": Scenario(undone),
     "late": Scenario(late, settings=replace(SETTINGS, late_success="refund")),

@@ -330,6 +330,8 @@ class Stage:
             "SELECT NOT EXISTS (SELECT FROM lease WHERE due_at IS NOT NULL) "
             "AND NOT EXISTS (SELECT FROM inbox_lease WHERE due_at IS NOT NULL) "
             "AND NOT EXISTS (SELECT FROM late_success) "
+            "AND NOT EXISTS (SELECT FROM payout_run_item JOIN payout_run USING (run_id) "
+            "WHERE outcome IS NULL AND status = 'APPROVED') "
             "AND NOT EXISTS (SELECT FROM payment_order WHERE status = 'AUTHORIZED' AND expires_at <= $1)",
             self.clock.now(),
         )

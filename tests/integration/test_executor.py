@@ -29,6 +29,8 @@ from coatcheck.states import (
     DISPUTE_TRANSITIONS,
     OPERATION_TRANSITIONS,
     ORDER_TRANSITIONS,
+    PAYOUT_RUN_TRANSITIONS,
+    PAYOUT_TRANSITIONS,
     REFUND_TRANSITIONS,
     OrderStatus,
 )
@@ -440,6 +442,8 @@ async def test_every_pair_of_order_statuses_in_the_database(
         ("operation_may_become", OPERATION_TRANSITIONS),
         ("refund_may_become", REFUND_TRANSITIONS),
         ("dispute_may_become", DISPUTE_TRANSITIONS),
+        ("payout_may_become", PAYOUT_TRANSITIONS),
+        ("payout_run_may_become", PAYOUT_RUN_TRANSITIONS),
     ],
 )
 async def test_the_database_knows_the_same_ways_as_the_state_tables(

@@ -62,7 +62,9 @@ def test_an_operation_says_all_that_an_integrator_needs(path: str, method: str) 
     assert all(parameter["description"] for parameter in operation["parameters"])
     assert {"401", "422", "500", "503"} <= operation["responses"].keys()
     for status, answer in operation["responses"].items():
-        assert answer["content"].keys() - {"text/csv", "text/html"} == {JSON if status < "3" else PROBLEM_JSON}
+        assert answer["content"].keys() - {"text/csv", "text/html", "application/pdf"} == {
+            JSON if status < "3" else PROBLEM_JSON
+        }
     assert "WWW-Authenticate" in operation["responses"]["401"]["headers"]
     assert "Retry-After" in operation["responses"]["503"]["headers"]
 

@@ -463,7 +463,7 @@ def test_an_action_that_took_effect_twice_is_named(desk: Desk) -> None:
         ("PUT", "/v1/charges/ch_1/capture", 405),
         ("POST", "/v1/charges/ch_1/steal", 405),
         ("POST", "/v1/actions", 405),
-        ("POST", "/v1/payouts", 404),
+        ("POST", "/v1/mandates", 404),
         ("GET", "/admin/dispute/ch_1", 405),
         ("GET", "/admin/actions?cursor=x", 400),
         ("PUT", "/admin/actions", 405),

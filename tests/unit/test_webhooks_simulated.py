@@ -211,7 +211,7 @@ def test_a_paid_page_without_a_charge_says_nothing_of_that_order() -> None:
     assert [notice.reference for notice in notices] == [REFERENCE]
 
 
-@pytest.mark.parametrize("event_type", ["dispute.lost", "payout.paid", "charge"])
+@pytest.mark.parametrize("event_type", ["dispute.lost", "mandate.made", "charge"])
 def test_C19_a_type_that_nobody_acts_on_is_named_and_left_alone(event_type: str) -> None:
     assert READER.parse(event(event_type, charge("succeeded"))) == [Notice(type=event_type)]
     assert READER.parse(event(event_type, {}, data=None)) == [Notice(type=event_type)]

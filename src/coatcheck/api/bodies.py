@@ -20,6 +20,8 @@ class Keyed(Protocol):
 
 
 _Body = TypeVar("_Body", bound=Keyed)
+_Plain = TypeVar("_Plain")
+_Plain_co = TypeVar("_Plain_co", covariant=True)
 _Read_co = TypeVar("_Read_co", bound=Keyed, covariant=True)
 
 
@@ -63,3 +65,26 @@ async def take(request: Request[Any, Any, Any], parse: Parse[_Body]) -> Asked[_B
     raw = await read_body(request.receive, limit_bytes=settings.body_limit_bytes, deadline_s=settings.body_deadline_s)
     body = parse(raw, body_depth=settings.body_depth, orders_limit=settings.orders_limit)
     return Asked(gateway, caller, body, parse_idempotency_key(header_key, body.idempotency_key), wait_of(prefer))
+
+
+class ParsePlain(Protocol[_Plain_co]):
+    """Reads one kind of body that holds no key; see validation.py."""
+
+    def __call__(self, raw: bytes, *, body_depth: int, orders_limit: int) -> _Plain_co:
+        """Raise CoatcheckError with everything that is wrong."""
+        ...
+
+
+async def take_unkeyed(request: Request[Any, Any, Any], parse: ParsePlain[_Plain]) -> tuple[Gateway, Caller, _Plain]:
+    """Take in a request that needs no key: what it asks for is so once, however often it is asked for.
+
+    Raises as `take` does, but for the key.
+    """
+    gateway = gateway_of(request)
+    authorization, content_type = headers_of(request.scope, b"authorization", b"content-type")
+    caller = await gateway.keys.authenticate(authorization)
+    settings = gateway.settings
+    require_json(content_type)
+    refuse_card_numbers(request.scope)
+    raw = await read_body(request.receive, limit_bytes=settings.body_limit_bytes, deadline_s=settings.body_deadline_s)
+    return gateway, caller, parse(raw, body_depth=settings.body_depth, orders_limit=settings.orders_limit)

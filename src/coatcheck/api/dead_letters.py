@@ -31,7 +31,7 @@ from coatcheck.dead_letters import (
 )
 from coatcheck.errors import CoatcheckError, ErrorCode, Problem
 from coatcheck.executor import Step
-from coatcheck.ids import OPERATION, PAYMENT, REFUND, parse_id, print_id
+from coatcheck.ids import OPERATION, PAYMENT, PAYOUT, REFUND, parse_id, print_id
 from coatcheck.money import format_amount
 from coatcheck.pan import contains_card_number_in
 from coatcheck.providers.outcome import OutcomeKind
@@ -351,7 +351,7 @@ def dead_letter_body(letter: DeadLetter) -> DeadLetterBody:
         operation_id=intent.reference,
         kind=letter.kind,
         operation=intent.kind,
-        payment_id=print_id(PAYMENT, operation.payment_id),
+        payment_id=print_id(PAYOUT if intent.kind is OperationKind.PAYOUT else PAYMENT, operation.payment_id),
         payment_order_id=letter.payment_order_id,
         refund_id=None if operation.refund_id is None else print_id(REFUND, operation.refund_id),
         amount=format_amount(intent.amount_minor, intent.currency),

@@ -19,6 +19,7 @@ from coatcheck.maturing import Maturing
 from coatcheck.metrics import Metrics
 from coatcheck.operations import Operations
 from coatcheck.payments import Acts, Payments
+from coatcheck.payouts import Payees, PayoutRuns, Payouts
 from coatcheck.providers.protocol import Provider, WebhookReader
 from coatcheck.reconciliation.arrivals import Arrivals
 from coatcheck.reconciliation.expected import ExpectedFiles
@@ -40,6 +41,9 @@ class Gateway:
     payments: Payments
     acts: Acts
     refunds: Refunds
+    payouts: Payouts
+    payees: Payees
+    payout_runs: PayoutRuns
     operations: Operations
     executor: Executor
     inbox: Inbox

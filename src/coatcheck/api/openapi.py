@@ -56,6 +56,14 @@ from coatcheck.api.disputes import (
 )
 from coatcheck.api.edge import JSON, PROBLEM_JSON, ProblemBody, problem
 from coatcheck.api.ledger import TrialBalanceBody, TrialBalanceParameters, get_trial_balance
+from coatcheck.api.payees import (
+    DestinationsBody,
+    SchedulesBody,
+    get_destination,
+    get_schedule,
+    put_destination,
+    put_schedule,
+)
 from coatcheck.api.payment_acts import cancel_payment, capture_payment
 from coatcheck.api.payment_list import (
     EventListBody,
@@ -66,6 +74,22 @@ from coatcheck.api.payment_list import (
 )
 from coatcheck.api.payment_orders import PaymentOrderBody, get_payment_order
 from coatcheck.api.payments import PaymentBody, create_payment, get_payment
+from coatcheck.api.payout_runs import (
+    PayoutRunDetailBody,
+    PayoutRunListBody,
+    PayoutRunListParameters,
+    decide_payout_run,
+    get_payout_run,
+    list_payout_runs,
+)
+from coatcheck.api.payouts import (
+    PayoutBody,
+    PayoutListBody,
+    PayoutListParameters,
+    create_payout,
+    get_payout,
+    list_payouts,
+)
 from coatcheck.api.questions import NAME_PATTERN, PageParameters, Parameters, required_of, schema_of
 from coatcheck.api.reconciliations import (
     CSV,
@@ -97,6 +121,12 @@ from coatcheck.api.reports import (
     get_revenue,
     get_volumes,
 )
+from coatcheck.api.seller_statements import (
+    PDF,
+    SellerStatementBody,
+    SellerStatementParameters,
+    get_seller_statement,
+)
 from coatcheck.api.sellers import (
     SellerTermsBody,
     SetSellerTerms,
@@ -115,7 +145,16 @@ from coatcheck.api.statements import (
 )
 from coatcheck.errors import ErrorCode
 from coatcheck.money import EXPONENTS
-from coatcheck.validation import CancelPayment, CapturePayment, CreatePayment, CreateRefund
+from coatcheck.validation import (
+    CancelPayment,
+    CapturePayment,
+    CreatePayment,
+    CreatePayout,
+    CreateRefund,
+    DecidePayoutRun,
+    PutPayoutDestination,
+    PutPayoutSchedule,
+)
 
 _REFERENCE = "#/components/schemas/{name}"
 _ANY = (ErrorCode.UNAUTHENTICATED, ErrorCode.CARD_NUMBER_REFUSED, ErrorCode.INTERNAL, ErrorCode.OVERLOADED)
@@ -158,6 +197,14 @@ _PATH_PARAMETERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "dispute_id": (
         "The dispute's id, as the gateway printed it.",
         {"type": "string", "pattern": "^dsp_[a-z2-7]{26}$", "examples": ["dsp_dpgs5zdhcp7p3nlvvnjrb7o7cq"]},
+    ),
+    "payout_id": (
+        "The payout's id, as the gateway printed it.",
+        {"type": "string", "pattern": "^out_[a-z2-7]{26}$", "examples": ["out_dpgs5zdhcp7p3nlvvnjrb7o7cq"]},
+    ),
+    "run_id": (
+        "The id of the run of payouts, as the gateway printed it.",
+        {"type": "string", "pattern": "^run_[a-z2-7]{26}$", "examples": ["run_dpgs5zdhcp7p3nlvvnjrb7o7cq"]},
     ),
     "operation_id": (
         "The operation's id, as the gateway printed it: our reference at the provider.",
@@ -228,7 +275,7 @@ _HEADERS_OF_PROBLEM: Mapping[int, Mapping[str, Any]] = {401: _CHALLENGE, 409: _R
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """One way an operation succeeds."""
+    """One way an operation succeeds. `files`: what else than JSON it may be, as bytes."""
 
     status: int
     body: type[msgspec.Struct]
@@ -391,6 +438,122 @@ OPERATIONS: tuple[Operation, ...] = (
         handler=get_refund,
         answers=(Answer(status=200, body=RefundBody, meaning="The refund."),),
         problems=(ErrorCode.NOT_FOUND,),
+    ),
+    Operation(
+        tag="Payouts",
+        method="post",
+        path="/v1/payouts",
+        handler=create_payout,
+        body=CreatePayout,
+        example={"seller_account": "seller-42", "currency": "EUR", "amount": "250.00"},
+        headers=_preferences(_FOR_EVER, "7f3c9d0e-payout"),
+        answers=(
+            Answer(
+                status=201,
+                body=PayoutBody,
+                meaning="The payout is decided; a refusal of the provider's is a result.",
+                headers=_REPLAYED,
+            ),
+            Answer(status=202, body=PayoutBody, meaning="The payout is PENDING; the gateway goes on, ask with GET."),
+        ),
+        problems=(*_POST, ErrorCode.PAYOUT_NOT_POSSIBLE, ErrorCode.IDEMPOTENCY_KEY_REUSED),
+    ),
+    Operation(
+        tag="Payouts",
+        method="get",
+        path="/v1/payouts",
+        handler=list_payouts,
+        parameters=PayoutListParameters,
+        answers=(Answer(status=200, body=PayoutListBody, meaning="One page."),),
+        problems=_LIST,
+    ),
+    Operation(
+        tag="Payouts",
+        method="get",
+        path="/v1/payouts/{payout_id}",
+        handler=get_payout,
+        answers=(Answer(status=200, body=PayoutBody, meaning="The payout."),),
+        problems=(ErrorCode.NOT_FOUND,),
+    ),
+    Operation(
+        tag="Payouts",
+        method="put",
+        path="/v1/sellers/{seller_account}/payout_destination",
+        handler=put_destination,
+        body=PutPayoutDestination,
+        example={"currency": "EUR", "token": "dest_ok.hat-maker"},
+        answers=(Answer(status=200, body=DestinationsBody, meaning="Where the seller's money goes now."),),
+        problems=(*_BODY, ErrorCode.BANK_DETAILS_REFUSED, ErrorCode.NOT_FOUND),
+    ),
+    Operation(
+        tag="Payouts",
+        method="get",
+        path="/v1/sellers/{seller_account}/payout_destination",
+        handler=get_destination,
+        answers=(Answer(status=200, body=DestinationsBody, meaning="Where the seller's money goes."),),
+        problems=(ErrorCode.NOT_FOUND,),
+    ),
+    Operation(
+        tag="Payouts",
+        method="put",
+        path="/v1/sellers/{seller_account}/payout_schedule",
+        handler=put_schedule,
+        body=PutPayoutSchedule,
+        example={"currency": "EUR", "cron": "0 6 * * 1", "threshold": "100.00"},
+        answers=(Answer(status=200, body=SchedulesBody, meaning="When the seller is paid now."),),
+        problems=(*_BODY, ErrorCode.NOT_FOUND),
+    ),
+    Operation(
+        tag="Payouts",
+        method="get",
+        path="/v1/sellers/{seller_account}/payout_schedule",
+        handler=get_schedule,
+        answers=(Answer(status=200, body=SchedulesBody, meaning="When the seller is paid."),),
+        problems=(ErrorCode.NOT_FOUND,),
+    ),
+    Operation(
+        tag="Payouts",
+        method="get",
+        path="/v1/payout_runs",
+        handler=list_payout_runs,
+        parameters=PayoutRunListParameters,
+        answers=(Answer(status=200, body=PayoutRunListBody, meaning="One page."),),
+        problems=_LIST,
+    ),
+    Operation(
+        tag="Payouts",
+        method="get",
+        path="/v1/payout_runs/{run_id}",
+        handler=get_payout_run,
+        answers=(Answer(status=200, body=PayoutRunDetailBody, meaning="The run and its items."),),
+        problems=(ErrorCode.NOT_FOUND,),
+    ),
+    Operation(
+        tag="Payouts",
+        method="post",
+        path="/v1/payout_runs/{run_id}/approval",
+        handler=decide_payout_run,
+        body=DecidePayoutRun,
+        example={"decision": "approve"},
+        answers=(Answer(status=200, body=PayoutRunDetailBody, meaning="The run as it stands now."),),
+        problems=(*_BODY, ErrorCode.NOT_FOUND, ErrorCode.APPROVAL_NOT_POSSIBLE),
+    ),
+    Operation(
+        tag="Money",
+        method="get",
+        path="/v1/sellers/{seller_account}/statement",
+        handler=get_seller_statement,
+        parameters=SellerStatementParameters,
+        answers=(
+            Answer(
+                status=200,
+                body=SellerStatementBody,
+                meaning="The statement.",
+                texts=(CSV, PDF),
+                headers={"Content-Disposition": {"description": "A name for the file.", "schema": {"type": "string"}}},
+            ),
+        ),
+        problems=(ErrorCode.INVALID_REQUEST, ErrorCode.NOT_FOUND),
     ),
     Operation(
         tag="Payments",
@@ -722,7 +885,8 @@ def make_document() -> dict[str, Any]:
     bodies = {answer.body for operation in OPERATIONS for answer in operation.answers}
     bodies |= {operation.body for operation in OPERATIONS if operation.body is not None}
     _, schemas = msgspec.json.schema_components([*sorted(bodies, key=str), ProblemBody], ref_template=_REFERENCE)
-    schemas["CreatePaymentOrder"]["properties"]["currency"]["enum"] = sorted(EXPONENTS)
+    for name in ("CreatePaymentOrder", "CreatePayout", "PutPayoutDestination", "PutPayoutSchedule"):
+        schemas[name]["properties"]["currency"]["enum"] = sorted(EXPONENTS)
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
@@ -742,6 +906,7 @@ def make_document() -> dict[str, Any]:
             {"name": "Payments", "description": "Checkouts in, and what became of them."},
             {"name": "Refunds", "description": "Money back to buyers."},
             {"name": "Disputes", "description": "Buyers' claims, and what the shop answers."},
+            {"name": "Payouts", "description": "Money to sellers: asked for, by schedule, from a threshold on."},
             {"name": "Money", "description": "Sellers' wallets and the books."},
             {"name": "Dead letters", "description": "What waits for a person."},
             {"name": "Reconciliation", "description": "The books against settlement files and bank statements."},

@@ -61,7 +61,7 @@ def parameters_of(request: Request[Any, Any, Any], shape: type[_Parameters]) -> 
     given, problems = _given(request.scope.get("query_string", b""))
     read: dict[str, Any] = {}
     for name, text in given.items():
-        if name not in shape.__struct_encode_fields__:
+        if name not in _types_of(shape):
             problems.append(Problem("/" + pointer_step(name), _unknown(shape)))
             continue
         try:
@@ -152,7 +152,7 @@ def hint_of(shape: type[Parameters], name: str) -> str:
 
 
 def _unknown(shape: type[Parameters]) -> str:
-    known = shape.__struct_encode_fields__
+    known = tuple(_types_of(shape))
     return f"There is no such parameter; there are {', '.join(known)}." if known else "This address takes none."
 
 

@@ -21,6 +21,7 @@ from coatcheck.cli import (
     drill,
     export,
     keys,
+    payouts,
     reconcile,
     recover,
     reports,
@@ -67,7 +68,7 @@ def coatcheck() -> None:
 # As they are needed, which is the order of the help.
 for _command in (
     *(running.serve, running.simulator, keys.keys, verifying.audit, dead_letters.dead_letters, webhooks.webhooks),
-    *(reconcile.reconcile, breaks.breaks, recover.recover, wallets.wallets, disputes.disputes),
+    *(payouts.payouts, reconcile.reconcile, breaks.breaks, recover.recover, wallets.wallets, disputes.disputes),
     *(reports.reports, export.export),
     *(alerts.alerts, asking.explain, running.settings, demo.demo, drill.drill),
 ):

@@ -261,10 +261,14 @@ def _how(letter: "DeadLetter") -> str:
 def _letter_lines(letter: "DeadLetter", evidence: "Sequence[Evidence]") -> Iterator[str]:
     from coatcheck.dead_letters import PROPOSAL  # noqa: PLC0415
     from coatcheck.ids import PAYMENT, print_id  # noqa: PLC0415
+    from coatcheck.states import OperationKind  # noqa: PLC0415
 
     operation, intent, advice = letter.operation, letter.operation.intent, letter.advice
     yield f"{intent.reference}: a {intent.kind.value} of {_amount_of(letter)} at {operation.provider}"
-    yield f"payment    {print_id(PAYMENT, operation.payment_id)}, order {letter.payment_order_id}"
+    if intent.kind is OperationKind.PAYOUT:
+        yield f"payout     {letter.payment_order_id}, to seller {operation.seller_account}"
+    else:
+        yield f"payment    {print_id(PAYMENT, operation.payment_id)}, order {letter.payment_order_id}"
     yield f"cause      {operation.cause or 'none is known'}, after {operation.attempt} attempts"
     sent = "never sent" if intent.first_sent_at is None else f"first sent {intent.first_sent_at:%Y-%m-%d %H:%M:%S} UTC"
     yield f"age        {sent}" + (

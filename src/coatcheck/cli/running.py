@@ -34,6 +34,8 @@ DIAL: tuple[tuple[str, float, str], ...] = (
     ("search_lag_ms", 0, "How long a charge stays invisible to the search by reference."),
     ("refund_settle_ms", 0, "When a refund of tok_refund_pending succeeds; 0 leaves it to the admin API."),
     ("refund_fails_later_ms", 0, "When a refund of tok_refund_fails_later comes back; 0 leaves it to the admin API."),
+    ("payout_settle_ms", 0, "When a payout to dest_pending is paid; 0 leaves it to the admin API."),
+    ("payout_returns_later_ms", 0, "When a payout to dest_returns comes back; 0 leaves it to the admin API."),
     ("webhook_lost_share", 0.0, "Share of events never sent."),
     ("webhook_duplicate_share", 0.0, "Share of events sent twice."),
     ("webhook_late_share", 0.0, "Share of events sent late."),

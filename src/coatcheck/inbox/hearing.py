@@ -6,7 +6,7 @@ from enum import StrEnum
 from coatcheck.executor import mismatch_of
 from coatcheck.operations import Operation, Standing
 from coatcheck.providers.outcome import Outcome, OutcomeKind
-from coatcheck.states import OperationKind, OperationStatus, OrderStatus, RefundStatus
+from coatcheck.states import OperationKind, OperationStatus, OrderStatus, PayoutStatus, RefundStatus
 
 _GIVEN_UP = frozenset({OrderStatus.FAILED, OrderStatus.CANCELLED})
 _DECIDED = _GIVEN_UP | {OrderStatus.AUTHORIZED, OrderStatus.SUCCESS}
@@ -38,7 +38,7 @@ class Hearing(StrEnum):
 def hear(standing: Standing, outcome: Outcome, at: datetime) -> Hearing:
     """Decide about a notice of one of our operations. Pure.
 
-    Source: hazards A8, A9, A15, C2, D5, D6.
+    Source: hazards A8, A9, A15, C2, D5, D6, D10.
     """
     operation = standing.operation
     if operation.status is OperationStatus.APPROVED and _is_another_charge(operation, outcome):
@@ -71,6 +71,8 @@ def _is_asked_again(operation: Operation) -> bool:
         return False
     if operation.intent.kind is OperationKind.REFUND:
         return operation.refund_status is not RefundStatus.PENDING
+    if operation.intent.kind is OperationKind.PAYOUT:
+        return operation.payout_status is not PayoutStatus.PENDING
     return operation.intent.kind.starts_an_order and operation.order_status in _DECIDED
 
 
@@ -79,6 +81,10 @@ def _contradicts(operation: Operation, outcome: Outcome) -> bool:
     was_approved = operation.status is OperationStatus.APPROVED
     if operation.intent.kind is OperationKind.REFUND:
         return was_approved and operation.refund_status is RefundStatus.SUCCEEDED and _declines(outcome)
+    if operation.intent.kind is OperationKind.PAYOUT:
+        if was_approved:  # it came back; or, below, it was paid after all, though the seller has his balance again
+            return operation.payout_status is PayoutStatus.PAID and _declines(outcome)
+        return operation.payout_status is PayoutStatus.FAILED and outcome.kind is OutcomeKind.APPROVED
     if not operation.intent.kind.starts_an_order:
         return False
     if was_approved:

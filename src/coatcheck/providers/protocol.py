@@ -28,6 +28,8 @@ class Capabilities:
     `several_captures`: an authorization may be captured in more than one part. `disputes`: it can be asked about
     disputes and be sent evidence (providers/disputes.py). `authorization_life`: how long an
     authorization lives where the PSP does not say it with each.
+    `payout_token`: what the token of a seller's bank account looks like there, as a regular expression; None where the
+    PSP pays nobody out for us.
     """
 
     idempotency_window: timedelta
@@ -40,6 +42,7 @@ class Capabilities:
     several_captures: bool = False
     disputes: bool = False
     authorization_life: timedelta = timedelta(days=7)
+    payout_token: str | None = None
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +51,8 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     `body`: of a charge or an authorization, made once by `prepare` and sent unchanged at every attempt; empty for what
     acts on an earlier one, whose request is made of the fields here alone. `provider_reference` is the PSP's own id of
     this operation's object, where `register` or an earlier answer gave one. `target_reference` is the PSP's id of the
-    charge that a capture, void or refund acts on. `is_final`: nothing will be captured after this capture.
+    charge that a capture, void or refund acts on; of a payout, the token of where the money goes.
+    `is_final`: nothing will be captured after this capture.
     `is_hosted`: the buyer pays on the PSP's page; we register the page and then only ask.
     `refund_id`: of a refund, which the PSP keeps for us.
     """

@@ -34,12 +34,14 @@ from coatcheck.providers.simulated_answers import (
     found_charge,
     found_page,
     found_page_end,
+    found_payout,
     listed_action,
     listed_actions,
     listed_charge,
     listed_charges,
     page_end_outcome,
     page_outcome,
+    payout_outcome,
     unanswered,
 )
 from coatcheck.providers.simulated_disputes import body_of, found_dispute, passed_on
@@ -52,6 +54,7 @@ MAX_HOSTED_ORDERS: Final = 100
 _MAX_DESCRIPTION: Final = 500
 
 _TOKEN = re.compile(r"tok_[A-Za-z0-9_-]{1,60}(\.[A-Za-z0-9_-]{1,63})?")
+_DESTINATION: Final = r"dest_[a-z_]{1,40}(\.[A-Za-z0-9_-]{1,64})?"
 _ID = re.compile(r"[A-Za-z0-9_-]{1,255}")  # of the PSP's: nothing that would lead elsewhere in an address
 _CHARGE_ID, _PAGE_ID = "ch_", "cs_"
 
@@ -100,12 +103,19 @@ class _RefundBody(msgspec.Struct, frozen=True, gc=False):
     metadata: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
+class _PayoutBody(msgspec.Struct, frozen=True, gc=False):
+    amount: int
+    currency: str
+    destination: str
+    reference: str
+
+
 _encode_body = msgspec.json.Encoder().encode
 _decode_page_body = msgspec.json.Decoder(_PageBody).decode
 
 
 class SimulatedProvider:
-    """The whole life of a charge at the simulated PSP.
+    """The whole life of a charge at the simulated PSP, and payouts.
 
     One connection pool, made in the loop that first calls, kept until `close`.
     `base_url` is where every request goes: redirects are refused and no proxy is asked. `idempotency_window` must not
@@ -139,12 +149,14 @@ class SimulatedProvider:
             hosted_orders=MAX_HOSTED_ORDERS if replays_errors else 1,
             several_captures=True,
             disputes=True,
+            payout_token=_DESTINATION,
         )
         self._mode = Mode.LIVE if api_key.startswith("sk_sim_live_") else Mode.TEST
         self._charges_url = base / "v1" / "charges"
         self._actions_url = base / "v1" / "actions"
         self._pages_url = base / "v1" / "sessions"
         self._disputes_url = base / "v1" / "disputes"
+        self._payouts_url = base / "v1" / "payouts"
         self._authorization = f"Bearer {api_key}"
         self._connection_limit = connection_limit
         self._timeout = aiohttp.ClientTimeout(total=call_deadline_s, connect=connect_deadline_s)
@@ -191,6 +203,9 @@ class SimulatedProvider:
         """Ask for what the intent says. Idempotent at the PSP on `intent.reference` inside its window."""
         if intent.mode is not self._mode:
             return self._other_mode(intent, OutcomeKind.NOT_SENT)
+        if intent.kind is OperationKind.PAYOUT:
+            raw = await self._post(self._payouts_url, _payout_body(intent), intent.reference)
+            return raw if isinstance(raw, Outcome) else payout_outcome(raw, intent)
         if not intent.kind.starts_an_order:
             return await self._act(intent)
         if intent.is_hosted:  # UNKNOWN, since the buyer may have paid
@@ -216,7 +231,8 @@ class SimulatedProvider:
         """Ask what became of an intent, by the PSP's id or by our reference; what took money wins."""
         if intent.mode is not self._mode:
             return self._other_mode(intent, OutcomeKind.UNKNOWN)
-        ids = (intent.provider_reference, intent.target_reference)
+        is_payout = intent.kind is OperationKind.PAYOUT  # its target is no object of the PSP's, and in no address
+        ids = (intent.provider_reference, None if is_payout else intent.target_reference)
         if any(each is not None and _ID.fullmatch(each) is None for each in ids):
             return Outcome(kind=OutcomeKind.UNKNOWN, cause="the stored id is not one that the provider gives")
         url, read = self._question(intent)
@@ -226,6 +242,8 @@ class SimulatedProvider:
     def _question(self, intent: Intent) -> tuple[URL, Callable[[Raw], Outcome]]:
         """Find out where to ask about an intent, and who reads the answer."""
         known = intent.provider_reference
+        if intent.kind is OperationKind.PAYOUT:
+            return _address(self._payouts_url, known, intent.reference), lambda raw: found_payout(raw, intent)
         if not intent.kind.starts_an_order:
             if (intent.target_reference or "").startswith(_PAGE_ID):
                 return self._pages_url / str(intent.target_reference), lambda raw: found_page_end(raw, intent)
@@ -370,6 +388,18 @@ def _action_body(intent: Intent) -> bytes:
         written = msgspec.UNSET if intent.refund_id is None else {"refund": intent.refund_id.hex}
         return _encode_body(_RefundBody(amount=intent.amount_minor, reference=intent.reference, metadata=written))
     return _encode_body(_VoidBody(reference=intent.reference))
+
+
+def _payout_body(intent: Intent) -> bytes:
+    """Make the body of a payout of the intent's fields alone: the same bytes at every attempt."""
+    return _encode_body(
+        _PayoutBody(
+            amount=intent.amount_minor,
+            currency=intent.currency,
+            destination=intent.target_reference or "",
+            reference=intent.reference,
+        )
+    )
 
 
 def _address(url: URL, provider_reference: str | None, reference: str) -> URL:

@@ -13,6 +13,9 @@ Its own documentation is docs/simulator.md. A sending:
 | 201 page expired or cancelled, where a void asked for it | APPROVED | nobody can pay there any more |
 | 400 invalid_token, invalid_amount, invalid_currency, invalid_reference, invalid_request | DECLINED, that code | a \
 documented refusal before anything was done; the body is frozen, so every later sending gets it too |
+| 201 payout paid or pending | APPROVED or PENDING | its word |
+| 201 payout failed or returned | DECLINED, its failure_code | its word |
+| 400 invalid_destination, of a payout | DECLINED, that code | a documented refusal before anything was done |
 | 409 with a code that it documents for this action (`_REFUSALS_OF`) | DECLINED, that code | decided before anything \
 was done; what an earlier sending did, the key replays inside its window, and after it we look before we send |
 | 400 with any other code it documents (malformed_json, missing or invalid key) | NOT_SENT | nothing was done, and the \
@@ -91,6 +94,10 @@ _REFUSALS_OF: Final[Mapping[OperationKind, _Meanings]] = {
         (409, "charge_not_refundable"): (_DECLINED, "the charge cannot be refunded"),
     },
 }
+_PAYOUT_REFUSALS: Final[_Meanings] = {
+    **_REFUSALS,
+    (400, "invalid_destination"): (_DECLINED, "the destination was refused"),
+}
 _PAGE_END_REFUSALS: Final[_Meanings] = {**_REFUSALS, (409, "session_completed"): (_DECLINED, "the page was paid")}
 # Codes that refuse no card: the PSP itself ended what was to be acted on.
 _CANCELLED_CODES: Final = frozenset({"authorization_expired"})
@@ -129,6 +136,20 @@ class ActionAnswer(msgspec.Struct, frozen=True, gc=False):
     created: _UnixTime = 0
 
 
+class PayoutAnswer(msgspec.Struct, frozen=True, gc=False):
+    """A payout in the PSP's words; minor units."""
+
+    id: str
+    object: Literal["payout"]
+    amount: int
+    currency: str
+    destination: str
+    reference: str
+    status: Literal["pending", "paid", "failed", "returned"]
+    livemode: bool
+    failure_code: str | None = None
+
+
 class PageEntry(msgspec.Struct, frozen=True):
     """One order on a page; `charge` once the buyer has paid or given up."""
 
@@ -159,6 +180,10 @@ class _Actions(msgspec.Struct, frozen=True):
     data: list[ActionAnswer]
 
 
+class _Payouts(msgspec.Struct, frozen=True):
+    data: list[PayoutAnswer]
+
+
 class _Pages(msgspec.Struct, frozen=True):
     data: list[PageAnswer]
 
@@ -187,6 +212,8 @@ _decode_charge = msgspec.json.Decoder(ChargeAnswer).decode
 _decode_charges = msgspec.json.Decoder(_Charges).decode
 _decode_action = msgspec.json.Decoder(ActionAnswer).decode
 _decode_actions = msgspec.json.Decoder(_Actions).decode
+_decode_payout = msgspec.json.Decoder(PayoutAnswer).decode
+_decode_payouts = msgspec.json.Decoder(_Payouts).decode
 _decode_page = msgspec.json.Decoder(PageAnswer).decode
 _decode_pages = msgspec.json.Decoder(_Pages).decode
 _decode_problem = msgspec.json.Decoder(_Problem).decode
@@ -202,6 +229,7 @@ _MADE_AUTHORIZATION: Final[Mapping[str, OutcomeKind]] = {**_DECIDED, "authorized
 _FOUND_CHARGE: Final[Mapping[str, OutcomeKind]] = {**_MADE_CHARGE, "voided": _DECLINED, "expired": _DECLINED}
 _FOUND_AUTHORIZATION: Final[Mapping[str, OutcomeKind]] = {**_FOUND_CHARGE, "authorized": _APPROVED}
 _ACTED: Final = {"succeeded": _APPROVED, "pending": _PENDING, "failed": _DECLINED}
+_PAID: Final = {"pending": _PENDING, "paid": _APPROVED, "failed": _DECLINED, "returned": _DECLINED}
 _PAGE_WITHOUT_CHARGE: Final[Mapping[str, tuple[OutcomeKind, str]]] = {
     "open": (_PENDING, "waits for the buyer"),
     "completed": (_UNKNOWN, "the page was paid and shows no charge"),
@@ -225,6 +253,12 @@ def action_outcome(raw: Raw, intent: Intent) -> Outcome:
     """Read the answer to a capture, void or refund that was sent."""
     made = _read(_decode_action, raw, _CREATED)
     return _no_or_refused(raw, _REFUSALS_OF[intent.kind]) if made is None else outcome_of_action(made, intent)
+
+
+def payout_outcome(raw: Raw, intent: Intent) -> Outcome:
+    """Read the answer to a payout that was sent."""
+    made = _read(_decode_payout, raw, _CREATED)
+    return _no_or_refused(raw, _PAYOUT_REFUSALS) if made is None else outcome_of_payout(made, intent.target_reference)
 
 
 def page_outcome(raw: Raw, intent: Intent) -> Outcome:
@@ -267,6 +301,20 @@ def found_action(raw: Raw, intent: Intent) -> Outcome:
         return no_decision(raw)
     ours = [action for action in listed.data if action.reference == intent.reference]
     return _best([outcome_of_action(action, intent) for action in ours], intent.kind)
+
+
+def found_payout(raw: Raw, intent: Intent) -> Outcome:
+    """Read the answer to a look-up of a payout, by its id or by our reference."""
+    if intent.provider_reference is not None:
+        found = _read(_decode_payout, raw, _OK)
+        if found is None:
+            return _absent_or_no_decision(raw, "payout")
+        return outcome_of_payout(found, intent.target_reference)
+    listed = _read(_decode_payouts, raw, _OK)
+    if listed is None:
+        return no_decision(raw)
+    ours = [payout for payout in listed.data if payout.reference == intent.reference]
+    return _best([outcome_of_payout(payout, intent.target_reference) for payout in ours], "payout")
 
 
 def found_page(raw: Raw, intent: Intent, page_reference: str) -> Outcome:
@@ -342,6 +390,25 @@ def outcome_of_action(action: ActionAnswer, intent: Intent) -> Outcome:
         is_live=action.livemode,
         decline_code=action.failure_code if kind is _DECLINED else None,
         cause=None if is_ours else f"the answer is about a {action.object} of {action.charge[:_MAX_EVIDENCE]}",
+    )
+
+
+def outcome_of_payout(payout: PayoutAnswer, destination: str | None) -> Outcome:
+    """Say what a payout's state means. One that came back is DECLINED, whatever it was before.
+
+    One to another `destination` than ours decides nothing; an event is not asked for it (None).
+    """
+    is_ours = destination in (None, payout.destination)
+    kind = _PAID[payout.status] if is_ours else _UNKNOWN
+    return Outcome(
+        kind=kind,
+        provider_reference=payout.id if is_ours else None,
+        reference=payout.reference,
+        amount_minor=payout.amount,
+        currency=payout.currency,
+        is_live=payout.livemode,
+        decline_code=(payout.failure_code or f"payout_{payout.status}") if kind is _DECLINED else None,
+        cause=None if is_ours else "the answer is about a payout to somewhere else",
     )
 
 

@@ -44,6 +44,7 @@ from coatcheck.providers.stripe_answers import (
     PaymentIntent,
     Refund,
     Stage,
+    Transfer,
     from_stripe_amount,
     outcome_of_capture,
     outcome_of_error,
@@ -53,6 +54,7 @@ from coatcheck.providers.stripe_answers import (
     outcome_of_refund,
     outcome_of_refusal,
     outcome_of_search,
+    outcome_of_transfer,
     outcome_of_unpaid_page,
     outcome_of_void,
     read,
@@ -71,6 +73,7 @@ API_VERSION = "2026-10-28.endive"
 
 _PAYMENT_METHOD = re.compile(r"(?:(cus_[A-Za-z0-9_]{1,120})/)?(pm_[A-Za-z0-9_]{1,120})")
 _CARD_TOKEN = re.compile(r"tok_[A-Za-z0-9_]{1,120}")
+_CONNECTED_ACCOUNT = r"acct_[A-Za-z0-9]{8,120}"
 _KEY_MODE = re.compile(r"(?:sk|rk)_(test|live)_")
 _SESSION_PREFIX = "cs_"
 
@@ -127,12 +130,12 @@ class _Call:
 
 
 class StripeProvider:
-    """Stripe's PaymentIntents, Checkout Sessions and Refunds.
+    """Stripe's PaymentIntents, Checkout Sessions and Refunds, and its Transfers, which are our payouts.
 
     An `idempotency_window` of zero says that the server at `base_url` is a stand-in without keys (localstripe); it
     knows neither pages, descriptions, `error_on_requires_action` nor metadata of a capture, so these are left out
-    there. `account` is a connected account's id, in whose name to charge. Deadlines in seconds; `call_deadline_s`
-    bounds each method in all.
+    there, nor Transfers. `account` is a connected account's id, in whose name to charge. Deadlines in seconds;
+    `call_deadline_s` bounds each method in all.
     """
 
     name = "stripe"
@@ -154,6 +157,7 @@ class StripeProvider:
             replays_errors=True,
             hosted_orders=1 if idempotency_window else 0,
             disputes=bool(idempotency_window),
+            payout_token=_CONNECTED_ACCOUNT if idempotency_window else None,
         )
         self._api_key = api_key
         self._base_url = base_url.rstrip("/") if base_url else None
@@ -252,8 +256,10 @@ class StripeProvider:
             OperationKind.CAPTURE: self._capture,
             OperationKind.VOID: self._void,
             OperationKind.REFUND: self._refund,
+            OperationKind.PAYOUT: self._transfer,
         }
-        return await self._ask(intent, Stage.FIND_TARGET, actions[intent.kind])
+        stage = Stage.SEND if intent.kind is OperationKind.PAYOUT else Stage.FIND_TARGET
+        return await self._ask(intent, stage, actions[intent.kind])
 
     async def look_up(self, intent: Intent) -> Outcome:
         """Ask for the object by its id, else list the recent ones and match our reference.
@@ -459,6 +465,23 @@ class StripeProvider:
             return await self._settle(call, refusal)
         return outcome_of_refund(read(answer, Refund), target)
 
+    async def _transfer(self, call: _Call) -> Outcome:
+        intent = call.intent
+        parameters = {
+            "amount": to_stripe_amount(intent.amount_minor, intent.currency),
+            "currency": intent.currency.lower(),
+            "destination": intent.target_reference,
+            "transfer_group": intent.reference,  # what a list can be asked for
+            "metadata": {REFERENCE_KEY: intent.reference},
+        }
+        try:
+            answer = await call.client.v1.transfers.create_async(
+                cast("Any", parameters), {"idempotency_key": intent.reference}
+            )
+        except stripe.InvalidRequestError as refusal:
+            return await self._settle(call, refusal)
+        return outcome_of_transfer(read(answer, Transfer), intent.target_reference)
+
     async def _settle(self, call: _Call, refusal: stripe.StripeError) -> Outcome:
         """Find out whether a refused sending came too late (it was done before) or can never succeed."""
         call.was_refused = True
@@ -475,6 +498,8 @@ class StripeProvider:
         intent = call.intent
         if intent.kind is OperationKind.REFUND:
             return await self._look_up_refund(call)
+        if intent.kind is OperationKind.PAYOUT:
+            return await self._look_up_transfer(call)
         if not intent.kind.starts_an_order:
             return await self._look_up_target(call)
         if intent.provider_reference is None:
@@ -510,6 +535,16 @@ class StripeProvider:
         if found is None:
             return silence(OutcomeKind.UNKNOWN, call.intent, "too many refunds to look through")
         return outcome_of_search([outcome_of_refund(refund, target) for refund in found], "refund")
+
+    async def _look_up_transfer(self, call: _Call) -> Outcome:
+        intent, transfers = call.intent, call.client.v1.transfers
+        if intent.provider_reference is not None:
+            answer = await transfers.retrieve_async(intent.provider_reference)
+            return outcome_of_transfer(read(answer, Transfer), intent.target_reference)
+        found = await self._list(call, transfers.list_async, Page[Transfer], {"transfer_group": intent.reference})
+        if found is None:
+            return silence(OutcomeKind.UNKNOWN, intent, "too many transfers to look through")
+        return outcome_of_search([outcome_of_transfer(made, intent.target_reference) for made in found], "Transfer")
 
     async def _search(self, call: _Call) -> Outcome:
         listed = call.client.v1.payment_intents.list_async

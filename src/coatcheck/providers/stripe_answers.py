@@ -166,6 +166,23 @@ class Refund(_Object, kw_only=True):
         return f"Refund {self.id} {self.status}, request {self.request_id}"
 
 
+class Transfer(_Object, kw_only=True):
+    """Money from the platform's balance to a connected account's: what a payout is at Stripe."""
+
+    object: Literal["transfer"]
+    amount: int
+    currency: str
+    livemode: bool
+    destination: str | None = None
+    amount_reversed: int = 0
+    reversed: bool = False
+
+    @property
+    def evidence(self) -> str:
+        """What a person needs to find it at Stripe."""
+        return f"Transfer {self.id}, {self.amount_reversed} reversed, request {self.request_id}"
+
+
 Made = TypeVar("Made", bound=_Object)
 
 
@@ -477,6 +494,26 @@ def outcome_of_refund(refund: Refund, payment_id: str | None = None) -> Outcome:
         evidence=refund.evidence,
     )
     return _with_amount(words, refund.amount, refund.currency)
+
+
+def outcome_of_transfer(transfer: Transfer, destination: str | None) -> Outcome:
+    """Say what a Transfer means for the payout that made it; `destination` is whose it must be, where known.
+
+    Reversed as a whole, the payout came back. Reversed in part, what is left is another amount than ours: an incident.
+    """
+    is_ours = destination in (None, transfer.destination)
+    kind = OutcomeKind.DECLINED if transfer.reversed else OutcomeKind.APPROVED
+    words = Outcome(
+        kind=kind if is_ours else OutcomeKind.UNKNOWN,
+        provider_reference=transfer.id,
+        reference=transfer.reference,
+        is_live=transfer.livemode,
+        decline_code="reversed" if transfer.reversed and is_ours else None,
+        cause=None if is_ours else f"a transfer to another account: {transfer.destination}",
+        evidence=transfer.evidence,
+    )
+    left = transfer.amount if transfer.reversed else transfer.amount - transfer.amount_reversed
+    return _with_amount(words, left, transfer.currency)
 
 
 def _with_amount(words: Outcome, amount: int, currency: str) -> Outcome:

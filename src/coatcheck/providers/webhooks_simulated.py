@@ -1,4 +1,4 @@
-"""The simulated PSP's webhooks: each event shows a charge, an action or a page, and its status decides.
+"""The simulated PSP's webhooks: each event shows a charge, an action, a payout or a page, and its status decides.
 
 | object | status | outcome of the operation it names |
 |---|---|---|
@@ -9,6 +9,8 @@
 | charge.voided, charge.expired | succeeded (a part was captured) | DECLINED, is_cancelled: the rest is let go |
 | capture, void, refund | succeeded, pending | APPROVED, PENDING |
 | capture, void, refund | failed | DECLINED, its failure_code |
+| payout | paid, pending | APPROVED, PENDING |
+| payout | failed, returned | DECLINED, its failure_code |
 | session | expired, cancelled | of each entry without charge: DECLINED, is_cancelled, page_expired or page_cancelled |
 | session | completed | of each entry: its charge's outcome |
 
@@ -32,8 +34,10 @@ from coatcheck.providers.simulated_answers import (
     ActionAnswer,
     ChargeAnswer,
     PageEntry,
+    PayoutAnswer,
     as_released,
     outcome_of_charge,
+    outcome_of_payout,
 )
 from coatcheck.providers.simulated_disputes import Shown, news_of
 from coatcheck.states import Mode
@@ -129,6 +133,10 @@ def _of_action(shown: dict[str, object]) -> Iterator[Outcome]:
     )
 
 
+def _of_payout(shown: dict[str, object]) -> Iterator[Outcome]:
+    yield outcome_of_payout(msgspec.convert(shown, PayoutAnswer), None)
+
+
 def _of_page(shown: dict[str, object]) -> Iterator[Outcome]:
     page = msgspec.convert(shown, _EndedPage)
     for entry in page.charges:
@@ -165,6 +173,10 @@ _READERS: Final[Mapping[str, Callable[[dict[str, object]], Iterator[Outcome]]]] 
     "refund.succeeded": _of_action,
     "refund.pending": _of_action,
     "refund.failed": _of_action,
+    "payout.pending": _of_payout,
+    "payout.paid": _of_payout,
+    "payout.failed": _of_payout,
+    "payout.returned": _of_payout,
     "session.completed": _of_page,
     "session.cancelled": _of_page,
     "session.expired": _of_page,

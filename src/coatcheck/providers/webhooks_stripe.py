@@ -32,9 +32,11 @@ from coatcheck.providers.stripe_answers import (
     CheckoutSession,
     PaymentIntent,
     Refund,
+    Transfer,
     outcome_of_page,
     outcome_of_payment,
     outcome_of_refund,
+    outcome_of_transfer,
 )
 from coatcheck.providers.stripe_disputes import EVENTS as DISPUTE_EVENTS
 from coatcheck.providers.stripe_disputes import hint_of
@@ -108,6 +110,10 @@ def _of_refund(event: SignedEvent) -> Outcome:
     return msgspec.structs.replace(outcome, is_live=event.livemode)
 
 
+def _of_transfer(event: SignedEvent) -> Outcome:
+    return outcome_of_transfer(msgspec.convert(event.subject, Transfer), None)
+
+
 def _of_page(event: SignedEvent) -> Outcome:
     session = msgspec.convert(event.subject, CheckoutSession)
     outcome = outcome_of_page(session, OperationKind.CHARGE)
@@ -129,6 +135,9 @@ _READERS: Final[Mapping[str, Callable[[SignedEvent], Outcome]]] = {
     "refund.updated": _of_refund,
     "refund.failed": _of_refund,
     "charge.refund.updated": _of_refund,
+    "transfer.created": _of_transfer,
+    "transfer.updated": _of_transfer,
+    "transfer.reversed": _of_transfer,
     "checkout.session.completed": _of_page,
     "checkout.session.expired": _of_page,
 }

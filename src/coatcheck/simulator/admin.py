@@ -17,7 +17,7 @@ from coatcheck.simulator.bodies import (
     whole_number,
 )
 from coatcheck.simulator.chaos import Chaos, Dial
-from coatcheck.simulator.records import CHARGE_STATUSES, DECLINED, FAILED, Refusal, Session
+from coatcheck.simulator.records import CHARGE_STATUSES, DECLINED, FAILED, PAID, Refusal, Session
 from coatcheck.simulator.replies import Reply, encode
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Admin:
             (b"GET", "/admin/actions"): self._page_actions,
             (b"GET", "/admin/disputes"): self._page_disputes,
             (b"POST", "/admin/disputes"): lambda _query, body: Reply(200, encode(bank.disputes.open(body))),
+            (b"GET", "/admin/payouts"): self._page_payouts,
             (b"GET", "/admin/references"): self._list_references,
             (b"GET", "/admin/webhooks"): lambda _query, _body: Reply(200, encode(courier.counts())),
             (b"PUT", "/admin/webhooks"): self._set_webhooks,
@@ -60,6 +61,7 @@ class Admin:
         self._named: dict[str, Callable[[str, bytes], object]] = {
             "settle": self._settle,
             "fail-refund": lambda name, _body: bank.fail_refund(name),
+            "return": lambda name, _body: bank.payouts.send_back(name),
             "expire": self._expire,
             "dispute": lambda name, _body: bank.disputes.open_whole(name),
         }
@@ -102,6 +104,9 @@ class Admin:
     def _change_dispute(self, verb: str, name: str, body: bytes) -> object:
         return self._bank.disputes.change(name, verb, body)
 
+    def _page_payouts(self, query: Query, _body: bytes) -> Reply:
+        return _page(query, self._bank.payouts.page, self._bank.payouts.count)
+
     def _list_references(self, query: Query, _body: bytes) -> Reply:
         status = query.get("status", [None])[0]
         if status is not None and status not in CHARGE_STATUSES:
@@ -136,6 +141,10 @@ class Admin:
 
     def _settle(self, name: str, body: bytes) -> object:
         settlement = read(_decode_settlement, body)
+        if name.startswith("po_"):
+            if settlement.status == DECLINED:
+                raise Refusal(400, "invalid_request", "A payout is settled as succeeded or failed.")
+            return self._bank.payouts.settle(name, FAILED if settlement.status == FAILED else PAID)
         if name.startswith("re_"):
             if settlement.status == DECLINED:
                 raise Refusal(400, "invalid_request", "A refund is settled as succeeded or failed.")

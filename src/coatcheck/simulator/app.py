@@ -23,6 +23,7 @@ from coatcheck.simulator.bodies import (
     read_capture,
     read_charge,
     read_expire,
+    read_payout,
     read_refund,
     read_session,
     read_void,
@@ -120,12 +121,14 @@ class App:
     ) -> Reply:
         act: _Act
         match method, path.split("/")[2:]:
-            case b"GET", ["charges" | "actions" | "sessions" | "disputes" as shelf]:
+            case b"GET", ["charges" | "actions" | "sessions" | "disputes" | "payouts" as shelf]:
                 return self._look_up(self._authenticate(headers), shelf, references, None)
-            case b"GET", ["charges" | "actions" | "sessions" | "disputes" as shelf, *names]:
+            case b"GET", ["charges" | "actions" | "sessions" | "disputes" | "payouts" as shelf, *names]:
                 return self._look_up(self._authenticate(headers), shelf, None, "/".join(names))
             case b"POST", ["charges", charge_id, "capture" | "void" | "refund" as verb]:
                 act = partial({"capture": self._capture, "void": self._void, "refund": self._refund}[verb], charge_id)
+            case b"POST", ["payouts"]:
+                act = self._pay_out
             case b"POST", ["sessions"]:
                 act = partial(self._open_session, headers.get(b"host", b"127.0.0.1"))
             case b"POST", ["sessions", session_id, "expire"]:
@@ -134,7 +137,7 @@ class App:
                 act = partial(self.bank.disputes.answer, dispute_id)
             case b"POST", ["disputes", dispute_id, "accept"]:
                 act = partial(self._accept_dispute, dispute_id)
-            case _, ["charges" | "actions" | "sessions" | "disputes", *_]:
+            case _, ["charges" | "actions" | "sessions" | "disputes" | "payouts", *_]:
                 raise Refusal(405, "method_not_allowed", "This address does not take that method.")
             case _:
                 raise Refusal(404, "not_found", "There is nothing at this address.")
@@ -312,6 +315,17 @@ class App:
     def _accept_dispute(self, dispute_id: str, merchant: Merchant, raw_body: bytes, sending: Sending) -> Answer:
         return self.bank.disputes.accept(dispute_id, merchant, read_acceptance(raw_body).reference, sending)
 
+    def _pay_out(self, merchant: Merchant, raw_body: bytes, sending: Sending) -> Answer:
+        body, dial = read_payout(raw_body), self.chaos.dial
+        return self.bank.payouts.pay(
+            merchant,
+            body,
+            sending,
+            declines=self.chaos.declines(body.reference),
+            settle_s=dial.payout_settle_ms / 1000,
+            return_s=dial.payout_returns_later_ms / 1000,
+        )
+
     # what only asks
 
     def _look_up(self, merchant: Merchant, shelf: str, references: list[str] | None, name: str | None) -> Reply:
@@ -335,6 +349,8 @@ class App:
             return self.bank.find(merchant, name)
         if shelf == "disputes":
             return self.bank.disputes.find(merchant, name)
+        if shelf == "payouts":
+            return self.bank.payouts.find(merchant, name)
         return self.bank.find_action(merchant, name) if shelf == "actions" else self.bank.sessions.find(merchant, name)
 
     def _search(self, merchant: Merchant, shelf: str, reference: str) -> object:
@@ -345,6 +361,8 @@ class App:
             return self.bank.disputes.search(merchant, reference, lag_s)
         if shelf == "actions":
             return self.bank.search_actions(merchant, reference, lag_s)
+        if shelf == "payouts":
+            return self.bank.payouts.search(merchant, reference, lag_s)
         return self.bank.sessions.search(merchant, reference, lag_s)
 
 

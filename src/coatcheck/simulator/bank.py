@@ -16,6 +16,7 @@ import msgspec
 
 from coatcheck.simulator.actions import ID_PREFIXES, Decision, after_action, after_expiry, after_failure
 from coatcheck.simulator.disputes import Disputes
+from coatcheck.simulator.payouts import Payouts
 from coatcheck.simulator.records import (
     AUTHORIZED,
     CAPTURE,
@@ -45,6 +46,8 @@ from coatcheck.simulator.records import (
     Made,
     Merchant,
     Note,
+    PaidOut,
+    PayoutDecided,
     Refusal,
     RememberedKey,
     Reset,
@@ -130,6 +133,7 @@ class Bank:
         self.settlements = Settlements()
         self.sessions = Sessions(self, life_s=self._session_life_s)
         self.disputes = Disputes(self)
+        self.payouts = Payouts(self)
 
     # time and names
 
@@ -142,6 +146,8 @@ class Bank:
                 self.sessions.run_out(name, at)
             elif name.startswith("dp_"):
                 self.disputes.run_out(name, at)
+            elif name.startswith("po_"):
+                self.payouts.run_out(name, status, at)
             elif name in self._action_position_of:
                 self._run_out_action(name, status, at)
             elif name in self._position_of and self._charges[self._position_of[name]].status == status:
@@ -511,7 +517,12 @@ class Bank:
     def books(self) -> dict[str, object]:
         """Sum up what was really charged, captured and refunded, and name every reference that went wrong."""
         self.now()
-        return {"charges": len(self._charges), **self._tally.report(), "faults": dict(self.faults)}
+        return {
+            "charges": len(self._charges),
+            **self._tally.report(),
+            **self.payouts.report(),
+            "faults": dict(self.faults),
+        }
 
     def references(self, status: str | None) -> dict[str, tuple[int, int, str]]:
         """Map each reference to [count, amount, currency] of its charges, of one status or of all."""
@@ -545,13 +556,19 @@ class Bank:
                 self.disputes.apply(entry)
             case SessionOpened() | SessionTried() | SessionEnded():
                 self.sessions.apply(entry)
-            case BatchClosed():
-                self.settlements.close(entry.account, entry.at, is_live=entry.livemode)
+            case PaidOut() | PayoutDecided() | BatchClosed():
+                self._apply_paid_out(entry)
             case KeysForgotten():
                 for merchant in self._merchants.values():
                     merchant.keys.clear()
             case Reset():
                 self._clear()
+
+    def _apply_paid_out(self, entry: PaidOut | PayoutDecided | BatchClosed) -> None:
+        if isinstance(entry, BatchClosed):
+            self.settlements.close(entry.account, entry.at, is_live=entry.livemode)
+        else:
+            self.payouts.apply(entry)
 
     def apply_charge(self, entry: Booked) -> None:
         """Let a charge take effect."""

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from coatcheck.simulator.currencies import CURRENCIES
+from coatcheck.simulator.payouts import PayoutBody, destination_of
 from coatcheck.simulator.records import ChargeBody, Item, Refusal
 from coatcheck.simulator.tokens import Behaviour, behaviour_of
 
@@ -74,7 +75,7 @@ class ExpireBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Settlement(msgspec.Struct, forbid_unknown_fields=True):
-    """How an admin decides a pending charge (succeeded or declined) or refund (succeeded or failed)."""
+    """How an admin decides what is pending: a charge (or declined), a refund or payout (or failed)."""
 
     status: Literal["succeeded", "declined", "failed"]
     decline_code: str | None = None
@@ -98,6 +99,7 @@ _decode_capture = msgspec.json.Decoder(CaptureBody).decode
 _decode_void = msgspec.json.Decoder(VoidBody).decode
 _decode_refund = msgspec.json.Decoder(RefundBody).decode
 _decode_session = msgspec.json.Decoder(SessionBody).decode
+_decode_payout = msgspec.json.Decoder(PayoutBody).decode
 _decode_expire = msgspec.json.Decoder(ExpireBody).decode
 
 
@@ -169,6 +171,14 @@ def read_expire(raw_body: bytes) -> ExpireBody:
     return body
 
 
+def read_payout(raw_body: bytes) -> PayoutBody:
+    """Read a payout. Raises Refusal."""
+    body = read(_decode_payout, raw_body)
+    _check_money(body)
+    destination_of(body.destination)
+    return body
+
+
 def read_token(token: str) -> Behaviour:
     """Read what a payment token does. Raises Refusal."""
     behaviour = behaviour_of(token)
@@ -215,13 +225,15 @@ def check_dispute(amount: int, currency: str, fee: int, due_s: int) -> None:
         raise Refusal(400, "invalid_request", f"fee is from 0 to {MAX_AMOUNT}, due_s from 0 to {MAX_DUE_S}.")
 
 
-def _check_money(body: ChargeBody | ItemBody) -> None:
+def _check_money(body: ChargeBody | ItemBody | PayoutBody) -> None:
     if not 0 < body.amount <= MAX_AMOUNT:
         _check_amount(body.amount)
     if body.currency not in CURRENCIES:
         raise Refusal(400, "invalid_currency", "currency is an ISO 4217 code in capitals.")
     if _REFERENCE.fullmatch(body.reference) is None:
         _check_reference(body.reference)
+    if isinstance(body, PayoutBody):
+        return
     if body.description is not None and len(body.description) > _MAX_DESCRIPTION:
         raise Refusal(400, "invalid_request", f"description has at most {_MAX_DESCRIPTION} characters.")
     if body.metadata:

@@ -26,7 +26,8 @@ class Dial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `latency_jitter_ms`) is added to every answer, `slow_ms` to a share of charges. `search_lag_ms`: how long a charge
     stays invisible to the search by reference. `look_up_error_share`: 500 to a GET. `refund_settle_ms`,
     `refund_fails_later_ms`: when a refund of tok_refund_pending succeeds and one of tok_refund_fails_later comes back;
-    0 leaves both to an admin.
+    `payout_settle_ms`, `payout_returns_later_ms`: when a payout to dest_pending is paid and one to dest_returns comes
+    back; 0 leaves each to an admin.
 
     The webhook shares are probabilities per event: never sent, sent twice, sent `webhook_late_ms` late, held back
     behind the next event; and what comes besides it: a forgery with a wrong signature, an authentic event with a wrong
@@ -49,6 +50,8 @@ class Dial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     search_lag_ms: Milliseconds = 0
     refund_settle_ms: Milliseconds = 0
     refund_fails_later_ms: Milliseconds = 0
+    payout_settle_ms: Milliseconds = 0
+    payout_returns_later_ms: Milliseconds = 0
     webhook_lost_share: Share = 0
     webhook_duplicate_share: Share = 0
     webhook_late_share: Share = 0
@@ -157,6 +160,10 @@ class Chaos:
         self._look_ups += 1
         error_draw, _, jitter_draw, _ = self._draws(f"/look-up/{self._look_ups}")
         return error_draw < dial.look_up_error_share, (dial.latency_ms + dial.latency_jitter_ms * jitter_draw) / 1000
+
+    def declines(self, reference: str) -> bool:
+        """Draw whether a payout is refused although its destination says otherwise; the same for each sending of it."""
+        return bool(self.dial.decline_share) and self._draws(f"/payout/{reference}")[0] < self.dial.decline_share
 
     def of_event(self, kind: str, reference: str) -> Fate:
         """Draw what an event about a reference meets; the second of one kind about it draws anew."""

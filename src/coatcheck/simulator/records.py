@@ -13,6 +13,8 @@ AUTHORIZED, VOIDED, EXPIRED = "authorized", "voided", "expired"
 CHARGE_STATUSES = (SUCCEEDED, DECLINED, PENDING, AUTHORIZED, VOIDED, EXPIRED)
 FAILED = "failed"
 OPEN, COMPLETED, CANCELLED = "open", "completed", "cancelled"
+PAID, RETURNED = "paid", "returned"
+PAYOUT_STATUSES = (PENDING, PAID, FAILED, RETURNED)
 
 CAPTURE, VOID, REFUND = "capture", "void", "refund"
 
@@ -92,6 +94,20 @@ class Done(msgspec.Struct, frozen=True, gc=False):
     action: Action
     final: bool
     metadata: dict[str, str] | None
+
+
+class Payout(msgspec.Struct, frozen=True, gc=False, tag_field="object", tag="payout"):
+    """A payout to a bank account that a token names, as it is answered."""
+
+    id: str
+    amount: int
+    currency: str
+    destination: str
+    reference: str
+    status: str
+    failure_code: str | None
+    livemode: bool
+    created: int
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
@@ -190,7 +206,7 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
     net: int
 
 
-Answer = Charge | Action | SessionView | Dispute
+Answer = Charge | Action | SessionView | Dispute | Payout
 
 
 class Sending(msgspec.Struct, frozen=True, gc=False):
@@ -294,6 +310,22 @@ class SessionEnded(
     charges: tuple[Booked, ...] = ()
 
 
+class PaidOut(Keyed, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="entry", tag="payout"):
+    """Money was paid out, or that failed. `due_at`: when the payout's status changes by itself."""
+
+    payout: Payout
+    due_at: float | None = None
+
+
+class PayoutDecided(msgspec.Struct, frozen=True, tag_field="entry", tag="payout_decide"):
+    """A payout that was pending was decided, or one that was paid came back."""
+
+    id: str
+    status: str
+    failure_code: str | None
+    at: float
+
+
 class BatchClosed(msgspec.Struct, frozen=True, tag_field="entry", tag="batch"):
     """What a merchant was owed was closed into settlements, and paid out."""
 
@@ -310,6 +342,7 @@ class Reset(msgspec.Struct, frozen=True, tag_field="entry", tag="reset"):
     """Everything was forgotten."""
 
 
+PayoutEntry = PaidOut | PayoutDecided
 SessionEntry = SessionOpened | SessionTried | SessionEnded
 Entry = (
     Booked
@@ -321,6 +354,8 @@ Entry = (
     | SessionOpened
     | SessionTried
     | SessionEnded
+    | PaidOut
+    | PayoutDecided
     | BatchClosed
     | KeysForgotten
     | Reset
@@ -350,7 +385,7 @@ class RememberedKey(msgspec.Struct, frozen=True, gc=False):
 class Merchant:
     """One merchant account in one mode, as its API key names it; what it owns, by reference."""
 
-    __slots__ = ("account", "actions", "by_reference", "is_live", "keys", "sessions")
+    __slots__ = ("account", "actions", "by_reference", "is_live", "keys", "payouts", "sessions")
 
     def __init__(self, account: str, *, is_live: bool) -> None:
         self.account = account
@@ -359,6 +394,7 @@ class Merchant:
         self.by_reference: dict[str, tuple[int, ...]] = {}
         self.actions: dict[str, tuple[int, ...]] = {}
         self.sessions: dict[str, tuple[int, ...]] = {}
+        self.payouts: dict[str, tuple[int, ...]] = {}
 
 
 def add_position(positions: dict[str, tuple[int, ...]], reference: str, position: int) -> None:

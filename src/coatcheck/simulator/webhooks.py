@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 
 from coatcheck.simulator.chaos import Chaos
-from coatcheck.simulator.records import Answer, Dispute, Happening, SessionView
+from coatcheck.simulator.records import Answer, Dispute, Happening, Payout, SessionView
 
 if TYPE_CHECKING:
     from coatcheck.simulator.bank import Bank
@@ -97,6 +97,8 @@ def _false(happening: Happening) -> Happening:
     if isinstance(thing, Dispute):  # a merchant who believed it would get his money back
         won = msgspec.structs.replace(thing, status="won", movements=())
         return msgspec.structs.replace(happening, type="dispute.closed", thing=won)
+    if isinstance(thing, Payout):
+        verb = "failed" if happening.type == "payout.paid" else "paid"
     if isinstance(thing, SessionView):
         verb = "completed" if happening.type != "session.completed" else "cancelled"
         false: Answer = msgspec.structs.replace(thing, status=verb)

@@ -134,7 +134,7 @@ AS $$
         SELECT o.*, l.holder, l.due_at, p.payment_order_id, p.status AS order_status, p.created_at AS order_created_at
           FROM lease AS l
           JOIN operation AS o ON o.operation_id = l.operation_id
-          JOIN payment_order AS p ON p.order_id = o.order_id
+          LEFT JOIN payment_order AS p ON p.order_id = o.order_id
     )
     SELECT 'order_stuck', u.order_id::text, u.payment_id, u.shop_id, u.mode, u.order_created_at,
            json_build_object('order_id', u.order_id, 'payment_order_id', u.payment_order_id,
@@ -233,6 +233,12 @@ AS $$
      WHERE 'sealing_overdue' = ANY (kinds) AND s.due_at <= overdue_before
     UNION ALL
     SELECT * FROM dispute_alert_conditions(alert_conditions.at, kinds, evidence_due_before)
+    UNION ALL
+    SELECT 'payout_run_waiting', r.run_id::text, r.run_id, r.shop_id, r.mode, r.proposed_at,
+           json_build_object('run_id', r.run_id, 'schedule', r.schedule, 'currency', r.currency::text, 'items', r.items,
+                             'total_minor', r.total_minor, 'usual_minor', r.usual_minor, 'proposed_by', r.proposed_by)
+      FROM payout_run AS r
+     WHERE 'payout_run_waiting' = ANY (kinds) AND r.status = 'WAITING'
     UNION ALL
     SELECT 'invariant_broken', b.name, md5('invariant ' || b.name)::uuid, nil, 'live', alert_conditions.at, b.detail::json
       FROM unnest(broken, broken_details) AS b (name, detail),

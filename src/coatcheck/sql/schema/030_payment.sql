@@ -128,7 +128,7 @@ CREATE TABLE operation (
     decided_at         timestamptz,
     CONSTRAINT operation_amount_is_positive_and_exact CHECK (amount_minor BETWEEN 1 AND 9007199254740991),
     CONSTRAINT operation_status_is_known CHECK (status IN ('OPEN', 'PENDING', 'APPROVED', 'DECLINED', 'UNRESOLVED')),
-    CONSTRAINT operation_kind_is_known CHECK (kind IN ('charge', 'authorize', 'capture', 'void', 'refund')),
+    CONSTRAINT operation_kind_is_known CHECK (kind IN ('charge', 'authorize', 'capture', 'void', 'refund', 'payout')),
     CONSTRAINT operation_of_a_refund_names_it CHECK ((kind = 'refund') = (refund_id IS NOT NULL))
 ) WITH (fillfactor = 70);
 

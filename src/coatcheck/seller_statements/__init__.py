@@ -1,0 +1,26 @@
+"""Sellers' statements: a period of a seller's accounts, as JSON, CSV and PDF. A view of the ledger."""
+
+from coatcheck.seller_statements.pdf_file import PDF_MOVEMENTS_MOST, pdf_of
+from coatcheck.seller_statements.reading import (
+    MOVEMENTS_MOST,
+    Balances,
+    CurrencyStatement,
+    Movement,
+    Statement,
+    TooLongError,
+    read_statement,
+)
+from coatcheck.seller_statements.text_file import csv_of
+
+__all__ = [
+    "MOVEMENTS_MOST",
+    "PDF_MOVEMENTS_MOST",
+    "Balances",
+    "CurrencyStatement",
+    "Movement",
+    "Statement",
+    "TooLongError",
+    "csv_of",
+    "pdf_of",
+    "read_statement",
+]
