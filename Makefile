@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help demo drill drill-full test check format lock bench bench-growth bench-reconcile simulate model saboteurs clean
+.PHONY: help demo drill drill-full test check format lock bench bench-growth bench-reconcile planted-breaks fuzz simulate model saboteurs clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ bench-growth: $(INSTALLED)  ## throughput with five million orders in the tables
 
 bench-reconcile: $(INSTALLED)  ## a settlement file of a million lines against a million orders
 	@$(BIN)/python bench/reconcile.py
+
+planted-breaks: $(INSTALLED)  ## settlement files with thousands of breaks planted: all are found, no other is
+	@$(BIN)/python -m tests.integration.planted --lines 200000
 
 model:  ## check every order of events of one charge with the spin model checker (a few minutes)
 	@$(PYTHON) model/check.py
