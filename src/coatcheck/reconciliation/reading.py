@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -18,11 +19,11 @@ _BOMS: Final = {
 _LONGEST_BOM: Final = 3
 _NOT_ASCII: Final = 0x80
 LONGEST_LINE: Final = 1 << 20
-# Other characters that some call line ends belong to a line.
-_LINE_ENDS: Final = re.compile("(\r\n|\n|\r)").split
+_LINE_ENDS: Final = ("\n", "\r")
 _AMOUNT: Final = re.compile(r"(-?)([0-9]{1,15})(?:\.([0-9]{1,9}))?").fullmatch
 _LARGEST_MINOR: Final = 2**53 - 1
 _USUAL_DIGITS: Final = 11  # before the point: with four decimals still below the largest amount
+_EXPONENTS: Final[dict[str, int]] = {}  # as they are asked for: a file asks three times for each line
 
 
 def decoded(chunks: Iterable[bytes]) -> Iterator[str]:
@@ -99,9 +100,11 @@ def lines_of(chunks: Iterable[str]) -> Iterator[str]:
     left = ""
     for chunk in chunks:
         whole = left + chunk
-        *parts, left = _LINE_ENDS(whole.removesuffix("\r"))
+        # Read as files are: these three line ends, and the other characters that some call line ends belong to a line.
+        found = io.StringIO(whole.removesuffix("\r"), newline="").readlines()
+        left = found.pop() if found and not found[-1].endswith(_LINE_ENDS) else ""
         left += "\r" if whole.endswith("\r") else ""  # it may be half of a line end
-        yield from map("".join, zip(parts[::2], parts[1::2], strict=True))
+        yield from found
         if len(left) > LONGEST_LINE:
             raise FileRefusedError(f"a line is longer than {LONGEST_LINE} characters")
     if left:
@@ -139,14 +142,16 @@ class Table:
         """Give the wanted columns of each row, in the order they were asked for. Empty lines are no rows."""
         width, places = self._width, self._places
         is_as_asked = places == list(range(width))
-        while (row := self._next_row()) is not None:
-            if not row:
-                continue
-            if len(row) != width:
-                raise FileRefusedError(
-                    f"it has {len(row)} fields where the header has {width}: the file was cut or damaged", self.line_no
-                )
-            yield row if is_as_asked else [row[place] for place in places]
+        try:
+            for row in self._reader:
+                if not row:
+                    continue
+                if len(row) != width:
+                    said = f"it has {len(row)} fields where the header has {width}: the file was cut or damaged"
+                    raise FileRefusedError(said, self.line_no)
+                yield row if is_as_asked else [row[place] for place in places]
+        except csv.Error as error:
+            raise FileRefusedError(f"it is not CSV ({error})", self._reader.line_num) from error
 
     def _next_row(self) -> list[str] | None:
         try:
@@ -178,8 +183,11 @@ def minor_units(text: str, currency: str, line_no: int) -> int:
 
 def exponent_of(currency: str, line_no: int) -> int:
     """Say how many decimals a currency has, withdrawn ones too. Raises FileRefusedError for an unknown code."""
+    known = _EXPONENTS.get(currency)
+    if known is not None:
+        return known
     try:
-        return readable_exponent_of(currency)
+        return _EXPONENTS.setdefault(currency, readable_exponent_of(currency))
     except CurrencyError as error:
         raise FileRefusedError(str(error), line_no) from error
 
