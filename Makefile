@@ -56,6 +56,11 @@ bench-reconcile: $(INSTALLED)  ## a settlement file of a million lines against a
 planted-breaks: $(INSTALLED)  ## settlement files with thousands of breaks planted: all are found, no other is
 	@$(BIN)/python -m tests.integration.planted --lines 200000
 
+FUZZ_S ?= 60
+fuzz: $(INSTALLED)  ## damaged files for every format, guided by coverage where atheris can be had: make fuzz [FUZZ_S=600]
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/fuzz/requirements.txt || true
+	@$(BIN)/python -m tests.fuzz.fuzz_formats --each $(FUZZ_S)
+
 model:  ## check every order of events of one charge with the spin model checker (a few minutes)
 	@$(PYTHON) model/check.py
 
