@@ -238,6 +238,8 @@ async def test_G16_a_list_that_breaks_off_leaves_the_door_closed(store: Store) -
     town = Town()
     world = town.world(store)
     await world.pay(checkout("c1", "o1"))
+    await world.accept(checkout("c0", "o0"), "k0")
+    await store.pool.execute("SELECT release_operations($1, $2)", START, world.gateway.operations.holder)  # it is due
 
     async def nothing(*_: Any) -> Any:
         raise NotListedError("no list today")

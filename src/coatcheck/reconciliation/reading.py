@@ -162,7 +162,9 @@ class Table:
 
 def minor_units(text: str, currency: str, line_no: int) -> int:
     """Read a signed decimal amount into minor units, exactly. Zeros beyond the currency's decimals are taken."""
-    exponent = exponent_of(currency, line_no)
+    exponent = _EXPONENTS.get(currency)
+    if exponent is None:
+        exponent = exponent_of(currency, line_no)
     point = len(text) - 1 - exponent
     if exponent and 0 < point <= _USUAL_DIGITS and text[point] == ".":  # nearly all are written just so
         digits = text[:point] + text[point + 1 :]
@@ -183,9 +185,6 @@ def minor_units(text: str, currency: str, line_no: int) -> int:
 
 def exponent_of(currency: str, line_no: int) -> int:
     """Say how many decimals a currency has, withdrawn ones too. Raises FileRefusedError for an unknown code."""
-    known = _EXPONENTS.get(currency)
-    if known is not None:
-        return known
     try:
         return _EXPONENTS.setdefault(currency, readable_exponent_of(currency))
     except CurrencyError as error:
