@@ -26,6 +26,10 @@ _REQUESTS: Final = "sql/functions/050_requests.sql"
 _TEST_EXECUTOR: Final = "integration/test_executor.py"
 _TEST_LIFECYCLE: Final = "integration/test_lifecycle.py"
 _TEST_INBOX: Final = "integration/test_inbox.py"
+_TEST_ADOPTION: Final = "integration/test_adoption.py"
+_TEST_RECOVERY: Final = "integration/test_recovery.py"
+_TEST_BREAKS: Final = "integration/test_breaks.py"
+_TEST_ABSENT: Final = "integration/test_absent.py"
 
 SABOTAGES: Final = (
     Sabotage(
@@ -462,5 +466,85 @@ SABOTAGES: Final = (
         "if view is None or (view.shop_id, view.mode) != (caller.shop_id, caller.mode):",
         "if view is None:",
         "integration/test_api_lifecycle.py::test_B7_another_shop_and_the_other_mode_find_nothing_and_change_nothing",
+    ),
+    Sabotage(
+        "whatever the PSP lists is taken for ours",
+        "H6",
+        "reconciliation/adoption.py",
+        "    if kind is None or not 0 <= origin.commission_minor",
+        "    kind = kind or OperationKind.CHARGE\n    if not 0 <= origin.commission_minor",
+        f"{_TEST_ADOPTION}::test_H6_only_what_carries_the_ticket_of_its_order_is_ours",
+    ),
+    Sabotage(
+        "another checkout is taken for the adopted one",
+        "H6",
+        "sql/functions/096_adoption.sql",
+        "= (o.seller_account, o.amount_minor, o.commission_minor, o.currency))",
+        "= (g.seller_account, g.amount_minor, g.commission_minor, g.currency))",
+        f"{_TEST_ADOPTION}::test_H6_an_adopted_payment_is_only_the_checkout_that_was_charged",
+    ),
+    Sabotage(
+        "what was adopted stays in suspense",
+        "H6",
+        "reconciliation/corrections.py",
+        '        return await self.close([row["break_id"]], BY_THE_FILE, reason)',
+        "        return 1 if reason else 0",
+        f"{_TEST_ADOPTION}::test_H6_a_charge_that_only_the_psp_has_is_adopted_and_a_retry_charges_nothing",
+    ),
+    Sabotage(
+        "an adopted refund is not known again",
+        "H6",
+        _REQUESTS,
+        "    IF known.request_digest = \x27\x27 AND",
+        "    IF false AND",
+        f"{_TEST_ADOPTION}::test_H6_captures_and_refunds_are_adopted_with_the_charges_they_belong_to",
+    ),
+    Sabotage(
+        "restored books let traffic in at once",
+        "G16",
+        "sql/functions/097_recovery.sql",
+        "    IF EXISTS (SELECT FROM recovery WHERE finished_at IS NULL) THEN",
+        "    IF false THEN",
+        f"{_TEST_RECOVERY}::test_G16_while_the_books_are_made_whole_the_api_says_so_and_charges_nobody",
+    ),
+    Sabotage(
+        "work goes on while the books are made whole",
+        "G16",
+        _OPERATIONS,
+        "    IF EXISTS (SELECT FROM recovery WHERE finished_at IS NULL) THEN RETURN; END IF;",
+        "    IF false THEN RETURN; END IF;",
+        f"{_TEST_RECOVERY}::test_G16_a_list_that_breaks_off_leaves_the_door_closed",
+    ),
+    Sabotage(
+        "one person explains a break",
+        "I1",
+        "sql/functions/094_break_resolution.sql",
+        "        WHEN known.proposed_by = who THEN \x27same_person\x27",
+        "        WHEN false THEN \x27same_person\x27",
+        f"{_TEST_BREAKS}::test_I1_two_people_move_the_money_of_a_break_where_it_belongs",
+    ),
+    Sabotage(
+        "what was explained is reversed once more",
+        "H4",
+        "sql/functions/090_reconciliation.sql",
+        "SET unexplained_minor = b.unexplained_minor - c.minor",
+        "SET unexplained_minor = b.unexplained_minor",
+        f"{_TEST_BREAKS}::test_H4_a_break_that_the_psp_itself_explained_is_not_given_back_twice",
+    ),
+    Sabotage(
+        "one not found is enough to give up",
+        "H7",
+        "reconciliation/corrections.py",
+        "            if outcome.kind is OutcomeKind.NOT_FOUND and long_ago:",
+        "            long_ago = long_ago or [at]\n            if outcome.kind is OutcomeKind.NOT_FOUND:",
+        f"{_TEST_ABSENT}::test_H7_what_nobody_has_is_given_up_when_both_have_said_so_twice",
+    ),
+    Sabotage(
+        "given up while a file is missing",
+        "H3",
+        "sql/functions/090_reconciliation.sql",
+        "       AND NOT EXISTS (SELECT FROM gap)",
+        "       AND true",
+        f"{_TEST_ABSENT}::test_H3_while_a_file_is_missing_nothing_is_given_up",
     ),
 )
