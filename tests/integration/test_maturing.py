@@ -171,7 +171,7 @@ def replace_orders(request: PaymentRequest, orders: tuple[OrderRequest, ...]) ->
 async def test_D13_the_shares_of_partial_captures_are_those_that_were_posted(shop: Shop) -> None:
     view = await shop.world.pay(sale("o1", 999, capture=Capture.MANUAL))
     for n, amount in enumerate((334, 1, 333)):
-        await shop.world.capture(view, key=f"c{n}", is_final=False, o1=amount)
+        await shop.world.capture(view, key=f"c{n}", is_final=n == 2, o1=amount)  # the last one releases what is left
     await shop.settle()
     await shop.mature(HOLD)
     posted = await shop.world.store.pool.fetch(
@@ -298,6 +298,11 @@ async def test_D9_a_reserve_whose_time_is_over_covers_what_is_owed_first(shop: S
     assert await shop.mature(9 * DAY) == {}
     assert await shop.mature(DAY) == {"offset": 1, "reserve_release": 1}
     assert await shop.purse() == (0, 270, 0)
+    told = (await shop.events("wallet.released"))[-1]  # in one turn: nobody can be paid out in between
+    assert {(each["kind"], each["debit_account_id"], each["amount_minor"]) for each in told["transfers"]} == {
+        ("offset", str(ours(seller_reserve(HATTER.name))), 180),
+        ("reserve_release", str(ours(seller_reserve(HATTER.name))), 270),
+    }
     assert await shop.world.violations() == {}
 
 

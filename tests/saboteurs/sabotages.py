@@ -23,6 +23,8 @@ _EXECUTOR: Final = "executor.py"
 _APPLY: Final = "sql/functions/030_apply_outcomes.sql"
 _OPERATIONS: Final = "sql/functions/040_operations.sql"
 _REQUESTS: Final = "sql/functions/050_requests.sql"
+_MATURING: Final = "sql/functions/100_maturing.sql"
+_TEST_MATURING: Final = "integration/test_maturing.py"
 _TEST_EXECUTOR: Final = "integration/test_executor.py"
 _TEST_LIFECYCLE: Final = "integration/test_lifecycle.py"
 _TEST_INBOX: Final = "integration/test_inbox.py"
@@ -546,5 +548,37 @@ SABOTAGES: Final = (
         "       AND NOT EXISTS (SELECT FROM gap)",
         "       AND true",
         f"{_TEST_ABSENT}::test_H3_while_a_file_is_missing_nothing_is_given_up",
+    ),
+    Sabotage(
+        "a release does not wait for a refund",
+        "G2",
+        _MATURING,
+        "    PERFORM ledger_lock_accounts(ARRAY(",
+        "    PERFORM cardinality(ARRAY(",
+        f"{_TEST_MATURING}::test_G2_a_release_that_waited_for_a_refund_sees_it",
+    ),
+    Sabotage(
+        "all that is pending is released",
+        "D9",
+        _MATURING,
+        "least(b.releasable_minor, b.pending_minor, 9007199254740991)",
+        "least(b.pending_minor, 9007199254740991)",
+        f"{_TEST_MATURING}::test_a_refund_takes_from_what_has_matured_before_what_has_not",
+    ),
+    Sabotage(
+        "a seller is paid while owing",
+        "D9",
+        _MATURING,
+        "-b.pending_minor - b.lots_minor, 9007199254740991)",
+        "0)",
+        f"{_TEST_MATURING}::test_D9_available_covers_what_is_owed_before_it_can_be_paid_out",
+    ),
+    Sabotage(
+        "each part of a reserve is rounded by itself",
+        "D13",
+        _MATURING,
+        "div(sum(p.released * p.points) OVER (ORDER BY p.n), 10000)",
+        "sum(div(p.released * p.points, 10000)) OVER (ORDER BY p.n)",
+        f"{_TEST_MATURING}::test_D13_a_release_and_its_reserve_add_up_to_the_last_cent",
     ),
 )
