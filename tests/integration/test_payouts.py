@@ -21,9 +21,12 @@ from tests.integration.outside import (
 )
 from tests.integration.payees import fund, house, pay_out, payout_of, seller_with
 
+from coatcheck.api.dead_letters import dead_letters_of
+from coatcheck.dead_letters import DeadLetterQuery, Finding, Word
 from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.events import EventKind
-from coatcheck.ids import operation_id_of, payout_id_of
+from coatcheck.ids import PAYOUT as PAYOUT_ID
+from coatcheck.ids import operation_id_of, payout_id_of, print_id
 from coatcheck.inbox.hearing import Hearing, hear
 from coatcheck.ledger import Ledger, Transfer
 from coatcheck.payouts import PayoutRequest, PayoutVerdict
@@ -31,6 +34,7 @@ from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Intent
 from coatcheck.states import OperationKind, OperationStatus
 from coatcheck.store import Store
+from coatcheck.wiring import make_watcher
 
 PAYOUT = OperationKind.PAYOUT
 
@@ -169,7 +173,7 @@ async def test_A3_after_the_window_a_payout_is_looked_up_and_never_sent(world: W
     assert await world.violations() == {}
 
 
-async def test_an_unresolved_payout_keeps_its_money_in_transit_and_two_people_decide(store: Store) -> None:
+async def test_an_unresolved_payout_keeps_its_money_in_transit(store: Store) -> None:
     world = World(
         store, ScriptedProvider(payout_token="dest_[a-z]+"), settings=replace(SETTINGS, retry_budget_attempts=2)
     )
@@ -384,3 +388,31 @@ async def test_a_transfer_past_the_payouts_is_seen(world: World) -> None:
     )
     await Ledger(world.store).post([stray], world.clock.now())
     assert {"payout_equals_its_transfers", "payouts_in_transit_are_undecided"} <= (await world.violations()).keys()
+
+
+async def test_an_unresolved_payout_is_a_dead_letter_that_two_people_resolve(store: Store) -> None:
+    world = World(
+        store, ScriptedProvider(payout_token="dest_[a-z]+"), settings=replace(SETTINGS, retry_budget_attempts=1)
+    )
+    await seller_with(world, 1000)
+    world.provider.acts[PAYOUT] = [unknown, unknown]
+    (paid_one, lost_one) = [await pay_out(world, amount, key=f"p{amount}") for amount in (400, 300)]
+    changes = await make_watcher(world.gateway).watch_once()
+    assert {(change.alert.kind.value, change.alert.text) for change in changes} == {
+        ("operation_unresolved", "The payout waits for a person after attempt 1: read timeout.")
+    }
+    letters = dead_letters_of(world.gateway)
+    found = await letters.find(DeadLetterQuery())
+    assert {letter.payment_order_id for letter in found} == {
+        print_id(PAYOUT_ID, made.payout_id) for made in (paid_one, lost_one)
+    }
+    for made, finding in (
+        (paid_one, Finding(word=Word.DONE, provider_reference="po_9", reason="the dashboard shows it")),
+        (lost_one, Finding(word=Word.NOT_DONE, provider_reference=None, reason="the bank has never seen it")),
+    ):
+        operation_id = operation_id_of(made.payout_id, PAYOUT)
+        proposal = await letters.propose(operation_id, DeadLetterQuery(), finding, "person ada")
+        await letters.confirm(operation_id, proposal.proposal_id, DeadLetterQuery(), "person grace")
+    assert [(await payout_of(world, made)).status for made in (paid_one, lost_one)] == ["PAID", "FAILED"]
+    assert await world.balances() == {"psp_receivable": 1000, "seller_available": 600, "bank": -400}
+    assert await world.violations() == {}

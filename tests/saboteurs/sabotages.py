@@ -32,6 +32,9 @@ _TEST_ADOPTION: Final = "integration/test_adoption.py"
 _TEST_RECOVERY: Final = "integration/test_recovery.py"
 _TEST_BREAKS: Final = "integration/test_breaks.py"
 _TEST_ABSENT: Final = "integration/test_absent.py"
+_PAYOUTS: Final = "sql/functions/110_payouts.sql"
+_TEST_PAYOUTS: Final = "integration/test_payouts.py"
+_TEST_RUNS: Final = "integration/test_payout_runs.py"
 
 SABOTAGES: Final = (
     Sabotage(
@@ -580,5 +583,101 @@ SABOTAGES: Final = (
         "div(sum(p.released * p.points) OVER (ORDER BY p.n), 10000)",
         "sum(div(p.released * p.points, 10000)) OVER (ORDER BY p.n)",
         f"{_TEST_MATURING}::test_D13_a_release_and_its_reserve_add_up_to_the_last_cent",
+    ),
+    Sabotage(
+        "a payout reads the balance before its lock",
+        "D8",
+        _PAYOUTS,
+        "    PERFORM ledger_lock_accounts(ARRAY[available_id, transit_id]);\n",
+        "",
+        f"{_TEST_PAYOUTS}::test_D8_32_payouts_at_once_never_exceed_what_is_available",
+    ),
+    Sabotage(
+        "a payout of more than is available is tried",
+        "D9",
+        _PAYOUTS,
+        "    IF wanted_minor > there_minor THEN RETURN 'too_much'; END IF;\n",
+        "",
+        f"{_TEST_PAYOUTS}::test_D9_a_debt_is_not_paid_out_and_a_payout_makes_none",
+    ),
+    Sabotage(
+        "a payout that came back stays paid",
+        "D10",
+        "payouts/booking.py",
+        "        return _RETURNED\n",
+        "        return _NOTHING_NEW\n",
+        f"{_TEST_PAYOUTS}::test_D10_a_payout_that_comes_back_days_later_is_in_the_wallet_again_once",
+    ),
+    Sabotage(
+        "what failed may be paid after all",
+        "D9",
+        _EXECUTOR,
+        " or contradiction_of(operation, outcome)\n",
+        "\n",
+        f"{_TEST_PAYOUTS}::test_D9_paid_after_all_is_a_person_s_turn_and_takes_nothing_from_the_seller",
+    ),
+    Sabotage(
+        "a changed destination is paid at once",
+        "I1",
+        _PAYOUTS,
+        "    IF d.usable_from > at THEN RETURN 'cooling_down'; END IF;\n",
+        "",
+        f"{_TEST_PAYOUTS}::test_a_changed_destination_cools_down_and_an_unchanged_one_does_not",
+    ),
+    Sabotage(
+        "a run made twice is two runs",
+        "D11",
+        "ids.py",
+        "mode, schedule, currency, period.astimezone(UTC).isoformat())",
+        "mode, schedule, currency, os.urandom(4).hex())",
+        f"{_TEST_RUNS}::test_D11_a_run_made_by_eight_gateways_at_once_pays_once",
+    ),
+    Sabotage(
+        "a run far off the usual goes",
+        "D11",
+        _PAYOUTS,
+        "                       THEN 'WAITING' ELSE 'APPROVED' END;\n",
+        "                       THEN 'APPROVED' ELSE 'APPROVED' END;\n",
+        f"{_TEST_RUNS}::test_I1_a_total_far_off_the_usual_waits_for_another_person_than_the_proposer",
+    ),
+    Sabotage(
+        "who proposed a run lets it go",
+        "I1",
+        _PAYOUTS,
+        "    IF r.proposed_by = who THEN RETURN 'same_person'; END IF;\n",
+        "",
+        f"{_TEST_RUNS}::test_I1_a_total_far_off_the_usual_waits_for_another_person_than_the_proposer",
+    ),
+    Sabotage(
+        "a run pays more than was approved",
+        "D8",
+        _PAYOUTS,
+        "least(wanted_minor, there_minor)",
+        "there_minor",
+        f"{_TEST_RUNS}::test_D8_less_is_paid_where_less_is_left_and_never_more_than_was_approved",
+    ),
+    Sabotage(
+        "a seller may be paid twice for one time",
+        "D14",
+        "sql/schema/085_payout.sql",
+        "UNIQUE (shop_id, mode, seller_account, currency, period),\n",
+        "UNIQUE (run_id, payout_id),\n",
+        f"{_TEST_RUNS}::test_D14_a_seller_is_paid_once_a_period_whatever_becomes_of_the_schedule",
+    ),
+    Sabotage(
+        "the last time of a schedule is the next one",
+        "F8",
+        "payouts/calendar.py",
+        "_minute_of(at) + _MINUTE, is_back=True)",
+        "_minute_of(at), is_back=False)",
+        f"{_TEST_RUNS}::test_F8_a_night_on_which_clocks_change_has_one_run_and_missed_days_are_paid_once",
+    ),
+    Sabotage(
+        "a spreadsheet runs a cell",
+        "H8",
+        "seller_statements/text_file.py",
+        '    return f"\'{text}" if text.startswith(_FORMULA) else text\n',
+        "    return text\n",
+        "unit/test_seller_statement_files.py::test_H8_a_cell_that_a_spreadsheet_would_run_is_text",
     ),
 )
