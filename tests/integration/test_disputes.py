@@ -144,7 +144,7 @@ async def test_D3_one_dispute_that_is_won_does_not_free_an_order_with_another_op
 
 async def test_C2_every_order_of_events_ends_in_the_same_state(store: Store) -> None:
     """Opened, money taken, under review, won, money back: each event shows what was so then, and some come twice."""
-    told = [
+    told: list[tuple[str, dict[str, Any]]] = [
         ("dispute.opened", {"version": 1}),
         ("dispute.funds_withdrawn", {"version": 2, "movements": [TAKEN]}),
         ("dispute.updated", {"version": 3, "status": "under_review", "movements": [TAKEN]}),
