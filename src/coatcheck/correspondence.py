@@ -106,11 +106,10 @@ class Correspondence:
         if not names:
             return 0
         parcels = await self._disputes.claim_parcels(self._lease, names, most)
-        for parcel in parcels:
-            await self.pass_on(parcel)
         due = await self._disputes.claim_due(names, most)
-        for view in await self._disputes.read(due) if due else []:
-            await self.ask(view)
+        views = await self._disputes.read(due) if due else []
+        # All at once: a PSP that hangs costs one deadline, however much there is to ask it.
+        await asyncio.gather(*[self.pass_on(each) for each in parcels], *[self.ask(each) for each in views])
         return len(parcels) + len(due)
 
     async def pass_on(self, parcel: Parcel) -> None:

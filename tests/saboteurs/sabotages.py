@@ -25,6 +25,8 @@ _OPERATIONS: Final = "sql/functions/040_operations.sql"
 _REQUESTS: Final = "sql/functions/050_requests.sql"
 _MATURING: Final = "sql/functions/100_maturing.sql"
 _TEST_MATURING: Final = "integration/test_maturing.py"
+_DISPUTES: Final = "sql/functions/120_disputes.sql"
+_TEST_DISPUTES: Final = "integration/test_disputes.py"
 _TEST_EXECUTOR: Final = "integration/test_executor.py"
 _TEST_LIFECYCLE: Final = "integration/test_lifecycle.py"
 _TEST_INBOX: Final = "integration/test_inbox.py"
@@ -351,6 +353,46 @@ SABOTAGES: Final = (
         "    IF o.is_disputed THEN RETURN 'disputed'; END IF;\n",
         "",
         "integration/test_api_refunds.py::test_D3_a_disputed_order_is_not_refunded",
+    ),
+    Sabotage(
+        "an open dispute freezes nothing",
+        "D3",
+        "sql/functions/005_states.sql",
+        "SELECT status IN ('NEEDS_RESPONSE', 'UNDER_REVIEW', 'LOST');",
+        "SELECT status IN ('NEEDS_RESPONSE', 'LOST');",
+        f"{_TEST_DISPUTES}::test_D3_refunds_are_frozen_while_a_dispute_is_open_or_lost",
+    ),
+    Sabotage(
+        "an old word about a dispute wins",
+        "C2",
+        _DISPUTES,
+        "           AND (d.word_no IS NULL OR d.word_no < g.word_no)\n",
+        "",
+        f"{_TEST_DISPUTES}::test_C2_a_status_never_goes_back_to_an_older_word",
+    ),
+    Sabotage(
+        "a dispute's word does not wait for its order",
+        "D12",
+        _DISPUTES,
+        "    PERFORM 1 FROM payment_order AS o WHERE o.order_id = ANY (n_order_id) ORDER BY o.order_id FOR UPDATE;\n",
+        "",
+        f"{_TEST_DISPUTES}::test_D12_32_at_once_have_one_effect",
+    ),
+    Sabotage(
+        "a file's chargeback is booked beside its event",
+        "D7",
+        _DISPUTES,
+        "    UPDATE dispute_line AS l SET movement_id = p.movement_id\n",
+        "    UPDATE dispute_line AS l SET movement_id = NULL\n",
+        "integration/test_dispute_files.py::test_event_first_then_file",
+    ),
+    Sabotage(
+        "an answer to a dispute is settled by whoever comes late",
+        "F1",
+        _DISPUTES,
+        "    DELETE FROM evidence_parcel AS p WHERE p.evidence_id = wanted AND p.attempt = held_attempt;\n",
+        "    DELETE FROM evidence_parcel AS p WHERE p.evidence_id = wanted;\n",
+        "integration/test_dispute_evidence.py::test_F1_who_comes_late_settles_nothing",
     ),
     Sabotage(
         "a void beside an undecided capture",
