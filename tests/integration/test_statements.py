@@ -472,3 +472,19 @@ def test_G13_no_decision_reads_what_is_made_in_the_background() -> None:
         "entry_queue_waiting",
         "entries_equal_the_transfers",
     }
+
+
+async def test_while_one_makes_entries_nobody_else_does(desk: Desk) -> None:
+    """Else the second would not see the first one's entries, and count from a balance that is too old."""
+    receivable, seller, *_ = desk.accounts
+    await desk.post(START, move(receivable, seller, 5))
+    async with desk.store.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        assert await connection.fetchval(desk.store.queries["entries_fill"], NOW, 100) == 1
+        await desk.post(START + timedelta(seconds=1), move(receivable, seller, 7))
+        assert await desk.fill() == 0
+        await transaction.commit()
+    assert await desk.fill() == 1
+    assert [line.balance_minor for line in (await desk.page(seller)).lines] == [5, 12]
+    assert await desk.violations() == []
