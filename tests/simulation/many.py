@@ -4,7 +4,6 @@ Prints a line for each seed and one for all. Exit status 1 when the judge found 
 """
 
 import argparse
-import asyncio
 import contextlib
 import io
 import logging
@@ -22,6 +21,7 @@ from uuid import uuid4
 
 import asyncpg
 import structlog
+import uvloop
 from tests.simulation.judge import Fault
 from tests.simulation.play import play
 
@@ -87,7 +87,7 @@ def _work(jobs: "multiprocessing.Queue[tuple[int, int] | None]", results: "multi
     with _server() as server:
         while (job := jobs.get()) is not None:
             try:
-                played = asyncio.run(_play(server, *job))
+                played = uvloop.run(_play(server, *job))
             except Exception as error:  # noqa: BLE001 - a seed that cannot be played to its end has failed
                 played = Played(*job, {Fault.STRANGE: 1}, {}, f"{type(error).__name__}: {error}\n")
             results.put(played)

@@ -20,6 +20,7 @@ _VANISHES_AFTER_S: Final = 0.015
 _LAST_GOOD, _SERVER_ERROR = 202, 500
 _BUSY: Final = frozenset({"request_in_progress", "operation_in_progress"})
 _AUTHORIZED: Final = "AUTHORIZED"
+_GOES_ON: Final = frozenset({Manner.HOSTED, Manner.MANUAL})  # after the order was placed
 
 
 class Answer(NamedTuple):
@@ -97,7 +98,8 @@ class _Client:
                 await self._visit(payment)
             case Manner.MANUAL:
                 await self._decide_later(payment)
-        payment = await self._until(self._rests)
+        if self._checkout.manner in _GOES_ON or not self._rests(payment):
+            payment = await self._until(self._rests)
         if payment is None:
             return
         self._asked.is_answered = True
@@ -168,7 +170,7 @@ class _Client:
             self._journal.hear(self._asked, answer.body)
             if is_enough(answer.body):
                 return answer.body
-            await asyncio.sleep(0.2 + 0.3 * self._dice.random())
+            await asyncio.sleep(0.3 + 0.4 * self._dice.random())
         self._journal.counts["clients who gave up"] += 1
         return None
 
@@ -310,7 +312,7 @@ class _Client:
     async def _until_refunded(self, refund_id: str) -> None:
         deadline = monotonic() + _PATIENCE_S
         while self._asked.refunds[refund_id] == "PENDING" and monotonic() < deadline:
-            await asyncio.sleep(0.2 + 0.3 * self._dice.random())
+            await asyncio.sleep(0.3 + 0.4 * self._dice.random())
             answer = await self._insist("GET", f"/v1/refunds/{refund_id}")
             if answer is None or not answer.is_good:
                 if answer is not None:

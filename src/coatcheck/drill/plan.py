@@ -16,7 +16,7 @@ import msgspec
 
 DECIMALS: Final[Mapping[str, int]] = {"USD": 2, "EUR": 2, "JPY": 0, "KWD": 3}
 _CURRENCY_WEIGHTS = (45, 30, 15, 10)
-_ORDER_COUNTS, _ORDER_WEIGHTS = (1, 2, 3, 4), (55, 28, 12, 5)
+_ORDER_COUNTS, _ORDER_WEIGHTS = (1, 2, 3, 4), (70, 18, 8, 4)
 _MIXED_SHARE = 0.15
 _SELLERS = 40
 _COMMISSION_BPS = (0, 500, 800, 1_250)

@@ -23,6 +23,7 @@ CREATE OR REPLACE FUNCTION apply_outcomes(
 ) RETURNS TABLE (place integer, outcome text)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
+SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 DECLARE

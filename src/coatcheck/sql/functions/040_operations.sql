@@ -11,6 +11,7 @@ CREATE OR REPLACE FUNCTION reschedule_operations(
 ) RETURNS TABLE (place integer, outcome text)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
+SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 DECLARE
@@ -71,6 +72,7 @@ CREATE OR REPLACE FUNCTION register_operations(
 ) RETURNS TABLE (place integer, outcome text)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
+SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 DECLARE
@@ -119,6 +121,7 @@ CREATE OR REPLACE FUNCTION claim_operations(
 RETURNS TABLE (operation_id uuid, attempt integer)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -141,6 +144,7 @@ CREATE OR REPLACE FUNCTION claim_named(at timestamptz, new_holder uuid, lease_un
 RETURNS TABLE (operation_id uuid, attempt integer)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -188,6 +192,7 @@ CREATE OR REPLACE FUNCTION reopen_operations(
 ) RETURNS TABLE (operation_id uuid, attempt integer)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 BEGIN

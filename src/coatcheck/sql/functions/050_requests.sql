@@ -81,6 +81,7 @@ CREATE OR REPLACE FUNCTION request_captures(
 ) RETURNS TABLE (order_id uuid, operation_id uuid, outcome text)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -126,6 +127,7 @@ CREATE OR REPLACE FUNCTION request_cancel(
 ) RETURNS TABLE (order_id uuid, operation_id uuid, outcome text)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -173,6 +175,7 @@ CREATE OR REPLACE FUNCTION request_refund(
 ) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     o payment_order;
