@@ -19,7 +19,7 @@ from tests.integration.outside import (
     pending,
     unknown,
 )
-from tests.integration.payees import fund, house, pay_out, payout_of, seller_with
+from tests.integration.payees import fund, house, owe, pay_out, payout_of, seller_with
 
 from coatcheck.api.dead_letters import dead_letters_of
 from coatcheck.dead_letters import DeadLetterQuery, Finding, Word
@@ -34,6 +34,7 @@ from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Intent
 from coatcheck.states import OperationKind, OperationStatus
 from coatcheck.store import Store
+from coatcheck.wallets import wallet
 from coatcheck.wiring import make_watcher
 
 PAYOUT = OperationKind.PAYOUT
@@ -109,6 +110,17 @@ async def test_D9_a_debt_is_not_paid_out_and_a_payout_makes_none(world: World) -
     await house(world, "poor")
     assert (await pay_out(world, 1, seller="poor", key="p4")).verdict is PayoutVerdict.NOTHING_AVAILABLE
     assert world.provider.asked == []
+    assert await world.violations() == {}
+
+
+async def test_D9_what_a_seller_owes_is_kept_back_from_the_next_payout(world: World) -> None:
+    await seller_with(world, 1000)
+    await owe(world, "s1", 300)
+    assert (await pay_out(world, 701)).verdict is PayoutVerdict.TOO_MUCH
+    assert (await payout_of(world, await pay_out(world, key="p2"))).amount_minor == 700
+    assert (await pay_out(world, key="p3")).verdict is PayoutVerdict.NOTHING_AVAILABLE
+    (balance,) = await wallet(world.store, CALLER.shop_id, CALLER.mode, "s1")
+    assert (balance.available_minor, balance.pending_minor, balance.payable_minor) == (300, -300, 0)
     assert await world.violations() == {}
 
 
