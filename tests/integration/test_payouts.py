@@ -25,8 +25,9 @@ from coatcheck.api.dead_letters import dead_letters_of
 from coatcheck.dead_letters import DeadLetterQuery, Finding, Word
 from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.events import EventKind
+from coatcheck.explain import explain
+from coatcheck.ids import OPERATION, operation_id_of, payout_id_of, print_id
 from coatcheck.ids import PAYOUT as PAYOUT_ID
-from coatcheck.ids import operation_id_of, payout_id_of, print_id
 from coatcheck.inbox.hearing import Hearing, hear
 from coatcheck.ledger import Ledger, Transfer
 from coatcheck.payouts import PayoutRequest, PayoutVerdict
@@ -428,3 +429,19 @@ async def test_an_unresolved_payout_is_a_dead_letter_that_two_people_resolve(sto
     assert [(await payout_of(world, made)).status for made in (paid_one, lost_one)] == ["PAID", "FAILED"]
     assert await world.balances() == {"psp_receivable": 1000, "seller_available": 600, "bank": -400}
     assert await world.violations() == {}
+
+
+async def test_the_story_of_a_payout_is_told_elsewhere_and_explain_says_where(world: World) -> None:
+    await seller_with(world, 1000)
+    made = await pay_out(world, 400)
+    named = print_id(OPERATION, operation_id_of(made.payout_id, PAYOUT))
+    with pytest.raises(CoatcheckError, match="it pays out_"):
+        await explain(
+            world.store,
+            world.gateway.operations,
+            named,
+            shop=None,
+            mode=CALLER.mode,
+            advise=dead_letters_of(world.gateway).advise,
+            at=world.clock.now(),
+        )
