@@ -149,7 +149,7 @@ async def _order_named(store: Store, named: str, order_id: UUID) -> tuple[UUID, 
 def _a_payout(named: str, payout_id: UUID) -> CoatcheckError:
     return CoatcheckError(
         ErrorCode.NOT_FOUND,
-        f"{named} is no payment's: it pays {print_id(PAYOUT, payout_id)} out, which GET /v1/payouts/{{payout_id}} shows. "
+        f"{named} is no payment's: it pays {print_id(PAYOUT, payout_id)} out, shown by GET /v1/payouts. "
         f"`coatcheck dead-letters show {named}` says what it waits for.",
     )
 
