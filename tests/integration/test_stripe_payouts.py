@@ -1,7 +1,7 @@
-"""Stripe paying sellers out: the suite that every adapter passes, against a server with the shapes of Stripe's Transfers.
+"""Stripe paying sellers out: the suite that every adapter passes, against a server with the shapes of its Transfers.
 
-localstripe knows no Transfers, so this server keeps keys, groups and reversals as Stripe documents them, and checks what
-the SDK really sends. It is no proof of what Stripe does; it is one of what we ask it for.
+localstripe knows no Transfers, so this server keeps keys, groups and reversals as Stripe documents them, and checks
+what the SDK really sends. It is no proof of what Stripe does; it is one of what we ask it for.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ class Transfers:
     def app(self) -> web.Application:
         app = web.Application()
         app.router.add_post("/v1/transfers", self.create)
-        app.router.add_get("/v1/transfers", self.list)
+        app.router.add_get("/v1/transfers", self.show_all)
         app.router.add_get("/v1/transfers/{id}", self.read)
         return app
 
@@ -63,7 +63,7 @@ class Transfers:
         self.by_key[key] = form, made
         return answer(made)
 
-    async def list(self, request: web.Request) -> web.Response:
+    async def show_all(self, request: web.Request) -> web.Response:
         self._look_at(request)
         group = request.query["transfer_group"]
         found = [each for each in self.made if each["transfer_group"] == group]
