@@ -18,6 +18,7 @@ from coatcheck.ids import (
     OPERATION,
     ORDER,
     PAYMENT,
+    PAYOUT,
     REFUND,
     operation_id_of,
     order_id_of,
@@ -129,6 +130,8 @@ async def _find(
         return payment_id, None
     if (operation_id := parse_id(OPERATION, named)) is not None:
         for standing in (await operations.stand([operation_id])).values():
+            if standing.operation.intent.kind is OperationKind.PAYOUT:
+                raise _a_payout(named, standing.operation.payment_id)
             return standing.operation.payment_id, standing.operation.order_id
     elif (refund_id := parse_id(REFUND, named)) is not None:
         row = await store.pool.fetchrow(store.queries["refund_read"], refund_id)
@@ -148,6 +151,14 @@ async def _order_named(store: Store, named: str, order_id: UUID) -> tuple[UUID, 
     if row is None:
         raise _nothing(named)
     return row["payment_id"], order_id
+
+
+def _a_payout(named: str, payout_id: UUID) -> CoatcheckError:
+    return CoatcheckError(
+        ErrorCode.NOT_FOUND,
+        f"{named} is no payment's: it pays {print_id(PAYOUT, payout_id)} out, shown by GET /v1/payouts. "
+        f"`coatcheck dead-letters show {named}` says what it waits for.",
+    )
 
 
 def _nothing(named: str) -> CoatcheckError:

@@ -19,14 +19,15 @@ from tests.integration.outside import (
     pending,
     unknown,
 )
-from tests.integration.payees import fund, house, pay_out, payout_of, seller_with
+from tests.integration.payees import fund, house, owe, pay_out, payout_of, seller_with
 
 from coatcheck.api.dead_letters import dead_letters_of
 from coatcheck.dead_letters import DeadLetterQuery, Finding, Word
 from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.events import EventKind
+from coatcheck.explain import explain
+from coatcheck.ids import OPERATION, operation_id_of, payout_id_of, print_id
 from coatcheck.ids import PAYOUT as PAYOUT_ID
-from coatcheck.ids import operation_id_of, payout_id_of, print_id
 from coatcheck.inbox.hearing import Hearing, hear
 from coatcheck.ledger import Ledger, Transfer
 from coatcheck.payouts import PayoutRequest, PayoutVerdict
@@ -34,6 +35,7 @@ from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Intent
 from coatcheck.states import OperationKind, OperationStatus
 from coatcheck.store import Store
+from coatcheck.wallets import wallet
 from coatcheck.wiring import make_watcher
 
 PAYOUT = OperationKind.PAYOUT
@@ -109,6 +111,17 @@ async def test_D9_a_debt_is_not_paid_out_and_a_payout_makes_none(world: World) -
     await house(world, "poor")
     assert (await pay_out(world, 1, seller="poor", key="p4")).verdict is PayoutVerdict.NOTHING_AVAILABLE
     assert world.provider.asked == []
+    assert await world.violations() == {}
+
+
+async def test_D9_what_a_seller_owes_is_kept_back_from_the_next_payout(world: World) -> None:
+    await seller_with(world, 1000)
+    await owe(world, "s1", 300)
+    assert (await pay_out(world, 701)).verdict is PayoutVerdict.TOO_MUCH
+    assert (await payout_of(world, await pay_out(world, key="p2"))).amount_minor == 700
+    assert (await pay_out(world, key="p3")).verdict is PayoutVerdict.NOTHING_AVAILABLE
+    (balance,) = await wallet(world.store, CALLER.shop_id, CALLER.mode, "s1")
+    assert (balance.available_minor, balance.pending_minor, balance.payable_minor) == (300, -300, 0)
     assert await world.violations() == {}
 
 
@@ -416,3 +429,19 @@ async def test_an_unresolved_payout_is_a_dead_letter_that_two_people_resolve(sto
     assert [(await payout_of(world, made)).status for made in (paid_one, lost_one)] == ["PAID", "FAILED"]
     assert await world.balances() == {"psp_receivable": 1000, "seller_available": 600, "bank": -400}
     assert await world.violations() == {}
+
+
+async def test_the_story_of_a_payout_is_told_elsewhere_and_explain_says_where(world: World) -> None:
+    await seller_with(world, 1000)
+    made = await pay_out(world, 400)
+    named = print_id(OPERATION, operation_id_of(made.payout_id, PAYOUT))
+    with pytest.raises(CoatcheckError, match="it pays out_"):
+        await explain(
+            world.store,
+            world.gateway.operations,
+            named,
+            shop=None,
+            mode=CALLER.mode,
+            advise=dead_letters_of(world.gateway).advise,
+            at=world.clock.now(),
+        )

@@ -643,6 +643,14 @@ SABOTAGES: Final = (
         f"{_TEST_PAYOUTS}::test_D9_a_debt_is_not_paid_out_and_a_payout_makes_none",
     ),
     Sabotage(
+        "a debt is paid out",
+        "D9",
+        _PAYOUTS,
+        " + least(0, coalesce((\n",
+        " + least(0, 0 * coalesce((\n",
+        f"{_TEST_PAYOUTS}::test_D9_what_a_seller_owes_is_kept_back_from_the_next_payout",
+    ),
+    Sabotage(
         "a payout that came back stays paid",
         "D10",
         "payouts/booking.py",
