@@ -113,6 +113,7 @@ class Reconciler:
         last = await connection.fetchval(_LAST_OF, file_id)
         if last is not None:
             await connection.execute("SELECT break_unsettled($1, $2, $3, $4, $5)", at, *world, last - DRIFT)
+            await connection.execute("SELECT break_unsettled_movements($1, $2, $3, $4, $5)", at, *world, last - DRIFT)
         return True
 
     async def _find_unusual(self, connection: Any, file: Candidate) -> None:
