@@ -426,20 +426,23 @@ async def test_the_loop_makes_entries_until_it_is_stopped_and_waits_trouble_out(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receivable, seller, *_ = desk.accounts
-    await desk.post(START, move(receivable, seller, 5))
+    for second in range(3):
+        await desk.post(START + timedelta(seconds=second), move(receivable, seller, 5))
+    monkeypatch.setattr(module, "_AT_ONCE", 1)  # so it goes on at once as long as there is more
     stopping, failures = asyncio.Event(), [OSError("the database is away")]
     real = desk.statements.fill
 
-    async def fill() -> int:
+    async def fill(*, commits: int) -> int:
         if failures:
             raise failures.pop()
-        done = await real()
-        stopping.set()
+        done = await real(commits=commits)
+        if done == 0:
+            stopping.set()
         return done
 
     monkeypatch.setattr(desk.statements, "fill", fill)
     await asyncio.wait_for(desk.statements.keep(stopping, timedelta(milliseconds=1)), 20)
-    assert await desk.store.pool.fetchval("SELECT count(*) FROM account_entry") == 2
+    assert await desk.store.pool.fetchval("SELECT count(*) FROM account_entry") == 6
 
 
 async def test_G18_a_batch_that_is_rolled_back_leaves_no_gap_and_nothing_is_numbered(desk: Desk) -> None:
