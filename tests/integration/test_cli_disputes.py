@@ -18,7 +18,7 @@ from coatcheck.states import Mode
 from coatcheck.store import Store
 from coatcheck.wiring import make_gateway, make_providers
 
-SECRET = "a secret of the tests, long enough to be taken"
+SECRET = "a-secret-of-the-tests-long-enough-to-be-taken"
 
 
 @pytest.fixture(scope="module")
