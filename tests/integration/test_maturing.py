@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.integration.outside import CALLER, SETTINGS, World
+from tests.integration.payees import house, pay_out
 from tests.integration.test_ledger_concurrency import deadlocks, until_waiting
 from tests.integration.test_reconciliation import Desk, lines, summed
 
@@ -27,7 +28,6 @@ from coatcheck.ledger import (
     Ledger,
     PostOutcome,
     Transfer,
-    payouts_in_transit,
     psp_receivable,
     seller_available,
     seller_pending,
@@ -82,8 +82,9 @@ class Shop(Desk):
         await set_terms(self.world.store, self.world.clock, HATTER, terms, by="person ada")
 
     async def pay_out(self, amount_minor: int) -> None:
-        """What a payout does to the wallet."""
-        await self.move(seller_available(HATTER.name), payouts_in_transit(HATTER.name), amount_minor, "payout")
+        """Pay the hatter out."""
+        await house(self.world, HATTER.name)
+        await pay_out(self.world, amount_minor, seller=HATTER.name, key=f"payout-{uuid4()}")
 
     async def move(self, debit: AccountName, credit: AccountName, amount_minor: int, kind: str) -> None:
         ledger, at = Ledger(self.world.store), self.world.clock.now()
