@@ -6,7 +6,7 @@ first.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -109,7 +109,8 @@ class Correspondence:
         due = await self._disputes.claim_due(names, most)
         views = await self._disputes.read(due) if due else []
         # All at once: a PSP that hangs costs one deadline, however much there is to ask it.
-        await asyncio.gather(*[self.pass_on(each) for each in parcels], *[self.ask(each) for each in views])
+        work: list[Awaitable[object]] = [*map(self.pass_on, parcels), *map(self.ask, views)]
+        await asyncio.gather(*work)
         return len(parcels) + len(due)
 
     async def pass_on(self, parcel: Parcel) -> None:
