@@ -155,8 +155,9 @@ def model_of(account: Account, posted: Posted) -> list[tuple[datetime, UUID, int
 moments = st.integers(0, 40).map(lambda seconds: START + timedelta(seconds=seconds))
 
 
+@pytest.mark.timeout(400)
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(data=st.data())
 async def test_any_statement_is_what_the_model_says_whenever_entries_are_made(
