@@ -22,6 +22,6 @@ SELECT b.batch, b.currency, b.version, b.fee_minor, b.payout_minor
 
 
 async def booked(connection: Any, file_id: UUID) -> dict[str, Any]:
-    """Tell the whole row of a file, and of each of its batches what the books have of it by now. Transfers are not in it."""
+    """Tell a file's whole row, and what the books have of each of its batches by now. Its transfers are not in it."""
     told = dict(await connection.fetchrow(_FILE, file_id))
     return told | {"batches": [dict(row) for row in await connection.fetch(_BATCHES, file_id)]}

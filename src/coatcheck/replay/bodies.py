@@ -336,7 +336,9 @@ class AccountOpened(Said, frozen=True, kw_only=True):
     currency: str
 
 
-Attempted = Claimed | Reopened | Registered | Postponed | Decided | PayoutDecided | Doubted  # what belongs to one attempt of one operation
+Attempted = (
+    Claimed | Reopened | Registered | Postponed | Decided | PayoutDecided | Doubted
+)  # what belongs to one attempt of one operation
 
 _DECISIONS = (
     EventKind.ORDER_SUCCEEDED,

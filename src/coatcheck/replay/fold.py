@@ -331,7 +331,7 @@ def _beginning_of(accepted: Heard[Accepted]) -> _Beginning:
 
 
 def _adopted_beginning(adopted: Sequence[Heard[Adopted]], recognised: Sequence[Heard[Recognised]]) -> _Beginning:
-    """Make what a PSP had. Each adoption adds orders, so the shortest list of them was the first, the longest the last."""
+    """Make what a PSP had. Each adoption adds orders, so the shortest list is the first one."""
     first = min(adopted, key=lambda each: len(each.body.order_ids))
     last = max(adopted, key=lambda each: len(each.body.order_ids))
     orders = [_adopted_order(each, order) for each in adopted for order in each.body.orders]

@@ -4,7 +4,7 @@ The money path (payments, their orders, operations and refunds, and the ledger) 
 that has a state and tells it in events is a subject: one small module of `subjects`, which no other file names.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar, cast

@@ -1,4 +1,4 @@
-"""Breaks: where a file and the books differ, until it is explained. An open one goes along with its batch, then closes."""
+"""Breaks: where a file and the books differ. An open one goes along with its batch; then it closes for good."""
 
 from datetime import datetime
 from uuid import UUID

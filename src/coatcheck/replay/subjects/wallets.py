@@ -135,9 +135,7 @@ def fold_wallets(heard: Sequence[Heard[Any]], find: Find) -> Iterator[msgspec.St
     read = ((each, ReadingRow(each.body.file_id, each.body.read_to, each.body.is_done)) for each in settled)
     yield from newest(read, find, key=lambda row: row.file_id, rank=lambda row: (row.read_to, row.is_done))
     parts = ((each, _part_of(each.body, part)) for each in settled for part in each.body.parts)
-    yield from newest(
-        parts, find, key=lambda row: row.operation_id, rank=lambda row: row.amount_minor is not None
-    )
+    yield from newest(parts, find, key=lambda row: row.operation_id, rank=lambda row: row.amount_minor is not None)
     yield from {_wallet_of(each, part) for each in settled for part in each.body.parts}
     for each in heard:
         if isinstance(each.body, Turned):
