@@ -100,7 +100,7 @@ class AdoptedOperation(msgspec.Struct, frozen=True):
     operation_id: UUID
     kind: str
     provider_reference: str
-    first_sent_at: datetime
+    first_sent_at: datetime | None
 
 
 class AdoptedOrder(msgspec.Struct, frozen=True):
