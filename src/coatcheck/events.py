@@ -74,6 +74,7 @@ class EventKind(StrEnum):
     ALERT_ACKNOWLEDGED = "alert.acknowledged"
     BREAK_RESOLUTION_PROPOSED = "break.resolution_proposed"
     BREAK_RESOLUTION_CONFIRMED = "break.resolution_confirmed"
+    BREAK_RECORDED = "break.recorded"
     BREAK_CLOSED = "break.closed"
     BREAK_ESCALATED = "break.escalated"
     FILE_EXPECTED = "file.expected"

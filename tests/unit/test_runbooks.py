@@ -21,7 +21,7 @@ ELSEWHERE = {
     *("payout.requested", "payout.paid", "payout.failed", "payout.returned"),  # of a payout: it has no order
     *("payout_destination.changed", "payout_schedule.changed", "payout_run.proposed", "payout_run.approved"),
     *("payout_run.rejected", "payout_run.skipped", "payout_run.finished"),
-    *("settlement.booked", "break.closed"),  # of a file and of a break, not of a payment
+    *("settlement.booked", "break.recorded", "break.closed"),  # of a file and of a break, not of a payment
     *("break.escalated", "file.expected", "file.late", "file.arrived", "nightly.begun", "nightly.ended"),  # likewise
     *("break.resolution_proposed", "break.resolution_confirmed", "recovery.begun", "recovery.finished"),
     "payment.adopted",

@@ -26,6 +26,7 @@ from coatcheck.ledger import (
     psp_receivable,
     suspense,
 )
+from coatcheck.reconciliation.booked import TELL_OF_BREAKS, booked
 from coatcheck.reconciliation.files import Candidate, Progress, Source, chunks_of, recognised
 from coatcheck.reconciliation.lines import ControlTotal, FileRefusedError, Format, Item, SettlementLine
 from coatcheck.reconciliation.reading import decoded
@@ -108,12 +109,13 @@ class Reconciler:
                 for name in ("what", "batch", "currency", "stated", "counted")
             ]
             await connection.execute(_BREAK_TOTALS, at, file_id, *world, *columns)
-        await self._post(connection, file, taken)
+        await self._post(connection, file)
         await connection.execute("SELECT note_file($1, $2, $3, $4, $5)", at, file_id, *world)
         last = await connection.fetchval(_LAST_OF, file_id)
         if last is not None:
             await connection.execute("SELECT break_unsettled($1, $2, $3, $4, $5)", at, *world, last - DRIFT)
             await connection.execute("SELECT break_unsettled_movements($1, $2, $3, $4, $5)", at, *world, last - DRIFT)
+        await connection.execute(TELL_OF_BREAKS, at, file_id, *world)
         return True
 
     async def _find_unusual(self, connection: Any, file: Candidate) -> None:
@@ -139,16 +141,15 @@ class Reconciler:
             source.shop_id, source.mode, [(name, currency) for name in names for currency in sorted(taken.currencies)]
         )
 
-    async def _post(self, connection: Any, file: Candidate, taken: _Taken) -> None:
+    async def _post(self, connection: Any, file: Candidate) -> None:
         """Post what the file changes: per batch and currency, what was paid out, kept, and cannot be explained."""
-        at, source, provider, file_id = self._clock.now(), file.source, file.provider, file.file_id
+        at, source, file_id = self._clock.now(), file.source, file.file_id
         rows = await connection.fetch("SELECT * FROM settle_batches($1, $2, $3, $4)", file_id, *file.world)
         transfers = [transfer for row in rows for transfer in _transfers_of(file, row)]
         if transfers:
             await self._ledger.post_within(connection, transfers, at)
         (event_id,) = time_ordered_ids(at, 1)
-        body = {"file_id": file_id, "provider": provider, "name": source.name, "by": source.brought_by}
-        told = msgspec.json.encode(body | {"lines": taken.lines, "transfers": transfers}).decode()
+        told = msgspec.json.encode(await booked(connection, file_id) | {"transfers": transfers}).decode()
         kind = EventKind.SETTLEMENT_BOOKED.value
         await connection.execute(
             self._store.queries["event_write"],

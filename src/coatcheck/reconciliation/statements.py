@@ -24,6 +24,7 @@ from coatcheck.ledger import (
     psp_payouts_in_transit,
     suspense,
 )
+from coatcheck.reconciliation.booked import TELL_OF_BREAKS, booked
 from coatcheck.reconciliation.files import BANK, Candidate, Progress, Source, chunks_of, recognised
 from coatcheck.reconciliation.lines import BankLine, ControlTotal, FileRefusedError, Item
 from coatcheck.reconciliation.reading import decoded
@@ -97,11 +98,12 @@ class Statements:
             names = ("what", "batch", "currency", "stated", "counted")
             columns = [[getattr(total, name) for total in taken.broken] for name in names]
             await connection.execute(_BREAK_TOTALS, at, file.file_id, *file.world, *columns)
-        await self._post(connection, file, rows, taken.lines)
+        await self._post(connection, file, rows)
         await connection.execute("SELECT note_file($1, $2, $3, $4, $5)", at, file.file_id, *file.world)
+        await connection.execute(TELL_OF_BREAKS, at, file.file_id, *file.world)
         return True
 
-    async def _post(self, connection: Any, file: Candidate, rows: list[asyncpg.Record], lines: int) -> None:
+    async def _post(self, connection: Any, file: Candidate, rows: list[asyncpg.Record]) -> None:
         at, source = self._clock.now(), file.source
         wanted = [
             (name, row["currency"]) for row in rows for _, name, other, _ in _moves_of(row) for name in (name, other)
@@ -111,8 +113,7 @@ class Statements:
         if transfers:
             await self._ledger.post_within(connection, transfers, at)
         (event_id,) = time_ordered_ids(at, 1)
-        body = {"file_id": file.file_id, "provider": BANK, "name": source.name, "by": source.brought_by}
-        told = msgspec.json.encode(body | {"lines": lines, "transfers": transfers}).decode()
+        told = msgspec.json.encode(await booked(connection, file.file_id) | {"transfers": transfers}).decode()
         kind, world = EventKind.SETTLEMENT_BOOKED.value, (source.shop_id, source.mode.value)
         await connection.execute(self._store.queries["event_write"], *(file.file_id, event_id, kind, *world, at, told))
 

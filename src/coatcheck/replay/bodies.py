@@ -10,7 +10,7 @@ import msgspec
 
 from coatcheck.events import EventKind
 from coatcheck.ledger import MAX_AMOUNT_MINOR
-from coatcheck.states import OperationStatus, OrderStatus, RefundStatus
+from coatcheck.states import OperationStatus, OrderStatus, PayoutStatus, RefundStatus
 
 Minor = Annotated[int, msgspec.Meta(ge=-MAX_AMOUNT_MINOR, le=MAX_AMOUNT_MINOR)]
 Attempt = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
@@ -92,6 +92,110 @@ class Accepted(Said, frozen=True, kw_only=True):
     return_url: str | None
     risk: AcceptedRisk
     orders: list[AcceptedOrder]
+
+
+class AdoptedOperation(msgspec.Struct, frozen=True):
+    """A charge or authorization that a PSP had and the books had not."""
+
+    operation_id: UUID
+    kind: str
+    provider_reference: str
+    first_sent_at: datetime | None
+
+
+class AdoptedOrder(msgspec.Struct, frozen=True):
+    """The order of such a charge."""
+
+    order_id: UUID
+    payment_order_id: str
+    seller_account: str
+    amount_minor: Minor
+    commission_minor: Minor
+    currency: str
+    provider: str
+    status: OrderStatus
+    created_at: datetime
+    operation: AdoptedOperation
+
+
+class Adopted(Said, frozen=True, kw_only=True):
+    """Charges that a PSP had were taken over. `order_ids`: all of the payment by then, in the order of its row."""
+
+    payment_id: UUID
+    checkout_id: str
+    by: str
+    why: str
+    capture: str
+    on_failure: str
+    created_at: datetime
+    order_ids: list[UUID]
+    orders: list[AdoptedOrder]
+
+
+class Recognised(Accepted, frozen=True, kw_only=True):
+    """The shop came again with an adopted checkout. `made`: the orders that are new."""
+
+    made: list[UUID]
+
+
+class OperationAdopted(Said, frozen=True, kw_only=True):
+    """A capture, void or refund that a PSP had was taken over."""
+
+    operation_id: UUID
+    order_id: UUID
+    kind: str
+    amount_minor: Minor
+    is_final: bool
+    target_reference: str | None
+    provider_reference: str | None
+    first_sent_at: datetime | None
+    why: str
+
+
+class Doubted(Said, frozen=True, kw_only=True):
+    """After a restore: an operation that had not been sent may have been sent since."""
+
+    operation_id: UUID
+    order_id: UUID
+    attempt: Attempt
+    first_sent_at: datetime
+
+
+class RefundRecognised(Said, frozen=True, kw_only=True):
+    """The shop asked again for an adopted refund."""
+
+    refund_id: UUID
+    key: str
+    request_digest: Hexadecimal
+    reason: str | None
+
+
+class PayoutRequested(Said, frozen=True, kw_only=True):
+    """A payout was taken out of a seller's balance, with its operation."""
+
+    payout_id: UUID
+    operation_id: UUID
+    seller_account: str
+    amount_minor: Minor
+    currency: str
+    provider: str
+    destination: str
+    key: str
+    request_digest: Hexadecimal
+    run_id: UUID | None
+    first_sent_at: datetime | None
+
+
+class PayoutDecided(Said, frozen=True, kw_only=True):
+    """A PSP's decision of a payout. `status` is its new one."""
+
+    operation_id: UUID
+    order_id: UUID
+    attempt: Attempt
+    outcome: OperationStatus
+    status: PayoutStatus | None
+    provider_reference: str | None
+    decline_code: str | None
 
 
 class Changes(msgspec.Struct, frozen=True, gc=False):
@@ -218,6 +322,12 @@ class Disputed(Said, frozen=True, kw_only=True):
     order_id: UUID
 
 
+class Undisputed(Said, frozen=True, kw_only=True):
+    """No dispute of an order is open or lost any more."""
+
+    order_id: UUID
+
+
 class AccountOpened(Said, frozen=True, kw_only=True):
     """A ledger account was opened."""
 
@@ -226,7 +336,9 @@ class AccountOpened(Said, frozen=True, kw_only=True):
     currency: str
 
 
-Attempted = Claimed | Reopened | Registered | Postponed | Decided  # what belongs to one attempt of one operation
+Attempted = (
+    Claimed | Reopened | Registered | Postponed | Decided | PayoutDecided | Doubted
+)  # what belongs to one attempt of one operation
 
 _DECISIONS = (
     EventKind.ORDER_SUCCEEDED,
@@ -242,6 +354,7 @@ _DECISIONS = (
     EventKind.REFUND_RETURNED,
     EventKind.OPERATION_CONFIRMED,
 )
+_PAYOUT_DECISIONS = (EventKind.PAYOUT_PAID, EventKind.PAYOUT_FAILED, EventKind.PAYOUT_RETURNED)
 _POSTPONEMENTS = (
     EventKind.ORDER_PENDING,
     EventKind.OPERATION_PENDING,
@@ -263,8 +376,16 @@ KINDS: Mapping[str, type[Said]] = MappingProxyType(
         EventKind.CHECKOUT_DECIDED.value: CheckoutDecided,
         EventKind.REFUND_REQUESTED.value: RefundRequested,
         EventKind.ORDER_DISPUTED.value: Disputed,
+        EventKind.ORDER_UNDISPUTED.value: Undisputed,
+        EventKind.PAYMENT_ADOPTED.value: Adopted,
+        EventKind.PAYMENT_RECOGNISED.value: Recognised,
+        EventKind.OPERATION_ADOPTED.value: OperationAdopted,
+        EventKind.OPERATION_DOUBTED.value: Doubted,
+        EventKind.REFUND_RECOGNISED.value: RefundRecognised,
+        EventKind.PAYOUT_REQUESTED.value: PayoutRequested,
         EventKind.ACCOUNT_OPENED.value: AccountOpened,
         **{kind.value: Decided for kind in _DECISIONS},
+        **{kind.value: PayoutDecided for kind in _PAYOUT_DECISIONS},
         **{kind.value: Postponed for kind in _POSTPONEMENTS},
     }
 )

@@ -21,37 +21,50 @@ from coatcheck.replay.bodies import (
     AcceptedOrder,
     AccountOpened,
     ActRequested,
+    Adopted,
+    AdoptedOrder,
     Attempted,
     CheckoutDecided,
     Claimed,
     Decided,
     Disputed,
+    Doubted,
     Event,
     MadeOperation,
+    OperationAdopted,
+    PayoutDecided,
+    PayoutRequested,
     Postponed,
+    Recognised,
+    RefundRecognised,
     RefundRequested,
     Registered,
     Reopened,
     Said,
+    Undisputed,
 )
 from coatcheck.replay.rows import (
     AccountRow,
+    AdoptedPaymentRow,
     CheckoutDecisionRow,
     OperationRow,
     OrderRow,
     PaymentRow,
+    PayoutRow,
     RefundRow,
     TransferRow,
 )
 from coatcheck.replay.subject import Body, Heard
 from coatcheck.replay.subjects import SUBJECTS
 from coatcheck.states import (
+    PAYOUT_TRANSITIONS,
     REFUND_TRANSITIONS,
     Capture,
     OnFailure,
     OperationKind,
     OperationStatus,
     OrderStatus,
+    PayoutStatus,
     RefundStatus,
 )
 
@@ -60,7 +73,10 @@ _UNDO = "undo"
 _GIVEN_UP = (OrderStatus.FAILED, OrderStatus.CANCELLED)
 _JSON_NULL = b"null"
 # What an attempt brings, in this order: a void may end what was put back; what was decided has no lease any more.
-_RANKS: Mapping[type[Said], int] = MappingProxyType({Claimed: 0, Reopened: 0, Registered: 1, Postponed: 2, Decided: 3})
+# A restore's doubt comes after whatever the backup knows of the attempt.
+_RANKS: Mapping[type[Said], int] = MappingProxyType(
+    {Claimed: 0, Reopened: 0, Registered: 1, Postponed: 2, Decided: 3, PayoutDecided: 3, Doubted: 4}
+)
 
 
 class Finding(NamedTuple):
@@ -113,13 +129,17 @@ def fold(events: Iterable[Event]) -> Told:
 
 
 def _rows_of_payment(heard: "_Heard") -> Iterator[msgspec.Struct]:
-    accepted = heard.of(Accepted)
-    if accepted:
-        yield from _Payment(accepted[0], heard).rows()
+    accepted, adopted, requested = heard.of(Accepted), heard.of(Adopted), heard.of(PayoutRequested)
+    if requested:
+        yield from _rows_of_payout(requested[0], heard)
+    elif accepted:
+        yield from _Payment(_beginning_of(accepted[0]), heard).rows()
+    elif adopted:
+        yield from _Payment(_adopted_beginning(adopted, heard.of(Recognised)), heard).rows()
     else:
         for needy in heard.about_a_payment():
             heard.find(needy.event, "no event says that its payment was accepted")
-    for another in accepted[1:]:
+    for another in (*accepted[1:], *requested[1:], *(adopted if accepted else ()), *heard.of(Recognised)[1:]):
         heard.find(another.event, "the payment was accepted before")
 
 
@@ -167,18 +187,28 @@ class _Heard:
 
     def about_a_payment(self) -> list[Heard[Any]]:
         """List what says nothing without its payment."""
-        others = (ActRequested, CheckoutDecided, RefundRequested, Disputed)
+        others = (ActRequested, CheckoutDecided, RefundRequested, Disputed, Undisputed)
+        others += (Recognised, OperationAdopted, RefundRecognised)
         return [*self.attempted(), *[each for kind in others for each in self.groups.get(kind, [])]]
+
+
+class _Beginning(NamedTuple):
+    """What a payment begins with: accepted, or adopted and perhaps recognised."""
+
+    payment: PaymentRow
+    orders: list[OrderRow]
+    operations: list[OperationRow]
+    adopted: AdoptedPaymentRow | None = None
 
 
 class _Payment:
     """A payment with all that was heard of it."""
 
-    def __init__(self, accepted: Heard[Accepted], heard: _Heard) -> None:
-        self._accepted = accepted
+    def __init__(self, begins: _Beginning, heard: _Heard) -> None:
+        self._begins = begins
         self._heard = heard
-        self._orders = {order.order_id: _order_of(accepted, order) for order in accepted.body.orders}
-        self._operations = {row.operation_id: row for row in _first_operations(accepted)}
+        self._orders = {order.order_id: order for order in begins.orders}
+        self._operations = {row.operation_id: row for row in begins.operations}
         self._firsts = {row.order_id: row.operation_id for row in self._operations.values()}
         self._refunds: dict[UUID, RefundRow] = {}
 
@@ -186,14 +216,17 @@ class _Payment:
         """Make the payment's rows."""
         self._make_acts()
         self._make_refunds()
+        self._adopt_operations()
         self._fold_operations()
         self._fold_orders()
         self._fold_refunds()
-        yield _payment_of(self._accepted)
+        yield self._begins.payment
+        if self._begins.adopted is not None:
+            yield self._begins.adopted
         yield from self._orders.values()
         yield from self._operations.values()
         yield from self._refunds.values()
-        yield from _checkout_of(self._accepted.body.payment_id, self._heard.of(CheckoutDecided))
+        yield from _checkout_of(self._begins.payment.payment_id, self._heard.of(CheckoutDecided))
 
     def _by(self, heard: Iterable[Heard[Any]], key: str, known: Container[UUID]) -> dict[UUID, list[Heard[Any]]]:
         """Group events by what they are about. Finds fault with what this payment does not have."""
@@ -227,6 +260,21 @@ class _Payment:
                 order.refund_reserved_minor += each.body.amount_minor
                 order.refund_commission_minor += each.body.commission_minor
 
+    def _adopt_operations(self) -> None:
+        """Take captures, voids and refunds over; a refund and its operation were made by its request just before."""
+        for order_id, adopted in self._by(self._heard.of(OperationAdopted), "order_id", self._orders).items():
+            for each in adopted:
+                body = each.body
+                known = self._operations.get(body.operation_id)
+                row = _adopted_act(self._orders[order_id], each) if known is None else known
+                row.status, row.cause = OperationStatus.PENDING.value, body.why
+                row.first_sent_at, row.provider_reference = body.first_sent_at, body.provider_reference
+                self._operations[body.operation_id] = row
+        for refund_id, recognised in self._by(self._heard.of(RefundRecognised), "refund_id", self._refunds).items():
+            refund, said = self._refunds[refund_id], recognised[0].body
+            refund.key, refund.reason = said.key, said.reason
+            refund.request_digest = bytes.fromhex(said.request_digest)
+
     def _fold_operations(self) -> None:
         attempted = self._by(self._heard.attempted(), "operation_id", self._operations)
         ended = self._by([each for each in self._heard.of(Decided) if each.body.ends], "ends", self._operations)
@@ -238,10 +286,12 @@ class _Payment:
 
     def _fold_orders(self) -> None:
         disputes = self._by(self._heard.of(Disputed), "order_id", self._orders)
+        ends_of_disputes = self._by(self._heard.of(Undisputed), "order_id", self._orders)
         postponed = self._by(self._heard.of(Postponed), "order_id", self._orders)
         decided = self._by(self._heard.of(Decided), "order_id", self._orders)
         for order_id, order in self._orders.items():
-            order.is_disputed = order_id in disputes
+            # They take turns, each in the commit that changed it: one more of the first says that it is disputed now.
+            order.is_disputed = len(disputes.get(order_id, [])) > len(ends_of_disputes.get(order_id, []))
             _hear_postponed(order, postponed.get(order_id, []))
             _fold_order(order, decided.get(order_id, []), self._firsts.get(order_id))
 
@@ -251,7 +301,136 @@ class _Payment:
             _fold_refund(self._refunds[refund_id], decided)
 
 
+def _rows_of_payout(requested: Heard[PayoutRequested], heard: _Heard) -> Iterator[msgspec.Struct]:
+    """Make a payout and its operation. The payout has one, and goes the ways that its states allow, by its attempts."""
+    payout, operation = _payout_of(requested), _paying_out_of(requested)
+    about = [each for each in heard.attempted() if each.body.operation_id == operation.operation_id]
+    for needy in heard.about_a_payment():
+        if needy not in about:
+            heard.find(needy.event, "is about no operation of this payout")
+    _fold_operation(operation, about, [])
+    for each in sorted([each for each in about if isinstance(each.body, PayoutDecided)], key=_place):
+        _decide_payout(payout, each)
+    yield payout
+    yield operation
+
+
+def _decide_payout(row: PayoutRow, heard: Heard[Any]) -> None:
+    body: PayoutDecided = heard.body
+    if body.status is not None and body.status in PAYOUT_TRANSITIONS[PayoutStatus(row.status)]:
+        row.status, row.decided_at, row.decline_code = body.status.value, heard.at, body.decline_code
+        row.provider_reference = _newer(body.provider_reference, row.provider_reference)
+
+
 # The rows as they begin
+
+
+def _beginning_of(accepted: Heard[Accepted]) -> _Beginning:
+    orders = [_order_of(accepted, order) for order in accepted.body.orders]
+    return _Beginning(_payment_of(accepted), orders, list(_first_operations(accepted)))
+
+
+def _adopted_beginning(adopted: Sequence[Heard[Adopted]], recognised: Sequence[Heard[Recognised]]) -> _Beginning:
+    """Make what a PSP had. Each adoption adds orders, so the shortest list is the first one."""
+    first = min(adopted, key=lambda each: len(each.body.order_ids))
+    last = max(adopted, key=lambda each: len(each.body.order_ids))
+    orders = [_adopted_order(each, order) for each in adopted for order in each.body.orders]
+    operations = [_adopted_charge(each, order) for each in adopted for order in each.body.orders]
+    note = AdoptedPaymentRow(first.body.payment_id, first.at, first.body.by, None)
+    payment = _adopted_payment(first, last.body.order_ids)
+    if not recognised:
+        return _Beginning(payment, orders, operations, note)
+    told = recognised[0]
+    made = set(told.body.made)
+    orders += [_order_of(told, order) for order in told.body.orders if order.order_id in made]
+    for operation in _first_operations(told):
+        if operation.order_id in made:
+            operation.first_sent_at = None if operation.is_hosted else told.at
+            operations.append(operation)
+    payment = msgspec.structs.replace(_payment_of(told), created_at=payment.created_at)
+    return _Beginning(payment, orders, operations, msgspec.structs.replace(note, completed_at=told.at))
+
+
+def _adopted_payment(adopted: Heard[Adopted], order_ids: list[UUID]) -> PaymentRow:
+    event, body = adopted.event, adopted.body
+    return PaymentRow(
+        *(body.payment_id, event.shop_id, event.mode, body.checkout_id, b"", UUID(int=0), order_ids, None),
+        *("ALLOW", "[]", [], body.capture, body.on_failure, None, body.created_at),
+    )
+
+
+def _adopted_order(adopted: Heard[Adopted], order: AdoptedOrder) -> OrderRow:
+    event, body = adopted.event, adopted.body
+    return OrderRow(
+        *(order.order_id, body.payment_id, event.shop_id, event.mode, order.payment_order_id, order.seller_account),
+        *(order.amount_minor, order.commission_minor, order.currency, order.provider, order.status.value, None),
+        order.created_at,
+    )
+
+
+def _adopted_charge(adopted: Heard[Adopted], order: AdoptedOrder) -> OperationRow:
+    return OperationRow(
+        operation_id=order.operation.operation_id,
+        order_id=order.order_id,
+        payment_id=adopted.body.payment_id,
+        shop_id=adopted.event.shop_id,
+        mode=adopted.event.mode,
+        kind=order.operation.kind,
+        provider=order.provider,
+        amount_minor=order.amount_minor,
+        currency=order.currency,
+        status=OperationStatus.PENDING.value,
+        first_sent_at=order.operation.first_sent_at,
+        provider_reference=order.operation.provider_reference,
+        cause=adopted.body.why,
+        created_at=order.created_at,
+    )
+
+
+def _adopted_act(order: OrderRow, adopted: Heard[OperationAdopted]) -> OperationRow:
+    body = adopted.body
+    made = MadeOperation(
+        *(body.operation_id, order.order_id, body.kind, body.amount_minor, body.is_final),
+        *(body.target_reference, body.first_sent_at),
+    )
+    return _act_of(order, made, adopted.at)
+
+
+def _payout_of(requested: Heard[PayoutRequested]) -> PayoutRow:
+    event, body = requested.event, requested.body
+    return PayoutRow(
+        payout_id=body.payout_id,
+        shop_id=event.shop_id,
+        mode=event.mode,
+        seller_account=body.seller_account,
+        currency=body.currency,
+        amount_minor=body.amount_minor,
+        provider=body.provider,
+        destination=body.destination,
+        key=body.key,
+        request_digest=bytes.fromhex(body.request_digest),
+        run_id=body.run_id,
+        created_at=event.at,
+    )
+
+
+def _paying_out_of(requested: Heard[PayoutRequested]) -> OperationRow:
+    """Make a payout's operation: the payout stands for order and payment."""
+    event, body = requested.event, requested.body
+    return OperationRow(
+        operation_id=body.operation_id,
+        order_id=body.payout_id,
+        payment_id=body.payout_id,
+        shop_id=event.shop_id,
+        mode=event.mode,
+        kind=OperationKind.PAYOUT.value,
+        provider=body.provider,
+        amount_minor=body.amount_minor,
+        currency=body.currency,
+        target_reference=body.destination,
+        first_sent_at=body.first_sent_at,
+        created_at=event.at,
+    )
 
 
 def _payment_of(accepted: Heard[Accepted]) -> PaymentRow:
@@ -405,6 +584,10 @@ def _fold_operation(row: OperationRow, attempted: Sequence[Heard[Attempted]], en
                 row.provider_reference = body.provider_reference
             case Postponed():
                 _put_back(row, body)
+            case Doubted():
+                row.first_sent_at = row.first_sent_at or body.first_sent_at
+            case PayoutDecided():
+                _decide(row, body, heard.at)
             case Decided() if body.operation_id == row.operation_id:
                 _decide(row, body, heard.at)
             case Decided():
@@ -419,7 +602,7 @@ def _put_back(row: OperationRow, body: Postponed) -> None:
     row.provider_reference = _newer(body.provider_reference, row.provider_reference)
 
 
-def _decide(row: OperationRow, body: Decided, at: datetime) -> None:
+def _decide(row: OperationRow, body: Decided | PayoutDecided, at: datetime) -> None:
     row.status, row.decided_at, row.decline_code, row.cause = body.outcome.value, at, body.decline_code, None
     row.was_decided = True
     row.provider_reference = _newer(body.provider_reference, row.provider_reference)

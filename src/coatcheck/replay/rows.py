@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 
-from coatcheck.states import OperationStatus, RefundStatus
+from coatcheck.states import OperationStatus, PayoutStatus, RefundStatus
 
 
 class PaymentRow(msgspec.Struct, frozen=True):
@@ -118,6 +118,36 @@ class CheckoutDecisionRow(msgspec.Struct, frozen=True):
     payment_id: UUID
     decision: str
     decided_at: datetime
+
+
+class AdoptedPaymentRow(msgspec.Struct, frozen=True):
+    """A payment that was made of what a PSP has."""
+
+    payment_id: UUID
+    adopted_at: datetime
+    adopted_by: str
+    completed_at: datetime | None
+
+
+class PayoutRow(msgspec.Struct, kw_only=True):
+    """Money on its way to a seller, in minor units."""
+
+    payout_id: UUID
+    shop_id: UUID
+    mode: str
+    seller_account: str
+    currency: str
+    amount_minor: int
+    provider: str
+    destination: str
+    key: str
+    request_digest: bytes
+    run_id: UUID | None
+    status: str = PayoutStatus.PENDING.value
+    decline_code: str | None = None
+    provider_reference: str | None = None
+    created_at: datetime
+    decided_at: datetime | None = None
 
 
 class TransferRow(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ The money path (payments, their orders, operations and refunds, and the ledger) 
 that has a state and tells it in events is a subject: one small module of `subjects`, which no other file names.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar, cast
@@ -70,25 +70,35 @@ def of_whole_rows(
     body = row if inside is None else _body_with(inside, row)
     if not issubclass(body, Said):
         raise TypeError(f"{row.__name__} is no Said: an event's body may always tell of transfers")
-    columns = columns_of(row)
+    key = columns_of(row)[:keys]
 
-    def newest(heard: Sequence[Heard[Any]], find: Find) -> Iterator[msgspec.Struct]:
-        rows: dict[tuple[Any, ...], Any] = {}
-        for each in sorted(heard, key=lambda heard: heard.event.event_id):
-            for told in _rows_in(each.body, inside):
-                values = tuple(getattr(told, column) for column in columns)
-                known = rows.setdefault(values[:keys], told)
-                if rank(told) > rank(known):
-                    rows[values[:keys]] = told
-                elif rank(told) == rank(known) and values != tuple(getattr(known, column) for column in columns):
-                    find(each.event, "another event tells of the same change, and says something else")
-        yield from rows.values()
+    def fold(heard: Sequence[Heard[Any]], find: Find) -> Iterable[msgspec.Struct]:
+        told = ((each, row) for each in heard for row in _rows_in(each.body, inside))
+        return newest(told, find, key=lambda row: tuple(getattr(row, name) for name in key), rank=rank)
 
     return Subject(
         bodies=MappingProxyType({str(kind): body for kind in kinds}),
-        fold=newest,
+        fold=fold,
         tables=(table_of(name, row, keys=keys, as_text=as_text),),
     )
+
+
+def newest(
+    told: Iterable[tuple[Heard[Any], Any]], find: Find, *, key: Callable[[Any], Any], rank: Callable[[Any], Any]
+) -> Iterable[msgspec.Struct]:
+    """Keep the latest version of each row, by its rank. Finds fault where two of one rank are not the same."""
+    rows: dict[Any, Any] = {}
+    for heard, row in sorted(told, key=lambda pair: pair[0].event.event_id):
+        known = rows.setdefault(key(row), row)
+        if rank(row) > rank(known):
+            rows[key(row)] = row
+        elif rank(row) == rank(known) and _values_of(row) != _values_of(known):
+            find(heard.event, "another event tells of the same change, and says something else")
+    return rows.values()
+
+
+def _values_of(row: msgspec.Struct) -> tuple[Any, ...]:
+    return tuple(getattr(row, column) for column in columns_of(type(row)))
 
 
 def _body_with(inside: str, row: type[msgspec.Struct]) -> type[Said]:

@@ -11,10 +11,12 @@ import msgspec
 from coatcheck.replay.bodies import Said
 from coatcheck.replay.rows import (
     AccountRow,
+    AdoptedPaymentRow,
     CheckoutDecisionRow,
     OperationRow,
     OrderRow,
     PaymentRow,
+    PayoutRow,
     RefundRow,
     TransferRow,
 )
@@ -35,10 +37,12 @@ SELECT shop_id, mode, seller, currency,
        coalesce(sum(credit_minor) FILTER (WHERE kind = 'seller_pending'), 0) AS pending_minor,
        coalesce(sum(credit_minor - debits_pending_minor) FILTER (WHERE kind = 'seller_available'), 0)
            AS available_minor,
+       coalesce(sum(credit_minor) FILTER (WHERE kind = 'seller_reserve'), 0) AS reserve_minor,
        coalesce(sum(credit_minor) FILTER (WHERE kind = 'payouts_in_transit'), 0) AS in_payout_minor
   FROM (SELECT *, credits_posted_minor - debits_posted_minor AS credit_minor,
                CASE kind WHEN 'seller_pending' THEN substring(name FROM '^seller:(.*):pending$')
                          WHEN 'seller_available' THEN substring(name FROM '^seller:(.*):available$')
+                         WHEN 'seller_reserve' THEN substring(name FROM '^seller:(.*):reserve$')
                          WHEN 'payouts_in_transit' THEN substring(name FROM '^payouts:in_transit:(.*)$') END AS seller
           FROM {accounts}) AS account_of
  WHERE seller IS NOT NULL
@@ -181,7 +185,7 @@ _HOLD_COLUMNS = (
     "released_minor",
 )
 _WALLET_KEY = ("shop_id", "mode", "seller", "currency")
-_WALLET_COLUMNS = ("pending_minor", "available_minor", "in_payout_minor")
+_WALLET_COLUMNS = ("pending_minor", "available_minor", "reserve_minor", "in_payout_minor")
 
 PAYMENT = table_of("payment", PaymentRow)
 PAYMENT_ORDER = table_of("payment_order", OrderRow)
@@ -192,6 +196,8 @@ OPERATION = table_of(
     instead=_MARKED,
 )
 REFUND = table_of("refund", RefundRow)
+PAYOUT = table_of("payout", PayoutRow)
+ADOPTED_PAYMENT = table_of("adopted_payment", AdoptedPaymentRow)
 CHECKOUT_DECISION = table_of("checkout_decision", CheckoutDecisionRow)
 ACCOUNT = table_of("account", AccountRow, more=_COUNTERS, is_folded=False)
 TRANSFER = table_of("transfer", TransferRow)
@@ -207,15 +213,18 @@ HOLD = Table(
     stored=_HOLDS,
     place=Place(name="hold", like=_HOLDS),
 )
-WALLET = Table(
-    name="wallet",
+BALANCE = Table(
+    name="wallet_balance",
     key=_WALLET_KEY,
     columns=_WALLET_COLUMNS,
     replayed=_WALLETS.format(accounts=f"pg_temp.{place_of('account')}"),
     stored=_WALLETS.format(accounts=f"({_select(ACCOUNT.every_column, 'public.account')}) AS stored_account"),
 )
 
-MONEY_PATH = (PAYMENT, PAYMENT_ORDER, OPERATION, REFUND, CHECKOUT_DECISION, TRANSFER, HOLD, ACCOUNT, WALLET)
+MONEY_PATH = (
+    *(PAYMENT, PAYMENT_ORDER, OPERATION, REFUND, CHECKOUT_DECISION, ADOPTED_PAYMENT, PAYOUT),
+    *(TRANSFER, HOLD, ACCOUNT, BALANCE),
+)
 
 # Accounts as they were opened, before their counters are summed up.
 OPENED = Place(name="account_opened", like=_select(columns_of(AccountRow), "public.account"), row=AccountRow)

@@ -11,6 +11,33 @@ AS $$
                                FROM unnest(parts) WITH ORDINALITY AS u (p, n)), 'UTF8')), 1, 16), 'hex')::uuid;
 $$;
 
+-- Write down how breaks stand by now: each with its whole row, from which a replay makes it again.
+CREATE OR REPLACE FUNCTION tell_of_breaks(at timestamptz, wanted uuid[]) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+    INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
+    SELECT k.break_id, time_ordered_id(tell_of_breaks.at), 'break.recorded', k.shop_id, k.mode, tell_of_breaks.at, row_to_json(k)
+      FROM reconciliation_break AS k WHERE k.break_id = ANY (wanted);
+$$;
+
+-- Tell of all breaks that taking a file has opened, moved or closed: the last step of its transaction, in which breaks that
+-- were opened may have gone again. `at` is that of all its steps. The caller holds the provider's files.
+CREATE OR REPLACE FUNCTION tell_of_the_breaks_of_a_file(at timestamptz, new_file_id uuid, shop uuid, world text, psp text)
+RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+    SELECT tell_of_breaks(tell_of_the_breaks_of_a_file.at, ARRAY(
+        SELECT k.break_id FROM reconciliation_break AS k WHERE k.file_id = new_file_id
+        UNION
+        SELECT k.break_id FROM reconciliation_break AS k
+         WHERE k.shop_id = shop AND k.mode = world AND k.provider = psp AND k.opened_at = tell_of_the_breaks_of_a_file.at
+        UNION
+        SELECT k.break_id FROM reconciliation_break AS k
+         WHERE k.shop_id = shop AND k.mode = world AND k.provider = psp AND k.closed_at = tell_of_the_breaks_of_a_file.at));
+$$;
+
 -- Take a file and say whether it is new. Idempotent on its content. Locks: the provider's files of this shop and mode, so
 -- that two files are compared one after the other.
 CREATE OR REPLACE FUNCTION take_settlement_file(
@@ -92,7 +119,7 @@ BEGIN
          WHERE l.file_id = earlier.file_id AND l.batch = earlier.batch AND s.operation_id = l.operation_id
            AND s.kind = l.kind AND s.file_id = l.file_id AND s.line_no = l.line_no;
         -- What is to be said anew about a line that went away goes along with the batch.
-        UPDATE reconciliation_break AS k SET file_id = new_file_id
+        UPDATE reconciliation_break AS k SET file_id = new_file_id, moved = k.moved + 1
          WHERE k.closed_at IS NULL AND k.kind = 'unexplained' AND k.line_no IS NULL
            AND k.file_id = earlier.file_id AND k.batch = earlier.batch;
         UPDATE reconciliation_break AS k
@@ -393,10 +420,13 @@ BEGIN
                = (c.shop_id, c.mode, c.provider, c.batch, c.currency, c.file_id)
     )
     SELECT * FROM closed;
+    PERFORM tell_of_breaks(close_breaks.at, ARRAY(
+        SELECT k.break_id FROM reconciliation_break AS k WHERE k.break_id = ANY (wanted) AND k.closed_at = close_breaks.at));
 END;
 $$;
 
 REVOKE ALL ON FUNCTION absent_operations, close_breaks, keep_resolutions, reconciliation_id, take_settlement_file,
-    match_settlement_lines, settle_batches, break_control_totals, break_unsettled FROM PUBLIC;
+    match_settlement_lines, settle_batches, break_control_totals, break_unsettled, tell_of_breaks,
+    tell_of_the_breaks_of_a_file FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION absent_operations, close_breaks, take_settlement_file, match_settlement_lines, settle_batches, break_control_totals,
-    break_unsettled TO coatcheck_app;
+    break_unsettled, tell_of_the_breaks_of_a_file TO coatcheck_app;

@@ -109,6 +109,9 @@ AS $$
     SELECT c.break_id, time_ordered_id(arrive_file.at), 'break.closed', shop, world, arrive_file.at,
            json_build_object('break_id', c.break_id, 'kind', c.kind, 'by', c.closed_by, 'reason', c.reason,
                              'transfers', '[]'::json)
+      FROM closed AS c
+     UNION ALL
+    SELECT c.break_id, time_ordered_id(arrive_file.at), 'break.recorded', shop, world, arrive_file.at, row_to_json(c)
       FROM closed AS c;
 $$;
 
@@ -182,6 +185,10 @@ BEGIN
         SELECT o.break_id, time_ordered_id(break_late_files.at), 'file.late', shop, world, break_late_files.at,
                json_build_object('break_id', o.break_id, 'provider', o.provider, 'detail', o.detail,
                                  'opened_at', o.opened_at)
+          FROM opened AS o
+         UNION ALL
+        SELECT o.break_id, time_ordered_id(break_late_files.at), 'break.recorded', shop, world, break_late_files.at,
+               row_to_json(o)
           FROM opened AS o
     )
     SELECT count(*) INTO late FROM opened;

@@ -94,7 +94,8 @@ BEGIN
     SELECT p.payment_id, time_ordered_id(adopt_charges.at), 'payment.adopted', p.shop_id, p.mode, adopt_charges.at,
            json_build_object(
                'payment_id', p.payment_id, 'checkout_id', p.checkout_id, 'by', who, 'why', why, 'capture', p.capture,
-               'on_failure', p.on_failure, 'accepted_by', p.accepted_by, 'created_at', p.created_at, 'orders',
+               'on_failure', p.on_failure, 'accepted_by', p.accepted_by, 'created_at', p.created_at,
+               'order_ids', p.order_ids, 'orders',
                json_agg(json_build_object(
                    'order_id', o.order_id, 'payment_order_id', o.payment_order_id, 'seller_account', o.seller_account,
                    'amount_minor', o.amount_minor, 'commission_minor', o.commission_minor,
@@ -258,6 +259,12 @@ BEGIN
          WHERE EXISTS (SELECT FROM payment_order AS o WHERE o.payment_id = r_payment_id AND o.captured_minor > 0
                           AND o.order_id = ANY (o_order_id))
         ON CONFLICT DO NOTHING;
+        IF FOUND THEN
+            INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
+            VALUES (r_payment_id, time_ordered_id(at), 'checkout.decided', r_shop_id, r_mode, at,
+                    json_build_object('payment_id', r_payment_id, 'decision', 'capture', 'decided_at', at,
+                                      'operations', '[]'::json));
+        END IF;
         PERFORM settle_checkouts(at, ARRAY[r_payment_id]);
     END IF;
     RETURN QUERY SELECT 'recognised', ARRAY(

@@ -28,7 +28,8 @@ BEGIN
     INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
     SELECT r.recovery_id, time_ordered_id(begin_recovery.at), 'recovery.begun', '00000000-0000-0000-0000-000000000000',
            'live', begin_recovery.at,
-           json_build_object('recovery_id', r.recovery_id, 'since', r.since, 'begun_at', r.begun_at, 'by', who)
+           json_build_object('recovery_id', r.recovery_id, 'since', r.since, 'begun_at', r.begun_at, 'begun_by', r.begun_by,
+                             'finished_at', r.finished_at, 'by', who)
       FROM recovery AS r WHERE r.finished_at IS NULL;
     RETURN QUERY SELECT r.recovery_id, r.since FROM recovery AS r WHERE r.finished_at IS NULL;
 END;
@@ -52,7 +53,7 @@ AS $$
         SELECT d.payment_id, time_ordered_id(doubt_operations.at), 'operation.doubted', d.shop_id, d.mode,
                doubt_operations.at,
                json_build_object('operation_id', d.operation_id, 'order_id', d.order_id, 'kind', d.kind,
-                                 'first_sent_at', d.first_sent_at)
+                                 'attempt', d.attempt, 'first_sent_at', d.first_sent_at)
           FROM doubted AS d
     )
     SELECT l.operation_id FROM lease AS l;
@@ -69,7 +70,8 @@ AS $$
         INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
         SELECT f.recovery_id, time_ordered_id(finish_recovery.at), 'recovery.finished',
                '00000000-0000-0000-0000-000000000000', 'live', finish_recovery.at,
-               json_build_object('recovery_id', f.recovery_id, 'since', f.since, 'by', who, 'counted', counted)
+               json_build_object('recovery_id', f.recovery_id, 'since', f.since, 'begun_at', f.begun_at,
+                                 'begun_by', f.begun_by, 'finished_at', f.finished_at, 'by', who, 'counted', counted)
           FROM finished AS f
     )
     SELECT EXISTS (SELECT FROM finished);

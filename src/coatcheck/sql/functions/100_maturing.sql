@@ -27,6 +27,8 @@ CREATE OR REPLACE FUNCTION set_seller_terms(
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
 AS $$
+DECLARE
+    new_revision integer;
 BEGIN
     INSERT INTO seller_terms AS t (shop_id, mode, seller_account, hold_days, reserve_basis_points, reserve_days, set_by,
                                    set_at)
@@ -34,9 +36,11 @@ BEGIN
             set_seller_terms.reserve_days, who, set_seller_terms.at)
     ON CONFLICT ON CONSTRAINT seller_terms_pkey DO UPDATE
        SET hold_days = excluded.hold_days, reserve_basis_points = excluded.reserve_basis_points,
-           reserve_days = excluded.reserve_days, set_by = excluded.set_by, set_at = excluded.set_at
+           reserve_days = excluded.reserve_days, set_by = excluded.set_by, set_at = excluded.set_at,
+           revision = t.revision + 1
      WHERE (t.hold_days, t.reserve_basis_points, t.reserve_days)
-           <> (excluded.hold_days, excluded.reserve_basis_points, excluded.reserve_days);
+           <> (excluded.hold_days, excluded.reserve_basis_points, excluded.reserve_days)
+ RETURNING t.revision INTO new_revision;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
@@ -44,7 +48,7 @@ BEGIN
     VALUES (subject, time_ordered_id(set_seller_terms.at), 'seller.terms_set', shop, world, set_seller_terms.at,
             json_build_object('seller_account', seller, 'hold_days', set_seller_terms.hold_days,
                               'reserve_basis_points', set_seller_terms.reserve_basis_points,
-                              'reserve_days', set_seller_terms.reserve_days, 'by', who));
+                              'reserve_days', set_seller_terms.reserve_days, 'by', who, 'revision', new_revision));
     RETURN true;
 END;
 $$;

@@ -42,7 +42,7 @@ BEGIN
     VALUES (wanted_shop, wanted_mode, seller, wanted_currency, new_provider, new_token, who, at, at)
     ON CONFLICT (shop_id, mode, seller_account, currency) DO UPDATE
        SET provider = excluded.provider, token = excluded.token, changed_by = excluded.changed_by,
-           changed_at = excluded.changed_at, usable_from = excluded.changed_at + cooldown
+           changed_at = excluded.changed_at, usable_from = excluded.changed_at + cooldown, revision = d.revision + 1
      WHERE (d.provider, d.token) <> (excluded.provider, excluded.token)
  RETURNING d.* INTO now_there;
     IF now_there.token IS NULL THEN
@@ -51,7 +51,8 @@ BEGIN
     INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
     VALUES (payee, put_payout_destination.event_id, 'payout_destination.changed', wanted_shop, wanted_mode, at,
             json_build_object('seller_account', seller, 'currency', wanted_currency, 'provider', new_provider,
-                              'token', new_token, 'by', who, 'usable_from', now_there.usable_from));
+                              'token', new_token, 'by', who, 'usable_from', now_there.usable_from,
+                              'revision', now_there.revision));
     RETURN 'changed';
 END;
 $$;
@@ -65,20 +66,24 @@ CREATE OR REPLACE FUNCTION put_payout_schedule(
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
 AS $$
+DECLARE
+    new_revision integer;
 BEGIN
     INSERT INTO payout_schedule AS s (shop_id, mode, seller_account, currency, cron, threshold_minor, changed_by, changed_at, next_at)
     VALUES (wanted_shop, wanted_mode, seller, wanted_currency, new_cron, new_threshold_minor, who, at, new_next_at)
     ON CONFLICT (shop_id, mode, seller_account, currency) DO UPDATE
        SET cron = excluded.cron, threshold_minor = excluded.threshold_minor, changed_by = excluded.changed_by,
-           changed_at = excluded.changed_at, next_at = excluded.next_at
-     WHERE (s.cron, s.threshold_minor) IS DISTINCT FROM (excluded.cron, excluded.threshold_minor);
+           changed_at = excluded.changed_at, next_at = excluded.next_at, revision = s.revision + 1
+     WHERE (s.cron, s.threshold_minor) IS DISTINCT FROM (excluded.cron, excluded.threshold_minor)
+ RETURNING s.revision INTO new_revision;
     IF NOT FOUND THEN
         RETURN 'exists';
     END IF;
     INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
     VALUES (payee, put_payout_schedule.event_id, 'payout_schedule.changed', wanted_shop, wanted_mode, at,
             json_build_object('seller_account', seller, 'currency', wanted_currency, 'cron', new_cron,
-                              'threshold_minor', new_threshold_minor, 'next_at', new_next_at, 'by', who));
+                              'threshold_minor', new_threshold_minor, 'next_at', new_next_at, 'by', who,
+                              'revision', new_revision));
     RETURN 'changed';
 END;
 $$;

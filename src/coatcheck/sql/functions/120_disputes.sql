@@ -129,7 +129,7 @@ AS $$
                              'provider_reference', d.provider_reference, 'amount_minor', d.amount_minor,
                              'currency', d.currency, 'reason', d.reason, 'status', d.status,
                              'evidence_due_at', d.evidence_due_at, 'word_no', d.word_no, 'opened_at', d.opened_at,
-                             'changed_at', d.changed_at, 'type', g.told)
+                             'changed_at', d.changed_at, 'revision', d.revision, 'type', g.told)
       FROM unnest(dispute_ids, kinds, told) AS g (dispute_id, kind, told)
       JOIN dispute AS d ON d.dispute_id = g.dispute_id;
 $$;
@@ -303,7 +303,7 @@ BEGIN
         UPDATE dispute AS d
            SET amount_minor = g.amount_minor, currency = g.currency, reason = coalesce(g.reason, d.reason), status = g.status,
                evidence_due_at = g.evidence_due_at, word_no = g.word_no,
-               changed_at = apply_dispute_news.at
+               changed_at = apply_dispute_news.at, revision = d.revision + 1
           FROM newest AS g JOIN dispute AS b ON b.dispute_id = g.dispute_id
          WHERE d.dispute_id = g.dispute_id AND d.order_id = g.order_id
            AND (d.word_no IS NULL OR d.word_no < g.word_no)
@@ -569,7 +569,7 @@ DECLARE
     kinds text[];
 BEGIN
     WITH moved AS (
-        UPDATE dispute AS d SET status = s.status, changed_at = settle_untold_disputes.at
+        UPDATE dispute AS d SET status = s.status, changed_at = settle_untold_disputes.at, revision = d.revision + 1
           FROM (SELECT m.dispute_id, CASE WHEN min(m.net) < 0 THEN 'NEEDS_RESPONSE' ELSE 'WON' END AS status
                   FROM (SELECT k.dispute_id, k.currency, sum(k.gross_minor) AS net FROM dispute_movement AS k
                          WHERE k.dispute_id = ANY (dispute_ids) GROUP BY k.dispute_id, k.currency) AS m

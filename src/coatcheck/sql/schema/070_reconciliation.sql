@@ -61,7 +61,7 @@ CREATE TABLE settlement_batch (
 ) WITH (fillfactor = 70);
 
 -- A break: where a file and the books differ. `expected_minor` is ours, `stated_minor` the file's; `suspense_minor` is what
--- of it stands in the suspense account until the break is closed.
+-- of it stands in the suspense account until the break is closed. `moved`: how often it went along with a batch that was issued again.
 CREATE TABLE reconciliation_break (
     break_id       uuid PRIMARY KEY,
     shop_id        uuid NOT NULL,
@@ -81,12 +81,14 @@ CREATE TABLE reconciliation_break (
     closed_at      timestamptz,
     closed_by      text,
     reason         text,
+    moved          integer NOT NULL DEFAULT 0,
     CONSTRAINT break_kind_is_known CHECK (kind IN (
         'missing_here', 'missing_at_psp', 'amount', 'currency', 'status', 'duplicate_line', 'duplicate_charge',
         'unexplained', 'control_total', 'fee', 'late')),
     CONSTRAINT break_is_closed_with_a_reason CHECK ((closed_at IS NULL) = (reason IS NULL))
 ) WITH (fillfactor = 70);
 CREATE INDEX reconciliation_break_by_file ON reconciliation_break (file_id, line_no);
+CREATE INDEX reconciliation_break_by_closing ON reconciliation_break (closed_at) WHERE closed_at IS NOT NULL;
 CREATE INDEX reconciliation_break_open ON reconciliation_break (shop_id, mode, provider, opened_at) WHERE closed_at IS NULL;
 
 -- A bank statement's entries, of a file in settlement_file whose provider is 'bank'. `batch`, `provider`: the payout that it is.

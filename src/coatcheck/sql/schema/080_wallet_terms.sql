@@ -5,6 +5,7 @@ INSERT INTO account_kind (kind, normal_side, may_overdraw, meaning) VALUES
     ('seller_reserve', 'credit', false, 'what is kept of a seller''s releases for a while, against refunds and disputes');
 
 -- What a shop has agreed with a seller; without a row the settings hold. It holds for what is settled from now on.
+-- `revision` counts the changes: clocks differ, and a replay must know the last one.
 CREATE TABLE seller_terms (
     shop_id              uuid NOT NULL,
     mode                 text NOT NULL,
@@ -14,6 +15,7 @@ CREATE TABLE seller_terms (
     reserve_days         integer NOT NULL,
     set_by               text NOT NULL,
     set_at               timestamptz NOT NULL,
+    revision             integer NOT NULL DEFAULT 1,
     PRIMARY KEY (shop_id, mode, seller_account),
     CONSTRAINT seller_terms_mode_is_known CHECK (mode IN ('test', 'live')),
     CONSTRAINT seller_terms_hold_is_within_two_years CHECK (hold_days BETWEEN 0 AND 730),

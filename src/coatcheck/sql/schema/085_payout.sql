@@ -1,5 +1,6 @@
 -- Where a seller's money of one currency is paid to: a token of a provider's, never bank details. A changed destination
--- is not paid to before `usable_from`, so that whoever should not have changed it can be found out.
+-- is not paid to before `usable_from`, so that whoever should not have changed it can be found out. `revision` counts the
+-- changes, here and of a schedule.
 CREATE TABLE payout_destination (
     shop_id        uuid NOT NULL,
     mode           text NOT NULL,
@@ -10,6 +11,7 @@ CREATE TABLE payout_destination (
     changed_by     text NOT NULL,
     changed_at     timestamptz NOT NULL,
     usable_from    timestamptz NOT NULL,
+    revision       integer NOT NULL DEFAULT 1,
     PRIMARY KEY (shop_id, mode, seller_account, currency),
     CONSTRAINT payout_destination_mode_is_known CHECK (mode IN ('test', 'live')),
     CONSTRAINT payout_destination_is_no_bank_account CHECK (token !~ '^[0-9 .-]*$')
@@ -27,6 +29,7 @@ CREATE TABLE payout_schedule (
     changed_by      text NOT NULL,
     changed_at      timestamptz NOT NULL,
     next_at         timestamptz,
+    revision        integer NOT NULL DEFAULT 1,
     PRIMARY KEY (shop_id, mode, seller_account, currency),
     CONSTRAINT payout_schedule_threshold_is_positive_and_exact CHECK (threshold_minor BETWEEN 1 AND 9007199254740991),
     CONSTRAINT payout_schedule_has_its_next_time CHECK ((cron IS NULL) = (next_at IS NULL))

@@ -1,7 +1,8 @@
 -- A buyer's claim against a charge, as the PSP tells it. dispute_id is the hash of shop, mode, provider and the PSP's id of
 -- it. Amount and currency are the PSP's word and need not be the order's; an order may have several (hazard D7).
 -- `word_no`: how late in the dispute's life the PSP's last word is, by the PSP's own count; an earlier one never takes the
--- place of a later one. NULL: only a settlement file has told of it. Every change passes the order's row first.
+-- place of a later one. NULL: only a settlement file has told of it. Every change passes the order's row first, and raises
+-- `revision`.
 CREATE TABLE dispute (
     dispute_id         uuid PRIMARY KEY,
     order_id           uuid NOT NULL,
@@ -18,6 +19,7 @@ CREATE TABLE dispute (
     word_no            bigint,
     opened_at          timestamptz NOT NULL,
     changed_at         timestamptz NOT NULL,
+    revision           integer NOT NULL DEFAULT 1,
     CONSTRAINT dispute_amount_is_positive_and_exact CHECK (amount_minor BETWEEN 1 AND 9007199254740991),
     CONSTRAINT dispute_mode_is_known CHECK (mode IN ('test', 'live')),
     CONSTRAINT dispute_status_is_known CHECK (
