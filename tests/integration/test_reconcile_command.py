@@ -47,7 +47,7 @@ async def strange(store: Store, tmp_path: Path) -> Path:
 
 async def test_a_report_is_printed_in_the_form_that_is_asked_for(strange: Path, database_url: str) -> None:
     asked = str(strange), "--shop", "hats", "--by", "ada"
-    status, printed, complained = await reconcile(database_url, *asked)
+    status, printed, complained = await reconcile(database_url, *asked, unrecorded_charge="queue")
     assert (status, complained) == (1, "")  # no bar where nobody watches
     assert "1 breaks:" in printed
     assert "missing_here" in printed
