@@ -18,7 +18,7 @@ from tests.failpoints.stage import TROUBLE, Process, Stage, UnexpectedError
 from tests.integration.outside import CALLER, SETTINGS, checkout
 
 from coatcheck.config import Settings
-from coatcheck.ids import order_id_of, payment_id_of
+from coatcheck.ids import order_id_of, payment_id_of, time_ordered_ids
 from coatcheck.ledger import Account, Ledger, Transfer, psp_receivable, seller_available
 from coatcheck.payments import PaymentView
 from coatcheck.payouts import PayoutRequest
@@ -188,6 +188,12 @@ async def _arrange(stage: Stage, seller: str, amount_minor: int, cron: str | Non
         subject_id=available.account_id,
     )
     assert (await ledger.post([funding], at))[0].is_booked
+    told = msgspec.json.encode({"transfers": [funding]}).decode()  # what a rebuild from the events needs
+    (event_id,) = time_ordered_ids(at, 1)
+    await stage.store.pool.execute(
+        stage.store.queries["event_write"],
+        *(available.account_id, event_id, "test.funded", CALLER.shop_id, CALLER.mode.value, at, told),
+    )
 
     async def what(process: Process) -> None:
         payees = process.gateway.payees

@@ -36,7 +36,7 @@ from tests.integration.outside import (
 )
 from tests.integration.test_bank_statements import Bank, statement
 from tests.integration.test_dead_letters import ADA, ALL, BOB, CHARGED, DONE, IMPATIENT, NOT_CHARGED, desk
-from tests.integration.test_inbox import Psp, charge
+from tests.integration.test_inbox import Psp, charge, dispute
 from tests.integration.test_lifecycle import lapsed
 from tests.integration.test_reconciliation import kinds, lines, summed
 
@@ -434,7 +434,7 @@ async def disputed(world: World) -> None:
     await world.pay(checkout("c1", "o1"))
     await world.refund("o1", 100)
     psp = Psp(world)
-    await hear(world, psp, "dispute.opened", charge("o1", "succeeded", disputed=True))
+    await hear(world, psp, "dispute.opened", dispute("o1"))
     assert (await world.refund("o1", 100, key="r2")).verdict == "disputed"
     await hear(world, psp, "charge.succeeded", charge("o1", "succeeded", amount=999))
     await hear(world, psp, "charge.succeeded", charge("o1", "succeeded", id="ch_another"))

@@ -12,7 +12,6 @@ from tests.integration.outside import CALLER, World, checkout
 from tests.integration.payees import PERSON, house, pay_out, payout_of, schedule
 from tests.integration.test_adoption import replace_books
 from tests.integration.test_disputes import moved, word
-from tests.integration.test_payouts import returned
 from tests.integration.test_reconciliation import Desk, kinds, lines, summed
 from tests.simulation.life import Life
 from tests.simulation.psp import PspLine
@@ -114,7 +113,11 @@ class Month:
             [operation_id_of(came_back.payout_id, OperationKind.PAYOUT)], "the PSP says it came back"
         ):
             await self.agrees()
-            await self.world.gateway.executor.settle(held, returned(held.intent))
+            (at_psp,) = self.psp.bank.payouts.search(
+                self.psp.bank.merchant("coatcheck", is_live=False), held.intent.reference
+            )
+            self.psp.bank.payouts.send_back(at_psp.id)
+            await self.world.gateway.executor.run(held)
         statuses = [(await payout_of(self.world, made)).status for made in (came_back, refused)]
         assert statuses == ["RETURNED", "FAILED"]
         await self.agrees()
