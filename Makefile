@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help demo drill drill-full test check format lock bench bench-growth bench-reconcile simulate model saboteurs clean
+.PHONY: help demo drill drill-full test check format lock bench bench-growth bench-reconcile planted-breaks fuzz simulate model saboteurs clean
 .PHONY: bench-seals bench-statement hledger
 
 help:  ## list the commands
@@ -69,6 +69,14 @@ bench-statement: $(INSTALLED)  ## a page of an account's statement with ten mill
 
 bench-seals: $(INSTALLED)  ## rows sealed and verified per second, and what sealing costs a payment
 	@$(BIN)/python bench/sealing.py
+
+planted-breaks: $(INSTALLED)  ## settlement files with thousands of breaks planted: all are found, no other is
+	@$(BIN)/python -m tests.integration.planted --lines 200000
+
+FUZZ_S ?= 60
+fuzz: $(INSTALLED)  ## damaged files for every format, guided by coverage where atheris can be had: make fuzz [FUZZ_S=600]
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/fuzz/requirements.txt || true
+	@$(BIN)/python -m tests.fuzz.fuzz_formats --each $(FUZZ_S)
 
 model:  ## check every order of events of one charge with the spin model checker (a few minutes)
 	@$(PYTHON) model/check.py

@@ -96,7 +96,7 @@ async def _copy(owner: asyncpg.Connection, path: Path) -> float:
     return perf_counter() - began
 
 
-async def _measure(machine: Machine, lines: int, directory: Path) -> None:
+async def _measure(machine: Machine, lines: int, directory: Path, first: tuple[int, float] | None) -> float:
     database_url, path = await machine.new_database(), directory / "settlement.csv"
     async with _open(database_url, pool_size=4) as store:
         owner = await asyncpg.connect(database_url)
@@ -110,10 +110,17 @@ async def _measure(machine: Machine, lines: int, directory: Path) -> None:
         raise BenchError(f"{report.matched} of {lines} lines matched, with {len(report.mismatches)} breaks")
     rss_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     per_million = took_s * 1_000_000 / lines
+    # How much longer than the first size it took: ten times as many lines may take at most twelve times as long.
+    grown = f" ratio_{_short(first[0])}_to_{_short(lines)}={took_s / first[1]:.1f}" if first is not None else ""
     print(
         f"BENCH part=reconcile lines={lines} seconds={took_s:.1f} seconds_for_1000000={per_million:.1f} "
-        f"copy_s={copy_s:.1f} rss_mib={rss_mib:.0f}"
+        f"copy_s={copy_s:.1f} times_copy={took_s / copy_s:.1f} rss_mib={rss_mib:.0f}{grown}"
     )
+    return took_s
+
+
+def _short(lines: int) -> str:
+    return f"{lines // 1_000_000}m" if lines >= 1_000_000 else f"{lines // 1_000}k"
 
 
 async def run(options: argparse.Namespace) -> None:
@@ -122,8 +129,10 @@ async def run(options: argparse.Namespace) -> None:
     async with open_machine(options.data_dir) as machine:
         print(await describe(machine, cores))
         with tempfile.TemporaryDirectory(prefix="coatcheck-bench-") as directory:
+            first: tuple[int, float] | None = None
             for lines in options.lines:
-                await _measure(machine, lines, Path(directory))
+                took_s = await _measure(machine, lines, Path(directory), first)
+                first = first or (lines, took_s)
 
 
 def main() -> None:

@@ -10,12 +10,14 @@ PostgreSQL together, per payment. Afterwards the sealed databases are verified, 
 
 import argparse
 import asyncio
+import logging
 import re
 import sys
 import time
 from pathlib import Path
 
 import asyncpg
+import structlog
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python bench/sealing.py`
 
@@ -164,6 +166,7 @@ async def measure_cost(machine: Machine, options: argparse.Namespace) -> None:
 
 async def run(options: argparse.Namespace) -> None:
     """Measure what was asked for."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
     cores = take_two_cores()
     async with open_machine(options.data_dir) as machine:
         print(await describe(machine, cores))

@@ -6,7 +6,7 @@ first.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -106,11 +106,11 @@ class Correspondence:
         if not names:
             return 0
         parcels = await self._disputes.claim_parcels(self._lease, names, most)
-        for parcel in parcels:
-            await self.pass_on(parcel)
         due = await self._disputes.claim_due(names, most)
-        for view in await self._disputes.read(due) if due else []:
-            await self.ask(view)
+        views = await self._disputes.read(due) if due else []
+        # All at once: a PSP that hangs costs one deadline, however much there is to ask it.
+        work: list[Awaitable[object]] = [*map(self.pass_on, parcels), *map(self.ask, views)]
+        await asyncio.gather(*work)
         return len(parcels) + len(due)
 
     async def pass_on(self, parcel: Parcel) -> None:

@@ -18,6 +18,7 @@ from coatcheck.ids import (
     OPERATION,
     ORDER,
     PAYMENT,
+    PAYOUT,
     REFUND,
     operation_id_of,
     order_id_of,
@@ -128,19 +129,33 @@ async def _find(
     if (payment_id := parse_id(PAYMENT, named)) is not None:
         return payment_id, None
     if (operation_id := parse_id(OPERATION, named)) is not None:
-        for standing in (await operations.stand([operation_id])).values():
-            return standing.operation.payment_id, standing.operation.order_id
-    elif (refund_id := parse_id(REFUND, named)) is not None:
+        return await _order_of_operation(operations, named, operation_id)
+    if (order_id := parse_id(ORDER, named)) is not None:
+        return await _order_named(store, named, order_id)
+    return await _order_of_what_came_later(store, named)
+
+
+async def _order_of_operation(operations: Operations, named: str, operation_id: UUID) -> tuple[UUID, UUID]:
+    standing = (await operations.stand([operation_id])).get(operation_id)
+    if standing is None:
+        raise _nothing(named)
+    if standing.operation.intent.kind is OperationKind.PAYOUT:
+        raise _a_payout(named, standing.operation.payment_id)
+    return standing.operation.payment_id, standing.operation.order_id
+
+
+async def _order_of_what_came_later(store: Store, named: str) -> tuple[UUID, UUID]:
+    """Find the order of a refund or a dispute."""
+    row = None
+    if (refund_id := parse_id(REFUND, named)) is not None:
         row = await store.pool.fetchrow(store.queries["refund_read"], refund_id)
         if row is not None:
             return row["payment_id"], order_id_of(row["shop_id"], row["mode"], row["payment_order_id"])
-    elif (dispute_id := parse_id(DISPUTE, named)) is not None:
+    if (dispute_id := parse_id(DISPUTE, named)) is not None:
         row = await store.pool.fetchrow(store.queries["dispute_read"], [dispute_id])
-        if row is not None:
-            return row["payment_id"], row["order_id"]
-    elif (order_id := parse_id(ORDER, named)) is not None:
-        return await _order_named(store, named, order_id)
-    raise _nothing(named)
+    if row is None:
+        raise _nothing(named)
+    return row["payment_id"], row["order_id"]
 
 
 async def _order_named(store: Store, named: str, order_id: UUID) -> tuple[UUID, UUID]:
@@ -148,6 +163,14 @@ async def _order_named(store: Store, named: str, order_id: UUID) -> tuple[UUID, 
     if row is None:
         raise _nothing(named)
     return row["payment_id"], order_id
+
+
+def _a_payout(named: str, payout_id: UUID) -> CoatcheckError:
+    return CoatcheckError(
+        ErrorCode.NOT_FOUND,
+        f"{named} is no payment's: it pays {print_id(PAYOUT, payout_id)} out, shown by GET /v1/payouts. "
+        f"`coatcheck dead-letters show {named}` says what it waits for.",
+    )
 
 
 def _nothing(named: str) -> CoatcheckError:

@@ -25,6 +25,7 @@ INTERVAL = timedelta(seconds=1)
 # A batch that commits later than this after its time makes entries after it count it again: right, but slower.
 _SETTLE = timedelta(seconds=1)
 _AT_ONCE = 20_000  # transfers made entries of by one commit, and the most that a page merges by itself
+_COMMITS_OF_A_PAGE = 5
 _FIRST = UUID(int=0)
 
 log = structlog.get_logger("coatcheck.statements")
@@ -95,22 +96,28 @@ class Statements:
         self._store = store
         self._clock = clock
 
-    async def fill(self, *, settle: timedelta = _SETTLE) -> int:
-        """Make entries of all transfers older than a moment; returns how many. Any process may, one at a time does."""
+    async def fill(self, *, settle: timedelta = _SETTLE, commits: int | None = None) -> int:
+        """Make entries of all transfers older than a moment, or of as many as so many commits take; returns how many.
+
+        Any process may, and one at a time does: 0 while it is another.
+        """
         filled = 0
-        while True:
+        while commits is None or commits > 0:
             done: int = await self._store.pool.fetchval(
                 self._store.queries["entries_fill"], self._clock.now() - settle, _AT_ONCE
             )
             filled += done
             if done < _AT_ONCE:
-                return filled
+                break
+            commits = None if commits is None else commits - 1
+        return filled
 
     async def keep(self, stopping: asyncio.Event, interval: timedelta = INTERVAL) -> None:
         """Make entries until stopped; trouble with the database is waited out."""
         while not stopping.is_set():
             try:
-                await self.fill()
+                if await self.fill(commits=1) >= _AT_ONCE:
+                    continue  # there is more, and nobody who wants us to stop waits for all of it
             except Exception:
                 log.exception("entries_failed")
             try:
@@ -184,7 +191,7 @@ class Statements:
     async def _catch_up(self) -> None:
         """Make entries first where so many are missing that a page would be slow; it would be right all the same."""
         if await self._store.pool.fetchval(self._store.queries["entry_queue_waiting"]) > _AT_ONCE:
-            await self.fill()
+            await self.fill(commits=_COMMITS_OF_A_PAGE)
 
 
 def _statement_of(

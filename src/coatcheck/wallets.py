@@ -28,6 +28,11 @@ class Wallet(msgspec.Struct, frozen=True):
     in_payout_minor: int
     reserve_minor: int = 0
 
+    @property
+    def payable_minor(self) -> int:
+        """What can be paid out now: available, less what is owed where pending is below zero (hazard D9)."""
+        return max(self.available_minor + min(self.pending_minor, 0), 0)
+
 
 async def wallet(store: Store, shop_id: UUID, mode: Mode, seller_account: str) -> list[Wallet]:
     """Read a seller's balances, one per currency in which an account is open; empty for an unknown seller."""

@@ -2,16 +2,20 @@
 
     python -m tests.fuzz.fuzz_formats --runs 20000 --seed 7
     python -m tests.fuzz.fuzz_formats --atheris -max_total_time=600
+    python -m tests.fuzz.fuzz_formats --each 60
 
 The first mutates the seeds at random, and the same seed gives the same files. The second is guided by coverage, needs
-`pip install atheris` (it has wheels for few platforms, so the lock is without it), and takes libFuzzer's options.
+atheris (tests/fuzz/requirements.txt: it has wheels for few platforms, so the lock is without it), and takes libFuzzer's
+options. The third, `make fuzz`, gives every format so many seconds, guided where atheris is installed.
 """
 
 import argparse
 import hashlib
 import importlib
+import importlib.util
 import pkgutil
 import random
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -31,6 +35,7 @@ _TOKENS: Final = (
     *(b"<", b">", b"</", b"&amp;", b"&x;", b"<!DOCTYPE x>", b"<!--", b"]]>", b"<![CDATA[", b"<Ntry>", b"</Ntry>"),
 )
 _MOST_CHANGES: Final = 4
+_RUNS_A_SECOND: Final = 300  # about, of one format
 
 
 class Read(NamedTuple):
@@ -43,11 +48,12 @@ class Read(NamedTuple):
 class Formats:
     """Every format that there is, and how its bytes become text."""
 
-    def __init__(self, importing: AbstractContextManager[object]) -> None:
+    def __init__(self, importing: AbstractContextManager[object], only: str | None = None) -> None:
         with importing:  # atheris sees what is imported in here
             self._decoded = importlib.import_module(f"{_PACKAGE}.reading").decoded
             self._refused = importlib.import_module(f"{_PACKAGE}.lines").FileRefusedError
-            self.all = list(_formats_in(importlib.import_module(f"{_PACKAGE}.formats")))
+            found = _formats_in(importlib.import_module(f"{_PACKAGE}.formats"))
+            self.all = [form for form in found if only in (None, form.name)]
 
     def try_all(self, raw: bytes) -> None:
         """Give bytes to every format, whole and in pieces. Raises whatever is not a refusal."""
@@ -156,9 +162,9 @@ _CHANGES: Final[tuple[Callable[[bytes, list[bytes], random.Random], bytes], ...]
 )
 
 
-def play(runs: int, seed: int) -> int:
+def play(runs: int, seed: int, only: str | None = None) -> int:
     """Try the seeds and then so many mutations. Gives how many files were tried."""
-    formats = Formats(nullcontext())
+    formats = Formats(nullcontext(), only)
     seeds = [path.read_bytes() for path in sorted(SEEDS.iterdir())]
     damaged = mutations(seeds, random.Random(seed))
     for number in range(len(seeds) + runs):
@@ -173,14 +179,32 @@ def play(runs: int, seed: int) -> int:
     return len(seeds) + runs
 
 
-def _guided(options: list[str]) -> None:
+def _guided(options: list[str], only: str | None) -> None:
     atheris = importlib.import_module("atheris")
-    formats = Formats(atheris.instrument_imports(include=[_PACKAGE]))
+    formats = Formats(atheris.instrument_imports(include=[_PACKAGE]), only)
     # libFuzzer writes into the first folder, so it may not be that of the seeds.
     written = tempfile.mkdtemp(prefix="fuzz-formats-")
     click.echo(f"New files, and what is found, go into {written}")
     atheris.Setup([sys.argv[0], f"-artifact_prefix={written}/", *options, written, str(SEEDS)], formats.try_all)
     atheris.Fuzz()
+
+
+def _each(seconds: int, seed: int) -> int:
+    """Give every format so many seconds, in a process of its own; returns how many formats broke."""
+    is_guided = importlib.util.find_spec("atheris") is not None
+    click.echo("guided by coverage" if is_guided else "atheris is not installed here: mutations of the seeds at random")
+    broken = 0
+    for form in Formats(nullcontext()).all:
+        how = ["--atheris", f"-max_total_time={seconds}"] if is_guided else ["--runs", str(seconds * _RUNS_A_SECOND)]
+        words = [sys.executable, "-m", "tests.fuzz.fuzz_formats", "--form", form.name, "--seed", str(seed), *how]
+        ended = subprocess.run(words, check=False, capture_output=True, text=True)  # noqa: S603 - this very program
+        said = (ended.stdout + ended.stderr).strip().splitlines()
+        crashes = 0 if ended.returncode == 0 else 1
+        click.echo(f"FUZZ format={form.name!r} seconds={seconds} guided={str(is_guided).lower()} crashes={crashes}")
+        if crashes:
+            click.echo("\n".join(said[-20:]), err=True)
+        broken += crashes
+    return broken
 
 
 def main(arguments: list[str]) -> None:
@@ -189,13 +213,18 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--runs", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--atheris", action="store_true", help="guided by coverage; more options are libFuzzer's")
+    parser.add_argument("--form", help="only this format")
+    parser.add_argument("--each", type=int, metavar="SECONDS", help="every format for so long, one after the other")
     chosen, options = parser.parse_known_args(arguments)
+    if chosen.each is not None:
+        sys.exit(min(_each(chosen.each, chosen.seed), 1))
     if chosen.atheris:
-        _guided(options)
+        _guided(options, chosen.form)
     elif options:
         parser.error(f"no option {options[0]}")
     else:
-        click.echo(f"{play(chosen.runs, chosen.seed)} files, each read or refused by every format (seed {chosen.seed})")
+        tried = play(chosen.runs, chosen.seed, chosen.form)
+        click.echo(f"{tried} files, each read or refused by every format (seed {chosen.seed})")
 
 
 if __name__ == "__main__":

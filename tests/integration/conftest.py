@@ -8,11 +8,19 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+import structlog
 
 from coatcheck.store.database import Store, _open
 from coatcheck.store.embedded import EmbeddedServer, _start
 
 TEMPLATE = "coatcheck_template"
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """What a command run in the test's own process says of logs ends with the test, as its output does."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

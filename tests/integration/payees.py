@@ -5,7 +5,7 @@ from uuid import uuid4
 
 from tests.integration.outside import CALLER, World
 
-from coatcheck.ledger import Account, Ledger, PostOutcome, Transfer, psp_receivable, seller_available
+from coatcheck.ledger import Account, Ledger, PostOutcome, Transfer, psp_receivable, seller_available, seller_pending
 from coatcheck.payouts import PayoutAnswer, PayoutRequest, PayoutView
 
 PERSON = "person ada"
@@ -42,6 +42,24 @@ async def take_back(world: World, seller: str, amount_minor: int, currency: str 
         subject_id=uuid4(),
     )
     assert await Ledger(world.store).post([transfer], at) == [PostOutcome.POSTED]
+
+
+async def owe(world: World, seller: str, amount_minor: int, currency: str = "EUR") -> None:
+    """Let a refund take a seller's pending account below zero."""
+    ledger, at = Ledger(world.store), world.clock.now()
+    pending = Account(CALLER.shop_id, CALLER.mode, seller_pending(seller), currency)
+    receivable = Account(CALLER.shop_id, CALLER.mode, psp_receivable("simulator"), currency)
+    await ledger.open_accounts([receivable, pending], at)
+    transfer = Transfer(
+        transfer_id=uuid4(),
+        kind="taking",
+        debit_account_id=pending.account_id,
+        credit_account_id=receivable.account_id,
+        amount_minor=amount_minor,
+        currency=currency,
+        subject_id=uuid4(),
+    )
+    assert await ledger.post([transfer], at) == [PostOutcome.POSTED]
 
 
 async def house(world: World, seller: str, token: str = "dest_ok", currency: str = "EUR") -> str:

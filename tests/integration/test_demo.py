@@ -16,7 +16,7 @@ import pytest
 
 PROOF = re.compile(
     r"PROOF asked=(\d+) charged=(\d+) charged_twice=0 lost=0 unresolved=0 ledger_difference=0 wallet_difference=0 "
-    r"ok=true"
+    r"matched=(\d+) breaks_planted=(\d+) breaks_found=(\d+) clearing_open=0 payouts_twice=0 replay_difference=0 ok=true"
 )
 CHECKOUTS = 120
 RUN = "from coatcheck.cli import main; main()"
@@ -61,6 +61,9 @@ def assert_proved(output: str) -> int:
     assert found is not None, output
     asked, charged = int(found[1]), int(found[2])
     assert CHECKOUTS < charged < asked < 4 * CHECKOUTS
+    matched, planted, discovered = int(found[3]), int(found[4]), int(found[5])
+    assert charged < matched
+    assert 20 < planted == discovered
     assert "\x1b" not in output, "a file must not get colours"
     return asked
 

@@ -211,6 +211,23 @@ async def test_H4_a_batch_that_is_issued_again_speaks_for_its_chargeback_once(de
     assert await desk.world.violations() == {}
 
 
+async def test_H7_money_that_no_file_has_is_asked_for_and_was_only_late(desk: Desk) -> None:
+    open_dispute(desk)
+    await ask(desk)
+    header, charge, chargeback, *_ = lines(desk.close()[0])
+    await desk.take(summed(header, charge), "1.csv")
+    desk.world.clock.advance(timedelta(days=6))
+    await desk.world.pay(checkout("c2", "o2"), "k2")
+    await desk.take(desk.close()[0], "2.csv")
+    open_breaks = "SELECT expected_minor, detail FROM reconciliation_break WHERE closed_at IS NULL"
+    (found,) = await desk.world.store.pool.fetch(open_breaks)
+    assert (found["expected_minor"], found["detail"].split()[0]) == (-1000, "chargeback")
+    late = chargeback.replace("st_000001", "st_000003").replace(",2,chargeback", ",1,chargeback")
+    assert kinds(await desk.take(summed(header, late), "3.csv")) == []
+    assert await desk.world.store.pool.fetch(open_breaks) == []
+    assert await desk.world.violations() == {}
+
+
 async def test_a_psp_that_names_each_movement_anew_still_ends_its_dispute(desk: Desk) -> None:
     """PayPal's way: the reversal has an id of its own, and only one dispute of the order waits for that money."""
     dispute_id = open_dispute(desk)

@@ -13,9 +13,20 @@ import pytest
 from tests.integration.outside import CALLER, START, ScriptedProvider, World, checkout, declined, unknown
 from tests.integration.test_inbox import Psp, dispute, reference_of
 
+from coatcheck.api.dead_letters import dead_letters_of
 from coatcheck.correspondence import Correspondence
 from coatcheck.disputes import DisputeQuery, DisputeView, NewsOutcome
-from coatcheck.ids import OPERATION, account_id_of, dispute_id_of, operation_id_of, order_id_of, parse_id, print_id
+from coatcheck.explain import explain
+from coatcheck.ids import (
+    DISPUTE,
+    OPERATION,
+    account_id_of,
+    dispute_id_of,
+    operation_id_of,
+    order_id_of,
+    parse_id,
+    print_id,
+)
 from coatcheck.inbox import EventOutcome
 from coatcheck.ledger import platform_dispute_fees, psp_receivable, seller_pending
 from coatcheck.metrics import Metrics
@@ -492,6 +503,30 @@ async def test_a_replay_of_the_events_alone_makes_the_same_rows(world: World) ->
         told = movements.pop(row["movement_id"])
         assert {name: told[name] for name in row if name in told} | {"booked_at": row["booked_at"]} == row
     assert (disputes, movements) == ({}, {})
+
+
+async def test_the_story_of_a_disputed_order_is_told_in_sentences(world: World) -> None:
+    due = START + timedelta(days=7)
+    taken = moved("df_1", -1085, 1500, "USD")
+    await hear(world, word("o1", evidence_due_at=due, reason="fraudulent"))
+    await hear(world, word("o1", DisputeStatus.LOST, 2, taken))
+    view = await the_dispute(world)
+    story = await explain(
+        world.store,
+        world.gateway.operations,
+        print_id(DISPUTE, view.dispute_id),
+        shop=None,
+        mode=Mode.TEST,
+        advise=dead_letters_of(world.gateway).advise,
+        at=world.clock.now(),
+    )
+    told = {moment.text for moment in story.moments}
+    answer_by = " It must be answered by 2026-03-08 12:00:00 UTC."
+    assert told >= {
+        f"simulator opened the dispute dp_1 about 10.00 EUR of order o1 (fraudulent): NEEDS_RESPONSE.{answer_by}",
+        "simulator took 10.85 USD for the dispute dp_1 of order o1. The fee is 15.00 USD. The books have it.",
+        "The dispute dp_1 of order o1 is lost: the buyer keeps the money.",
+    }
 
 
 async def test_the_application_role_writes_disputes_only_through_functions(world: World) -> None:

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.integration.outside import CALLER, SETTINGS, World
+from tests.integration.payees import house, pay_out
 from tests.integration.test_ledger_concurrency import deadlocks, until_waiting
 from tests.integration.test_reconciliation import Desk, lines, summed
 
@@ -27,7 +28,6 @@ from coatcheck.ledger import (
     Ledger,
     PostOutcome,
     Transfer,
-    payouts_in_transit,
     psp_receivable,
     seller_available,
     seller_pending,
@@ -82,8 +82,9 @@ class Shop(Desk):
         await set_terms(self.world.store, self.world.clock, HATTER, terms, by="person ada")
 
     async def pay_out(self, amount_minor: int) -> None:
-        """What a payout does to the wallet."""
-        await self.move(seller_available(HATTER.name), payouts_in_transit(HATTER.name), amount_minor, "payout")
+        """Pay the hatter out."""
+        await house(self.world, HATTER.name)
+        await pay_out(self.world, amount_minor, seller=HATTER.name, key=f"payout-{uuid4()}")
 
     async def move(self, debit: AccountName, credit: AccountName, amount_minor: int, kind: str) -> None:
         ledger, at = Ledger(self.world.store), self.world.clock.now()
@@ -171,7 +172,7 @@ def replace_orders(request: PaymentRequest, orders: tuple[OrderRequest, ...]) ->
 async def test_D13_the_shares_of_partial_captures_are_those_that_were_posted(shop: Shop) -> None:
     view = await shop.world.pay(sale("o1", 999, capture=Capture.MANUAL))
     for n, amount in enumerate((334, 1, 333)):
-        await shop.world.capture(view, key=f"c{n}", is_final=False, o1=amount)
+        await shop.world.capture(view, key=f"c{n}", is_final=n == 2, o1=amount)  # the last one releases what is left
     await shop.settle()
     await shop.mature(HOLD)
     posted = await shop.world.store.pool.fetch(
@@ -298,6 +299,11 @@ async def test_D9_a_reserve_whose_time_is_over_covers_what_is_owed_first(shop: S
     assert await shop.mature(9 * DAY) == {}
     assert await shop.mature(DAY) == {"offset": 1, "reserve_release": 1}
     assert await shop.purse() == (0, 270, 0)
+    told = (await shop.events("wallet.released"))[-1]  # in one turn: nobody can be paid out in between
+    assert {(each["kind"], each["debit_account_id"], each["amount_minor"]) for each in told["transfers"]} == {
+        ("offset", str(ours(seller_reserve(HATTER.name))), 180),
+        ("reserve_release", str(ours(seller_reserve(HATTER.name))), 270),
+    }
     assert await shop.world.violations() == {}
 
 

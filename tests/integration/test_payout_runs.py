@@ -11,10 +11,11 @@ from tests.integration.payees import fund, house, pass_days, pay_out, schedule, 
 
 from coatcheck.clock import ManualClock
 from coatcheck.errors import CoatcheckError
-from coatcheck.ids import payout_run_id_of
+from coatcheck.ids import PAYOUT_RUN, payout_run_id_of, print_id
 from coatcheck.payouts import Decision, PayoutVerdict, Planned, Run
 from coatcheck.states import OperationKind, PayoutRunStatus
 from coatcheck.store import Store
+from coatcheck.wiring import make_watcher
 
 DAILY = "0 6 * * *"
 START = datetime(2026, 3, 28, 12, tzinfo=UTC)  # the night after, clocks go forward in Europe
@@ -334,3 +335,22 @@ async def test_the_invariant_of_runs_sees_what_it_is_for(world: World, owner: as
     assert await world.violations() == {}
     await owner.execute("UPDATE payout_run_item SET planned_minor = 5")
     assert "payout_run_pays_what_was_approved" in await world.violations()
+
+
+async def test_a_run_that_waits_is_an_alert_until_somebody_decides(world: World) -> None:
+    await seller_daily(world, 1000, "s1")
+    await pass_days(world)
+    await tend(world)
+    (run,) = await runs_of(world)
+    watcher = make_watcher(world.gateway)
+    (opened,) = await watcher.watch_once()
+    assert (opened.is_opened, opened.alert.kind.value) == (True, "payout_run_waiting")
+    assert opened.alert.subject == print_id(PAYOUT_RUN, run.run_id)
+    assert opened.alert.text == (
+        "The run of payouts 0 6 * * * would pay 10.00 EUR to 1 sellers; nobody knows what is usual. It waits for a "
+        "second person than gateway."
+    )
+    assert await watcher.watch_once() == []
+    await world.gateway.payout_runs.decide(run.run_id, "person grace", is_approved=False)
+    (closed,) = await watcher.watch_once()
+    assert closed.is_opened is False

@@ -19,11 +19,15 @@ from tests.integration.outside import (
     pending,
     unknown,
 )
-from tests.integration.payees import fund, house, pay_out, payout_of, seller_with
+from tests.integration.payees import fund, house, owe, pay_out, payout_of, seller_with
 
+from coatcheck.api.dead_letters import dead_letters_of
+from coatcheck.dead_letters import DeadLetterQuery, Finding, Word
 from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.events import EventKind
-from coatcheck.ids import operation_id_of, payout_id_of
+from coatcheck.explain import explain
+from coatcheck.ids import OPERATION, operation_id_of, payout_id_of, print_id
+from coatcheck.ids import PAYOUT as PAYOUT_ID
 from coatcheck.inbox.hearing import Hearing, hear
 from coatcheck.ledger import Ledger, Transfer
 from coatcheck.payouts import PayoutRequest, PayoutVerdict
@@ -31,6 +35,8 @@ from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Intent
 from coatcheck.states import OperationKind, OperationStatus
 from coatcheck.store import Store
+from coatcheck.wallets import wallet
+from coatcheck.wiring import make_watcher
 
 PAYOUT = OperationKind.PAYOUT
 
@@ -108,6 +114,17 @@ async def test_D9_a_debt_is_not_paid_out_and_a_payout_makes_none(world: World) -
     assert await world.violations() == {}
 
 
+async def test_D9_what_a_seller_owes_is_kept_back_from_the_next_payout(world: World) -> None:
+    await seller_with(world, 1000)
+    await owe(world, "s1", 300)
+    assert (await pay_out(world, 701)).verdict is PayoutVerdict.TOO_MUCH
+    assert (await payout_of(world, await pay_out(world, key="p2"))).amount_minor == 700
+    assert (await pay_out(world, key="p3")).verdict is PayoutVerdict.NOTHING_AVAILABLE
+    (balance,) = await wallet(world.store, CALLER.shop_id, CALLER.mode, "s1")
+    assert (balance.available_minor, balance.pending_minor, balance.payable_minor) == (300, -300, 0)
+    assert await world.violations() == {}
+
+
 async def test_a_payout_s_key_pays_out_once_for_ever(world: World) -> None:
     await seller_with(world, 1000)
     first = await pay_out(world, 400)
@@ -169,7 +186,7 @@ async def test_A3_after_the_window_a_payout_is_looked_up_and_never_sent(world: W
     assert await world.violations() == {}
 
 
-async def test_an_unresolved_payout_keeps_its_money_in_transit_and_two_people_decide(store: Store) -> None:
+async def test_an_unresolved_payout_keeps_its_money_in_transit(store: Store) -> None:
     world = World(
         store, ScriptedProvider(payout_token="dest_[a-z]+"), settings=replace(SETTINGS, retry_budget_attempts=2)
     )
@@ -384,3 +401,47 @@ async def test_a_transfer_past_the_payouts_is_seen(world: World) -> None:
     )
     await Ledger(world.store).post([stray], world.clock.now())
     assert {"payout_equals_its_transfers", "payouts_in_transit_are_undecided"} <= (await world.violations()).keys()
+
+
+async def test_an_unresolved_payout_is_a_dead_letter_that_two_people_resolve(store: Store) -> None:
+    world = World(
+        store, ScriptedProvider(payout_token="dest_[a-z]+"), settings=replace(SETTINGS, retry_budget_attempts=1)
+    )
+    await seller_with(world, 1000)
+    world.provider.acts[PAYOUT] = [unknown, unknown]
+    (paid_one, lost_one) = [await pay_out(world, amount, key=f"p{amount}") for amount in (400, 300)]
+    changes = await make_watcher(world.gateway).watch_once()
+    assert {(change.alert.kind.value, change.alert.text) for change in changes} == {
+        ("operation_unresolved", "The payout waits for a person after attempt 1: read timeout.")
+    }
+    letters = dead_letters_of(world.gateway)
+    found = await letters.find(DeadLetterQuery())
+    assert {letter.payment_order_id for letter in found} == {
+        print_id(PAYOUT_ID, made.payout_id) for made in (paid_one, lost_one)
+    }
+    for made, finding in (
+        (paid_one, Finding(word=Word.DONE, provider_reference="po_9", reason="the dashboard shows it")),
+        (lost_one, Finding(word=Word.NOT_DONE, provider_reference=None, reason="the bank has never seen it")),
+    ):
+        operation_id = operation_id_of(made.payout_id, PAYOUT)
+        proposal = await letters.propose(operation_id, DeadLetterQuery(), finding, "person ada")
+        await letters.confirm(operation_id, proposal.proposal_id, DeadLetterQuery(), "person grace")
+    assert [(await payout_of(world, made)).status for made in (paid_one, lost_one)] == ["PAID", "FAILED"]
+    assert await world.balances() == {"psp_receivable": 1000, "seller_available": 600, "bank": -400}
+    assert await world.violations() == {}
+
+
+async def test_the_story_of_a_payout_is_told_elsewhere_and_explain_says_where(world: World) -> None:
+    await seller_with(world, 1000)
+    made = await pay_out(world, 400)
+    named = print_id(OPERATION, operation_id_of(made.payout_id, PAYOUT))
+    with pytest.raises(CoatcheckError, match="it pays out_"):
+        await explain(
+            world.store,
+            world.gateway.operations,
+            named,
+            shop=None,
+            mode=CALLER.mode,
+            advise=dead_letters_of(world.gateway).advise,
+            at=world.clock.now(),
+        )

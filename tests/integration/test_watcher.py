@@ -166,17 +166,18 @@ async def test_a_broken_invariant_is_an_incident_until_a_run_finds_it_whole(
     with structlog.testing.capture_logs() as lines:
         opened = await watcher.check_invariants()
     assert {change.alert.subject for change in opened} == {
+        "entries_equal_the_transfers",
         "ledger_counters_equal_transfers",
         "ledger_zero_sum_per_currency",
     }
     assert {line["log_level"] for line in lines} == {"error"}
     assert await watcher.check_invariants() == []
     assert await look(world, watcher) == []  # a look at the rest does not close them
-    assert await gauge(world, AlertKind.INVARIANT_BROKEN) == 2
+    assert await gauge(world, AlertKind.INVARIANT_BROKEN) == 3
     await owner.execute(
         "UPDATE account SET debits_posted_minor = debits_posted_minor - 1 WHERE kind = 'psp_receivable'"
     )
-    assert told(await watcher.check_invariants()) == [("invariant_broken", False)] * 2
+    assert told(await watcher.check_invariants()) == [("invariant_broken", False)] * 3
 
 
 async def test_invariants_are_run_by_one_process_at_a_time_and_not_at_each_look(

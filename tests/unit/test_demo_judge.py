@@ -135,7 +135,8 @@ def test_an_honest_evening_is_proved() -> None:
     assert verdict.findings == []
     assert verdict.proof == (
         f"PROOF asked={asked} charged={asked - verdict.declined} charged_twice=0 lost=0 unresolved=0 "
-        "ledger_difference=0 wallet_difference=0 ok=true"
+        "ledger_difference=0 wallet_difference=0 matched=0 breaks_planted=0 breaks_found=0 clearing_open=0 "
+        "payouts_twice=0 replay_difference=0 ok=true"
     )
     assert verdict.declined == len(range(0, asked, 11))
 

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -133,3 +134,13 @@ def test_every_rule_may_be_given() -> None:
     for rule in Rule:
         settings = load_settings({"COATCHECK_BREAK_RULES": f'{{"late": "{rule}"}}'})
         assert rules_of(settings)["late"] is rule
+
+
+def test_the_page_names_the_usual_rule_of_each_kind() -> None:
+    page = (Path(__file__).parents[2] / "docs/reconciliation.md").read_text("utf-8")
+    table = page.partition("| kinds | usual rule |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| (.+) \| `(\w+)` \|$", table, re.MULTILINE)
+    told = {rule: set(re.findall(r"`(\w+)`", kinds)) for kinds, rule in rows}
+    for rule in (Rule.CORRECT, Rule.ESCALATE):
+        assert told[rule] == kinds_with(DEFAULT_RULES, rule)
+    assert told[Rule.QUEUE] == set()  # every other

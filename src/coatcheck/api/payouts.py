@@ -125,14 +125,14 @@ async def _refused(gateway: Gateway, caller: Caller, wanted: PayoutRequest, verd
             "first request unchanged.",
         )
     balances = await wallet(gateway.store, caller.shop_id, caller.mode, seller)
-    available = next((each.available_minor for each in balances if each.currency == currency), 0)
+    available = next((each.payable_minor for each in balances if each.currency == currency), 0)
     put = f"PUT /v1/sellers/{seller}/payout_destination"
     why = {
         PayoutVerdict.NO_DESTINATION: f"There is nowhere to pay {seller}'s {currency} to: {put} says where.",
         PayoutVerdict.COOLING_DOWN: f"{seller}'s destination was changed and cools down: {put.replace('PUT', 'GET')} "
         "says until when.",
         PayoutVerdict.NOTHING_AVAILABLE: f"{seller} has nothing available in {currency}. What is pending is released "
-        "later.",
+        "later, and what is owed after refunds is kept back.",
         PayoutVerdict.TOO_MUCH: f"That is more than {seller} has available.",
     }[verdict]
     is_amount = verdict in (PayoutVerdict.TOO_MUCH, PayoutVerdict.NOTHING_AVAILABLE)

@@ -1,6 +1,7 @@
 """`GET /v1/sellers/{seller_account}/statement`: a period of a seller's money, as JSON, CSV or PDF."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -28,6 +29,7 @@ from coatcheck.states import Mode
 
 CSV, PDF = "text/csv", "application/pdf"
 _NAME_PLACE = 2  # /v1/sellers/{seller_account}/statement
+_SCRIBE = ThreadPoolExecutor(1, thread_name_prefix="statement")
 
 
 class StatementFormat(StrEnum):
@@ -136,8 +138,9 @@ async def _written(statement: Statement, wanted: StatementFormat) -> Response[by
         return _file(csv_of(statement).encode(), CSV, statement)
     if sum(len(part.movements) for part in statement.currencies) > PDF_MOVEMENTS_MOST:
         raise _wrong("/format", f"Ask for csv: a PDF holds at most {PDF_MOVEMENTS_MOST} movements.")
-    # It takes processor time, and the loop has payments to run.
-    return _file(await asyncio.to_thread(pdf_of, statement), PDF, statement)
+    # It takes processor time, and the loop has payments to run: beside it, and one at a time.
+    raw = await asyncio.get_running_loop().run_in_executor(_SCRIBE, pdf_of, statement)
+    return _file(raw, PDF, statement)
 
 
 def _file(raw: bytes, media_type: str, statement: Statement) -> Response[bytes]:

@@ -55,7 +55,7 @@ def acknowledge(ctx: click.Context, *, order_id: str, reason: str, by: str, conf
     )
     if not done:
         raise UnusableError(
-            f"no charged_twice or refunded_and_disputed alert of {order_id} is open; `coatcheck alerts` lists what is"
+            f"no charged_twice alert of {order_id} is open, nor a refunded_and_disputed one; see `coatcheck alerts`"
         )
     click.echo("Written down. The watcher closes the alert at its next look.")
     return 0

@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any, Final
 
 from coatcheck.demo.evening import Evening, Order, minor_units
+from coatcheck.demo.month import Month
 from coatcheck.demo.shoppers import Answer
 
 _SUCCEEDED = "succeeded"
@@ -60,12 +61,14 @@ class Verdict:
     charged_minor: Counter[str] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
     findings_in_all: int = 0
+    month: Month = field(default_factory=Month)
 
     @property
     def is_ok(self) -> bool:
         """Whether the promise was kept."""
         failures = (self.charged_twice, self.lost, self.unresolved, self.ledger_difference, self.wallet_difference)
-        return not any(failures) and not self.findings_in_all and self.asked == self.charged + self.declined
+        is_evening_ok = not any(failures) and not self.findings_in_all and self.asked == self.charged + self.declined
+        return is_evening_ok and self.month.is_ok
 
     @property
     def proof(self) -> str:
@@ -73,8 +76,14 @@ class Verdict:
         return (
             f"PROOF asked={self.asked} charged={self.charged} charged_twice={self.charged_twice} lost={self.lost} "
             f"unresolved={self.unresolved} ledger_difference={self.ledger_difference} "
-            f"wallet_difference={self.wallet_difference} ok={str(self.is_ok).lower()}"
+            f"wallet_difference={self.wallet_difference} {self.month.proof} ok={str(self.is_ok).lower()}"
         )
+
+    def close(self, month: Month) -> None:
+        """Add what came of the month's end."""
+        self.month = month
+        for finding in month.findings:
+            self.find(finding)
 
     def find(self, what: str) -> None:
         """Keep a finding."""

@@ -4,6 +4,7 @@ import asyncio
 import re
 import secrets
 import signal
+import sys
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from time import monotonic
 from typing import Any
 
 import aiohttp
+import msgspec
 from rich.console import Console
 
 from coatcheck import wiring
@@ -19,6 +21,7 @@ from coatcheck.clock import SystemClock
 from coatcheck.config import load_settings
 from coatcheck.demo.evening import Evening, plan_evening
 from coatcheck.demo.judge import judge
+from coatcheck.demo.month import WEBHOOK_SECRET, Desk, Month, pay_out_earlier, play_month
 from coatcheck.demo.processes import Child, DemoError, child_environ
 from coatcheck.demo.report import Outcome, make_console, print_report, progress
 from coatcheck.demo.shoppers import open_shop_session, play_evening, read_json
@@ -47,6 +50,9 @@ _GATEWAY_READY = re.compile(r'"url": ?"(http://[^"]+)".*"event": ?"ready"')
 _PROVIDER_CALLS = re.compile(
     r'^coatcheck_provider_seconds_count\{call="(?P<call>\w+)".*\} (?P<count>\S+)$', re.MULTILINE
 )
+_REPLAYED = re.compile(r"^REPLAY rows=(\d+) difference=(\d+)$", re.MULTILINE)
+_AS_MERCHANT = {"Authorization": "Bearer sk_sim_test_coatcheck"}
+_FEES = ("1.5%+0.10 USD", "1.5%+0.10 EUR", "1.5%+10 JPY", "1.5%+0.010 KWD")  # what the simulated PSP keeps
 _INTERRUPTED = 130
 _READY_TRIES = 200
 _READY_PAUSE_S = 0.05
@@ -131,26 +137,48 @@ class _Demo:
     async def _play_on(self, stage: _Stage, evening: Evening) -> Outcome:
         async with (
             open_shop_session(stage.gateway_url, stage.api_key) as gateway,
-            aiohttp.ClientSession(base_url=stage.simulator_url, trust_env=False) as simulator,
+            aiohttp.ClientSession(base_url=stage.simulator_url, headers=_AS_MERCHANT, trust_env=False) as simulator,
         ):
+            earlier = await pay_out_earlier(simulator, gateway)
             since = await mark_books(simulator)
             started = monotonic()
             with progress(self.console, self.checkouts) as tick:
                 memory = await play_evening(gateway, evening, at_once=self.at_once, tick=tick)
             took_s = monotonic() - started
             self.console.print("The evening is over. Asking the PSP's books, every payment and every wallet ...")
-            evidence = await hear_witnesses(simulator, gateway, evening, memory, since)
+            verdict = judge(await hear_witnesses(simulator, gateway, evening, memory, since))
+            sendings = await _sendings(gateway)
+            desk = Desk(gateway, stage.gateway_url, simulator, evening, self.seed, self.console.print)
+            month = await play_month(desk, earlier)
+            await self._replay(month)
+            verdict.close(month)
             return Outcome(
                 evening=evening,
                 memory=memory,
-                verdict=judge(evidence),
+                verdict=verdict,
                 faults=(await read_json(simulator, "/admin/books"))["faults"],
-                sendings=await _sendings(gateway),
+                sendings=sendings,
                 took_s=took_s,
                 data_dir=self.data_dir,
                 books=self.books,
                 api_key=stage.api_key,
             )
+
+    async def _replay(self, month: Month) -> None:
+        """Have the audit rebuild everything from the events alone, and compare."""
+        self.console.print("The audit rebuilds all of it from the events alone ...")
+        environ = child_environ(DATA_DIR=str(self.data_dir))
+        command = [sys.executable, "-c", "from coatcheck.cli import main; main()", "audit", "replay"]
+        running = await asyncio.create_subprocess_exec(
+            *command, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        printed = (await running.communicate())[0].decode("utf-8", "replace")
+        found = _REPLAYED.search(printed)
+        if found is None:
+            raise DemoError(f"the audit could not replay: {printed[-1000:]}")
+        month.replay_rows, month.replay_difference = int(found[1]), int(found[2])
+        if month.replay_difference:
+            month.findings.append(f"the replay differs: {printed[:1000]}")
 
     def _announce(self) -> None:
         self.console.print("[bold]A shopping evening[/]: a gateway, a PSP that fails, and shoppers who click twice.")
@@ -171,7 +199,7 @@ class _Demo:
                 simulator = self._start("simulator", ["simulator", *self._weather()], {})
                 running.push_async_callback(simulator.stop)
                 simulator_url = await simulator.find_in_log(_SIMULATOR_READY)
-                gateway = self._start("gateway", ["serve"], {"PORT": str(self.port), "SIMULATOR_URL": simulator_url})
+                gateway = self._start("gateway", ["serve"], self._settings(simulator_url))
                 running.push_async_callback(gateway.stop)
                 gateway_url = await gateway.find_in_log(_GATEWAY_READY)
                 # The server belongs to whoever has it open: it is let go of only once the gateway has it, too.
@@ -185,6 +213,17 @@ class _Demo:
         child = Child(name, arguments, environ, self.data_dir / "demo" / "logs" / f"{name}.log")
         self.children.append(child)
         return child
+
+    def _settings(self, simulator_url: str) -> dict[str, str]:
+        """Let a month pass in a minute: what is settled matures at once."""
+        return {
+            "PORT": str(self.port),
+            "SIMULATOR_URL": simulator_url,
+            "SIMULATOR_WEBHOOK_SECRETS": WEBHOOK_SECRET,
+            "PSP_FEES": msgspec.json.encode({"simulator": ", ".join(_FEES)}).decode(),
+            "WALLET_HOLD_DAYS": "0",
+            "MATURING_INTERVAL_S": "1",
+        }
 
     def _weather(self) -> list[str]:
         shares = [f"--{name}={value}" for name, value in WEATHER.items()]

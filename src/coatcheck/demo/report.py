@@ -17,6 +17,7 @@ from rich.text import Text
 
 from coatcheck.demo.evening import Checkout, Evening, Manner, amount_text
 from coatcheck.demo.judge import Verdict
+from coatcheck.demo.month import Month
 from coatcheck.demo.shoppers import Memory
 
 _WIDTH_OF_A_FILE = 110
@@ -144,9 +145,23 @@ def _what_came_out(outcome: Outcome) -> list[tuple[str, str]]:
         charged = _grouped(verdict.charged_minor[currency], currency)
         rows.append((f"orders in {currency}", f"{count} for {_grouped(asked[currency], currency)}, charged {charged}"))
     rows += [("charged once", f"{verdict.charged} orders"), ("declined", f"{verdict.declined} orders")]
+    rows += _how_the_month_ended(verdict.month)
     if verdict.of_other_evenings:
         rows.append(("left over", f"{verdict.of_other_evenings} charges of an evening that was interrupted"))
     return rows
+
+
+def _how_the_month_ended(month: Month) -> list[tuple[str, str]]:
+    paid_out = ", ".join(
+        [f"{_grouped(minor, currency)} {currency}" for currency, minor in sorted(month.paid_out.items())]
+    )
+    return [
+        ("settled", f"{month.matched} lines of the PSP's files agree with the books; the bank has what it paid out"),
+        ("mistakes in its files", f"{month.found} found of {month.planted} planted"),
+        ("refunds, disputes", f"{month.refunds}, {month.disputes}"),
+        ("paid to sellers", f"{month.payouts} payouts: {paid_out}"),
+        ("replayed", f"{month.replay_rows} rows made of the events alone"),
+    ]
 
 
 def _milliseconds(times_s: Sequence[float], percent: int) -> str:

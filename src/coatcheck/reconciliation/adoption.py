@@ -27,6 +27,7 @@ from coatcheck.states import Mode, OperationKind
 from coatcheck.store import Store
 
 _ASKED_AT_ONCE: Final = 20
+_TRIES: Final = 3
 _ADOPT: Final = (
     f"SELECT place, outcome FROM adopt_charges({', '.join(f'${number}' for number in range(1, 21))}) ORDER BY place"
 )
@@ -180,7 +181,7 @@ class Adoption:
         if not answered:
             return {}
         try:
-            outcomes, undecided = await self._commit(provider, answered, by, why)
+            outcomes, undecided = await self._commit_through_trouble(provider, answered, by, why)
         except (asyncpg.UniqueViolationError, asyncpg.CheckViolationError) as error:
             if len(answered) == 1:
                 log.warning("adoption_refused", reference=answered[0][0].found.reference, error=str(error))
@@ -191,6 +192,17 @@ class Adoption:
         for operation, outcome in undecided:
             await self._executor.settle(operation, outcome)
         return {each.found.provider_reference: said for (each, _), said in zip(answered, outcomes, strict=True)}
+
+    async def _commit_through_trouble(
+        self, provider: str, answered: Sequence[_Answered], by: str, why: str
+    ) -> tuple[list[Adopted], list[tuple[Operation, Outcome]]]:
+        """Commit, and again where the shop's own retry was in the way at that moment."""
+        for _ in range(_TRIES - 1):
+            try:
+                return await self._commit(provider, answered, by, why)
+            except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+                continue
+        return await self._commit(provider, answered, by, why)
 
     async def _commit(
         self, provider: str, answered: Sequence[_Answered], by: str, why: str

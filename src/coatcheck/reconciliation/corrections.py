@@ -288,7 +288,8 @@ async def _things_of(adoption: Adoption, row: asyncpg.Record) -> _Things | None:
         return None
     candidate = candidate_of(charge)
     if candidate is None or candidate.intent.kind is OperationKind.CHARGE:
-        return _Things(charge, None)
+        # Found by the charge it names and not by its own name: the line is about something that the PSP does not have.
+        return _Things(charge, None) if charge.provider_reference == named else None
     capture = await registry.find(named, OperationKind.CAPTURE)
     return None if capture is None else _Things(charge, capture)
 

@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -21,11 +22,11 @@ _NOT_ASCII: Final = 0x80
 LONGEST_LINE: Final = 1 << 20
 _LONGEST_HEADER: Final = 1 << 16
 _NOWHERE: Final = -1  # the place of a column that the file does not have: that of an empty field put behind each row
-# Other characters that some call line ends belong to a line.
-_LINE_ENDS: Final = re.compile("(\r\n|\n|\r)").split
+_LINE_ENDS: Final = ("\n", "\r")
 _AMOUNT: Final = re.compile(r"(-?)([0-9]{1,15})(?:\.([0-9]{1,9}))?").fullmatch
 _LARGEST_MINOR: Final = 2**53 - 1
 _USUAL_DIGITS: Final = 11  # before the point: with four decimals still below the largest amount
+_EXPONENTS: Final[dict[str, int]] = {}  # as they are asked for: a file asks three times for each line
 
 
 def decoded(chunks: Iterable[bytes]) -> Iterator[str]:
@@ -102,9 +103,11 @@ def lines_of(chunks: Iterable[str]) -> Iterator[str]:
     left = ""
     for chunk in chunks:
         whole = left + chunk
-        *parts, left = _LINE_ENDS(whole.removesuffix("\r"))
+        # Read as files are: these three line ends, and the other characters that some call line ends belong to a line.
+        found = io.StringIO(whole.removesuffix("\r"), newline="").readlines()
+        left = found.pop() if found and not found[-1].endswith(_LINE_ENDS) else ""
         left += "\r" if whole.endswith("\r") else ""  # it may be half of a line end
-        yield from map("".join, zip(parts[::2], parts[1::2], strict=True))
+        yield from found
         if len(left) > LONGEST_LINE:
             raise FileRefusedError(f"a line is longer than {LONGEST_LINE} characters")
     if left:
@@ -148,16 +151,18 @@ class Table:
         """
         width, places = self._width, self._places
         is_as_asked, has_gaps = places == list(range(width)), _NOWHERE in places
-        while (row := self._next_row()) is not None:
-            if not row:
-                continue
-            if len(row) != width:
-                raise FileRefusedError(
-                    f"it has {len(row)} fields where the header has {width}: the file was cut or damaged", self.line_no
-                )
-            if has_gaps:
-                row.append("")
-            yield row if is_as_asked else [row[place] for place in places]
+        try:
+            for row in self._reader:
+                if not row:
+                    continue
+                if len(row) != width:
+                    said = f"it has {len(row)} fields where the header has {width}: the file was cut or damaged"
+                    raise FileRefusedError(said, self.line_no)
+                if has_gaps:
+                    row.append("")
+                yield row if is_as_asked else [row[place] for place in places]
+        except csv.Error as error:
+            raise FileRefusedError(f"it is not CSV ({error})", self._reader.line_num) from error
 
     def _next_row(self) -> list[str] | None:
         try:
@@ -190,7 +195,9 @@ def _whole(lines: Iterator[str], *, is_last_read: bool) -> Iterator[str]:
 
 def minor_units(text: str, currency: str, line_no: int) -> int:
     """Read a signed decimal amount into minor units, exactly. Zeros beyond the currency's decimals are taken."""
-    exponent = exponent_of(currency, line_no)
+    exponent = _EXPONENTS.get(currency)
+    if exponent is None:
+        exponent = exponent_of(currency, line_no)
     point = len(text) - 1 - exponent
     if exponent and 0 < point <= _USUAL_DIGITS and text[point] == ".":  # nearly all are written just so
         digits = text[:point] + text[point + 1 :]
@@ -212,7 +219,7 @@ def minor_units(text: str, currency: str, line_no: int) -> int:
 def exponent_of(currency: str, line_no: int) -> int:
     """Say how many decimals a currency has, withdrawn ones too. Raises FileRefusedError for an unknown code."""
     try:
-        return readable_exponent_of(currency)
+        return _EXPONENTS.setdefault(currency, readable_exponent_of(currency))
     except CurrencyError as error:
         raise FileRefusedError(str(error), line_no) from error
 

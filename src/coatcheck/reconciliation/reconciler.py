@@ -34,7 +34,7 @@ from coatcheck.reconciliation.report import Report, read_report
 from coatcheck.reconciliation.usual import Usual
 from coatcheck.store import Store
 
-_LINES_AT_ONCE: Final = 2_000
+_LINES_AT_ONCE: Final = 10_000
 # How much later a file may tell of something, beyond its own last line, before we ask where it is (settlement dates of
 # real merchants are off by a day or two, seldom by more).
 DRIFT: Final = timedelta(days=5)
@@ -96,8 +96,6 @@ class Reconciler:
             await connection.execute(f"SET LOCAL {setting} = 0")
         await connection.execute(_INCOMING)
         taken = await _load(connection, file.form, file.source.path, progress)
-        await connection.execute("CREATE UNIQUE INDEX ON incoming_line (line_no)")
-        await connection.execute("ANALYZE incoming_line")
         words = file.form.name, file.source.name, file.digest, taken.lines, file.source.brought_by
         if not await connection.fetchval(_TAKE, at, file_id, *world, *words):
             return False  # somebody else has brought it meanwhile
@@ -116,6 +114,7 @@ class Reconciler:
         last = await connection.fetchval(_LAST_OF, file_id)
         if last is not None:
             await connection.execute("SELECT break_unsettled($1, $2, $3, $4, $5)", at, *world, last - DRIFT)
+            await connection.execute("SELECT break_unsettled_movements($1, $2, $3, $4, $5)", at, *world, last - DRIFT)
         await connection.execute(TELL_OF_BREAKS, at, file_id, *world)
         return True
 
@@ -186,11 +185,19 @@ def _transfers_of(file: Candidate, row: asyncpg.Record) -> Iterator[Transfer]:
 
 
 async def _load(connection: Any, form: Format, path: Path, progress: Progress) -> _Taken:
-    """Read the file into the session's own table, a piece at a time; the reading itself is done in a thread."""
+    """Read the file into the session's own table, a piece at a time.
+
+    The reading is done in a thread, and the next piece is read while the database takes the one before.
+    """
     items = form.read(decoded(chunks_of(path, progress)))
     taken = _Taken()
-    while records := await asyncio.to_thread(_next_records, items, taken):
-        await connection.copy_records_to_table("incoming_line", records=records, columns=_COLUMNS)
+    coming = asyncio.create_task(asyncio.to_thread(_next_records, items, taken))
+    try:
+        while records := await coming:
+            coming = asyncio.create_task(asyncio.to_thread(_next_records, items, taken))
+            await connection.copy_records_to_table("incoming_line", records=records, columns=_COLUMNS)
+    finally:
+        await asyncio.gather(coming, return_exceptions=True)
     return taken
 
 

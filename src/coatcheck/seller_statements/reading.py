@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from coatcheck.ids import PAYMENT, PAYOUT, TRANSFER, print_id
+from coatcheck.ids import TRANSFER, print_id
 from coatcheck.ledger import payouts_in_transit, seller_available, seller_pending
 from coatcheck.states import Mode
 from coatcheck.store import Store
@@ -126,7 +126,8 @@ def _part(
     for row in rows:
         change = _change_of(row, fields)
         balance = balance.plus(change)
-        about = print_id(PAYOUT if row["is_payout"] else PAYMENT, row["subject_id"])
+        subject, prefix = row["subject_id"], row["prefix"]
+        about = str(subject) if prefix is None else print_id(prefix, subject)
         printed = print_id(TRANSFER, row["transfer_id"])
         movements.append(Movement(row["at"], row["kind"], about, printed, change, balance))
     return CurrencyStatement(currency, opening, movements, balance)

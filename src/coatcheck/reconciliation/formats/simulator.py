@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from coatcheck.reconciliation.lines import ControlTotal, FileRefusedError, Item, LineKind, SettlementLine
@@ -23,6 +24,7 @@ _KINDS: Final = {
 }
 _COUNT: Final = re.compile("[0-9]{1,15}").fullmatch
 _HEADER: Final = ",".join(_COLUMNS)
+_TIMES: Final = (datetime.fromisoformat,)
 
 
 class SimulatorFormat:
@@ -46,7 +48,9 @@ class SimulatorFormat:
                 yield from counted.end(row, table.line_no)
                 continue
             line = _line_of(row, table.line_no)
-            yield from counted.add(line)
+            total = counted.add(line)
+            if total is not None:
+                yield total
             yield line
         if not counted.is_over:
             raise FileRefusedError("the last line, 'end', is missing: the file was cut; fetch it again")
@@ -64,7 +68,7 @@ def _line_of(row: list[str], line_no: int) -> SettlementLine:
         reference=reference or None,
         provider_reference=thing or None,
         charge_reference=charge or None,
-        occurred_at=moment(occurred_at, line_no, (datetime.fromisoformat,)),
+        occurred_at=_time_of(occurred_at, line_no),
         currency=currency,
         gross_minor=minor_units(gross, currency, line_no),
         fee_minor=minor_units(fee, currency, line_no),
@@ -73,6 +77,18 @@ def _line_of(row: list[str], line_no: int) -> SettlementLine:
     if line.gross_minor - line.fee_minor != line.net_minor:
         raise FileRefusedError(f"gross {gross} less fee {fee} is not net {net}", line_no)
     return line
+
+
+def _time_of(text: str, line_no: int) -> datetime:
+    try:
+        return _known_time(text)
+    except FileRefusedError:
+        return moment(text, line_no, _TIMES)
+
+
+@lru_cache(maxsize=4_096)  # many lines of a file are of the same second
+def _known_time(text: str) -> datetime:
+    return moment(text, 0, _TIMES)
 
 
 class _Counted:
@@ -85,17 +101,18 @@ class _Counted:
         self._batch: str | None = None
         self._currency: str | None = None
 
-    def add(self, line: SettlementLine) -> Iterator[ControlTotal]:
+    def add(self, line: SettlementLine) -> ControlTotal | None:
         """Count a line; a payout is compared with what came before it."""
-        if self._batch not in (None, line.batch) or self._currency not in (None, line.currency):
+        is_first = self._batch is None
+        if not is_first and (self._batch != line.batch or self._currency != line.currency):
             raise FileRefusedError("it is of another batch or currency than the lines before it", line.line_no)
         self._batch, self._currency = line.batch, line.currency
         self._lines += 1
         if line.kind is LineKind.PAYOUT:
-            yield self._total(f"payout {line.provider_reference}", -line.net_minor, self._gross - self._fee)
-            return
+            return self._total(f"payout {line.provider_reference}", -line.net_minor, self._gross - self._fee)
         self._gross += line.gross_minor
         self._fee += line.fee_minor
+        return None
 
     def end(self, row: list[str], line_no: int) -> Iterator[ControlTotal]:
         """Compare the file's own totals with what was counted."""

@@ -63,33 +63,39 @@ CREATE OR REPLACE FUNCTION match_settlement_lines(at timestamptz, new_file_id uu
 RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
-SET work_mem = '256MB'
+SET work_mem = '256MB' SET jit = off
 AS $$
 DECLARE
     earlier record;
+    recorded bigint;
+    claimed bigint;
 BEGIN
     -- 1. Whose line it is: by our reference first, then by the PSP's own id; never by the amount alone.
-    CREATE TEMP TABLE found_record ON COMMIT DROP AS
-    SELECT i.line_no, o.operation_id
+    CREATE TEMP TABLE told_line ON COMMIT DROP AS
+    SELECT i.*, o.operation_id AS record_id, o.status AS record_status, o.amount_minor AS record_minor,
+           o.currency::text AS record_currency, o.payment_id, o.refund_id
       FROM incoming_line AS i
-      JOIN operation AS o ON o.operation_id = i.operation_id
-     WHERE o.shop_id = shop AND o.mode = world AND o.provider = psp
+      LEFT JOIN operation AS o
+        ON o.operation_id = i.operation_id AND o.shop_id = shop AND o.mode = world AND o.provider = psp
        AND CASE i.kind WHEN 'charge' THEN o.kind IN ('charge', 'capture') ELSE o.kind = 'refund' END
        AND i.kind IN ('charge', 'refund', 'refund_returned');
-    ANALYZE found_record;
-    IF (SELECT count(*) FROM incoming_line AS i WHERE i.kind IN ('charge', 'refund', 'refund_returned'))
-       > (SELECT count(*) FROM found_record) THEN
-        INSERT INTO found_record (line_no, operation_id)
-        SELECT DISTINCT ON (i.line_no) i.line_no, o.operation_id
-          FROM incoming_line AS i
-          JOIN operation AS o ON o.provider_reference = i.provider_reference
-         WHERE o.shop_id = shop AND o.mode = world AND o.provider = psp
-           AND CASE i.kind WHEN 'charge' THEN o.kind IN ('charge', 'capture') ELSE o.kind = 'refund' END
-           AND i.kind IN ('charge', 'refund', 'refund_returned') AND i.provider_reference IS NOT NULL
-           AND NOT EXISTS (SELECT FROM found_record AS f WHERE f.line_no = i.line_no)
-         ORDER BY i.line_no, o.operation_id;
-        ANALYZE found_record;
+    ANALYZE told_line (line_no, kind, batch, record_id, provider_reference);
+    IF EXISTS (SELECT FROM told_line AS t WHERE t.record_id IS NULL AND t.kind IN ('charge', 'refund', 'refund_returned')
+                                            AND t.provider_reference IS NOT NULL) THEN
+        UPDATE told_line AS t
+           SET record_id = f.operation_id, record_status = f.status, record_minor = f.amount_minor,
+               record_currency = f.currency, payment_id = f.payment_id, refund_id = f.refund_id
+          FROM (SELECT DISTINCT ON (i.line_no) i.line_no, o.operation_id, o.status, o.amount_minor,
+                       o.currency::text AS currency, o.payment_id, o.refund_id
+                  FROM told_line AS i
+                  JOIN operation AS o ON o.provider_reference = i.provider_reference
+                 WHERE o.shop_id = shop AND o.mode = world AND o.provider = psp
+                   AND CASE i.kind WHEN 'charge' THEN o.kind IN ('charge', 'capture') ELSE o.kind = 'refund' END
+                   AND i.kind IN ('charge', 'refund', 'refund_returned') AND i.record_id IS NULL
+                 ORDER BY i.line_no, o.operation_id) AS f
+         WHERE t.line_no = f.line_no;
     END IF;
+    CREATE TEMP TABLE told_batch ON COMMIT DROP AS SELECT DISTINCT t.batch FROM told_line AS t;
 
     -- 2. A batch that is issued again speaks for its records in the place of its earlier version.
     -- What two people have said of the earlier one is remembered: said of the same line again, it still holds.
@@ -103,11 +109,11 @@ BEGIN
       JOIN break_resolution AS r ON r.break_id = k.break_id AND r.confirmed_at IS NOT NULL
       JOIN settlement_line AS l ON l.file_id = k.file_id AND l.line_no = k.line_no
      WHERE b.shop_id = shop AND b.mode = world AND b.provider = psp AND k.suspense_minor <> 0
-       AND b.batch IN (SELECT DISTINCT i.batch FROM incoming_line AS i);
+       AND b.batch IN (SELECT t.batch FROM told_batch AS t);
     FOR earlier IN
         SELECT b.file_id, b.batch FROM settlement_batch AS b
          WHERE b.shop_id = shop AND b.mode = world AND b.provider = psp
-           AND b.batch IN (SELECT DISTINCT i.batch FROM incoming_line AS i)
+           AND b.batch IN (SELECT t.batch FROM told_batch AS t)
     LOOP
         DELETE FROM settled_record AS s USING settlement_line AS l
          WHERE l.file_id = earlier.file_id AND l.batch = earlier.batch AND s.operation_id = l.operation_id
@@ -122,56 +128,68 @@ BEGIN
            AND k.file_id = earlier.file_id AND k.batch = earlier.batch;
     END LOOP;
 
-    -- 3. Each record is claimed by one line: the first of the file that names it, for its other parts too.
+    -- 3. Each record is claimed by one line: the first of the file that names it, for its other parts too. In the order of
+    -- the ids, which is that of the index.
     INSERT INTO settled_record (operation_id, kind, file_id, line_no)
-    SELECT f.operation_id, i.kind, new_file_id, min(f.line_no)
-      FROM found_record AS f JOIN incoming_line AS i ON i.line_no = f.line_no
-     GROUP BY f.operation_id, i.kind
+    SELECT t.record_id, t.kind, new_file_id, min(t.line_no)
+      FROM told_line AS t WHERE t.record_id IS NOT NULL
+     GROUP BY t.record_id, t.kind
+     ORDER BY t.record_id
     ON CONFLICT DO NOTHING;
+    GET DIAGNOSTICS claimed = ROW_COUNT;
+    SELECT count(t.record_id) INTO recorded FROM told_line AS t;
+    -- Where every line has claimed a record of its own, there are no others to compare with.
     CREATE TEMP TABLE claimed_record ON COMMIT DROP AS
-    SELECT f.line_no, f.operation_id, s.file_id AS claim_file, s.line_no AS claim_line,
-           count(*) OVER record AS parts, sum(i.gross_minor) OVER record AS together_minor
-      FROM found_record AS f
-      JOIN incoming_line AS i ON i.line_no = f.line_no
-      JOIN settled_record AS s ON s.operation_id = f.operation_id AND s.kind = i.kind
-    WINDOW record AS (PARTITION BY f.operation_id, i.kind);
-    ANALYZE claimed_record;
+    WITH disputed AS MATERIALIZED (
+        SELECT DISTINCT t.record_id, t.kind
+          FROM told_line AS t
+          JOIN settled_record AS s ON s.operation_id = t.record_id AND s.kind = t.kind
+         WHERE (s.file_id, s.line_no) <> (new_file_id, t.line_no)
+    )
+    SELECT t.line_no, s.file_id AS claim_file, s.line_no AS claim_line,
+           coalesce(here.provider_reference, before.provider_reference) AS claim_reference,
+           count(*) OVER parts AS parts, sum(t.gross_minor) OVER parts AS together_minor
+      FROM disputed AS d
+      JOIN told_line AS t ON t.record_id = d.record_id AND t.kind = d.kind
+      JOIN settled_record AS s ON s.operation_id = d.record_id AND s.kind = d.kind
+      LEFT JOIN told_line AS here ON s.file_id = new_file_id AND here.line_no = s.line_no
+      LEFT JOIN settlement_line AS before
+        ON s.file_id <> new_file_id AND before.file_id = s.file_id AND before.line_no = s.line_no
+     WHERE claimed < recorded
+    WINDOW parts AS (PARTITION BY t.record_id, t.kind);
 
     -- 4. The verdict of each line.
     INSERT INTO settlement_line (file_id, line_no, kind, batch, reference, provider_reference, charge_reference,
                                  operation_id, occurred_at, currency, gross_minor, fee_minor, net_minor, verdict)
-    SELECT new_file_id, i.line_no, i.kind, i.batch, i.reference, i.provider_reference, i.charge_reference,
-           c.operation_id, i.occurred_at, i.currency, i.gross_minor, i.fee_minor, i.net_minor,
+    SELECT new_file_id, t.line_no, t.kind, t.batch, t.reference, t.provider_reference, t.charge_reference,
+           t.record_id, t.occurred_at, t.currency, t.gross_minor, t.fee_minor, t.net_minor,
            CASE
-               WHEN i.kind IN ('payout', 'fee') THEN i.kind
-               WHEN i.kind NOT IN ('charge', 'refund', 'refund_returned') THEN 'unexplained'
-               WHEN c.operation_id IS NULL THEN 'missing_here'
+               WHEN t.kind IN ('payout', 'fee') THEN t.kind
+               WHEN t.kind NOT IN ('charge', 'refund', 'refund_returned') THEN 'unexplained'
+               WHEN t.record_id IS NULL THEN 'missing_here'
                -- Some PSPs tell of one capture in parts: the whole authorization, and back what was not taken of it.
-               WHEN c.parts > 1 AND c.claim_file = new_file_id AND i.asked_minor IS NULL AND o.status = 'APPROVED'
-                    AND o.currency = i.currency AND c.together_minor
-                    = CASE i.kind WHEN 'refund' THEN -o.amount_minor ELSE o.amount_minor END THEN 'matched'
-               WHEN (c.claim_file, c.claim_line) <> (new_file_id, i.line_no) THEN
-                   CASE WHEN i.provider_reference IS NOT DISTINCT FROM CASE WHEN c.claim_file = new_file_id
-                            THEN (SELECT e.provider_reference FROM incoming_line AS e WHERE e.line_no = c.claim_line)
-                            ELSE (SELECT e.provider_reference FROM settlement_line AS e
-                                   WHERE e.file_id = c.claim_file AND e.line_no = c.claim_line) END
+               WHEN c.parts > 1 AND c.claim_file = new_file_id AND t.asked_minor IS NULL AND t.record_status = 'APPROVED'
+                    AND t.record_currency = t.currency AND c.together_minor
+                    = CASE t.kind WHEN 'refund' THEN -t.record_minor ELSE t.record_minor END THEN 'matched'
+               WHEN (c.claim_file, c.claim_line) <> (new_file_id, t.line_no) THEN
+                   CASE WHEN t.provider_reference IS NOT DISTINCT FROM c.claim_reference
                         THEN 'duplicate_line' ELSE 'duplicate_charge' END
-               WHEN coalesce(i.asked_currency, i.currency) <> o.currency THEN 'currency'
-               WHEN coalesce(i.asked_minor, i.gross_minor)
-                    <> CASE i.kind WHEN 'refund' THEN -o.amount_minor ELSE o.amount_minor END THEN 'amount'
-               WHEN NOT CASE i.kind
-                        WHEN 'charge' THEN o.status = 'APPROVED'
-                        WHEN 'refund' THEN o.status = 'APPROVED' OR r.status = 'FAILED' AND EXISTS (
+               WHEN coalesce(t.asked_currency, t.currency) <> t.record_currency THEN 'currency'
+               WHEN coalesce(t.asked_minor, t.gross_minor)
+                    <> CASE t.kind WHEN 'refund' THEN -t.record_minor ELSE t.record_minor END THEN 'amount'
+               WHEN NOT CASE t.kind
+                        WHEN 'charge' THEN t.record_status = 'APPROVED'
+                        WHEN 'refund' THEN t.record_status = 'APPROVED' OR r.status = 'FAILED' AND EXISTS (
                             SELECT FROM event AS e
-                             WHERE e.subject_id = o.payment_id AND e.kind = 'refund.returned'
-                               AND e.body ->> 'operation_id' = o.operation_id::text)
+                             WHERE e.subject_id = t.payment_id AND e.kind = 'refund.returned'
+                               AND e.body ->> 'operation_id' = t.record_id::text)
                         ELSE r.status = 'FAILED' END THEN 'status'
                ELSE 'matched'
            END
-      FROM incoming_line AS i
-      LEFT JOIN claimed_record AS c ON c.line_no = i.line_no
-      LEFT JOIN operation AS o ON o.operation_id = c.operation_id
-      LEFT JOIN refund AS r ON r.refund_id = o.refund_id;
+      FROM told_line AS t
+      LEFT JOIN claimed_record AS c ON c.line_no = t.line_no
+      LEFT JOIN refund AS r ON r.refund_id = t.refund_id
+     ORDER BY t.line_no;
 
     -- 5. What is not as it should be.
     INSERT INTO reconciliation_break (break_id, shop_id, mode, provider, kind, file_id, line_no, batch, operation_id,
@@ -181,16 +199,16 @@ BEGIN
            CASE l.verdict WHEN 'amount' THEN l.gross_minor - e.expected ELSE l.gross_minor END,
            concat_ws(' ', l.kind, l.provider_reference, l.reference), match_settlement_lines.at
       FROM settlement_line AS l
-      LEFT JOIN operation AS o ON o.operation_id = l.operation_id
      CROSS JOIN LATERAL (
-           SELECT CASE l.kind WHEN 'refund' THEN -o.amount_minor ELSE o.amount_minor END AS expected) AS e
+           SELECT (SELECT CASE l.kind WHEN 'refund' THEN -o.amount_minor ELSE o.amount_minor END
+                     FROM operation AS o WHERE o.operation_id = l.operation_id) AS expected) AS e
      WHERE l.file_id = new_file_id AND l.verdict NOT IN ('matched', 'payout', 'fee');
     IF EXISTS (SELECT FROM resolved_before) THEN
         PERFORM keep_resolutions(match_settlement_lines.at, new_file_id, shop, world, psp);
     END IF;
 
     INSERT INTO settlement_reach (file_id, first_at, last_at)
-    SELECT new_file_id, min(i.occurred_at), max(i.occurred_at) FROM incoming_line AS i WHERE i.kind = 'charge'
+    SELECT new_file_id, min(t.occurred_at), max(t.occurred_at) FROM told_line AS t WHERE t.kind = 'charge'
     HAVING count(*) > 0;
 
     -- 6. What was missing at the PSP and is here now was only late.

@@ -41,7 +41,7 @@ BEGIN
                '00000000-0000-0000-0000-000000000000', array_agg(m.order_id ORDER BY m.n), 'ALLOW', '[]', '{}',
                CASE min(m.kind) WHEN 'authorize' THEN 'manual' ELSE 'automatic' END, 'keep',
                least(min(m.made_at), at)
-          FROM missing AS m GROUP BY m.payment_id
+          FROM missing AS m GROUP BY m.payment_id ORDER BY m.payment_id  -- as accept_payments does: neither waits for the other
         ON CONFLICT DO NOTHING
      RETURNING payment_id
     ), noted AS (

@@ -11,13 +11,19 @@ CREATE OR REPLACE FUNCTION payout_run_may_become(before text, after text) RETURN
     SELECT (before, after) IN (('WAITING', 'APPROVED'), ('WAITING', 'REJECTED'), ('APPROVED', 'FINISHED'));
 $$;
 
--- What a seller can be paid from an account right now: posted, less what holds have reserved.
+-- What a seller can be paid from an available account right now: posted, less what holds have reserved, less what he owes:
+-- refunds and disputes may have taken his pending account below zero (hazard D9). That one is read and not locked: a refund
+-- that commits a moment later is as one that comes after the payout.
 CREATE OR REPLACE FUNCTION payable_of(wanted_account uuid) RETURNS bigint
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, public, pg_temp
 AS $$
-    SELECT coalesce((SELECT a.credits_posted_minor - a.debits_posted_minor - a.debits_pending_minor
-                       FROM account AS a WHERE a.account_id = wanted_account), 0);
+    SELECT coalesce((
+        SELECT a.credits_posted_minor - a.debits_posted_minor - a.debits_pending_minor + least(0, coalesce((
+                   SELECT p.credits_posted_minor - p.debits_posted_minor FROM account AS p
+                    WHERE p.shop_id = a.shop_id AND p.mode = a.mode AND p.currency = a.currency
+                      AND p.name = regexp_replace(a.name, ':available$', ':pending')), 0))
+          FROM account AS a WHERE a.account_id = wanted_account), 0);
 $$;
 
 -- Say where a seller's money goes. 'changed'; 'exists' (it goes there already). One that replaces another cools down.

@@ -72,7 +72,9 @@ BEGIN
               FROM dispute_transfers_of(movement_ids) AS t
              UNION
             SELECT t.credit_id, t.shop_id, t.mode, t.credit_name, t.credit_kind, t.currency
-              FROM dispute_transfers_of(movement_ids) AS t) AS a;
+              FROM dispute_transfers_of(movement_ids) AS t) AS a
+     -- Only the missing ones: to open one that is there would wait for whoever changes it.
+     WHERE NOT EXISTS (SELECT FROM account AS k WHERE k.account_id = a.id);
     INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
     SELECT g.id, time_ordered_id(book_dispute_movements.at), 'account.opened', g.shop_id, g.mode, book_dispute_movements.at,
            json_build_object('name', g.name, 'kind', g.kind, 'currency', g.currency)
@@ -105,7 +107,7 @@ BEGIN
       INTO t_ids, t_kinds, t_debits, t_credits, t_amounts, t_currencies, t_subjects
       FROM dispute_transfers_of(movement_ids) AS t;
     -- The ledger last: its account locks are the only ones another batch may wait for, so they are held shortest.
-    PERFORM ledger_lock_accounts(a_ids || besides);
+    PERFORM ledger_lock_accounts(t_debits || t_credits || besides);
     SELECT string_agg(DISTINCT posted.outcome, ', ') INTO refused
       FROM ledger_post(t_ids, t_kinds, NULL, NULL, t_debits, t_credits, t_amounts, t_currencies, t_subjects,
                        book_dispute_movements.at) AS posted
@@ -506,6 +508,11 @@ BEGIN
                              'file_id', CASE WHEN t.line_no IS NOT NULL THEN new_file_id END, 'line_no', t.line_no,
                              'occurred_at', t.occurred_at)
       FROM told AS t JOIN dispute AS d ON d.dispute_id = t.dispute_id;
+    UPDATE reconciliation_break AS k
+       SET closed_at = match_dispute_lines.at, closed_by = 'coatcheck', reason = 'a later file has it'
+      FROM dispute_line AS l
+     WHERE k.closed_at IS NULL AND k.break_id = derived_id('unsettled movement', hex_of(l.movement_id))
+       AND l.verdict IN ('matched', 'amount');
     UPDATE settlement_line AS s SET verdict = l.verdict FROM dispute_line AS l
      WHERE s.file_id = new_file_id AND s.line_no = l.line_no;
     DELETE FROM reconciliation_break AS k USING dispute_line AS l
@@ -517,7 +524,7 @@ BEGIN
      WHERE k.file_id = new_file_id AND k.line_no = l.line_no AND l.verdict <> 'matched';
     INSERT INTO reconciliation_break (break_id, shop_id, mode, provider, kind, currency, expected_minor, suspense_minor,
                                       detail, opened_at)
-    SELECT derived_id('unsettled movement', hex_of(new_file_id), hex_of(m.movement_id)), shop, world, psp, 'missing_at_psp',
+    SELECT derived_id('released movement', hex_of(new_file_id), hex_of(m.movement_id)), shop, world, psp, 'missing_at_psp',
            m.currency, m.gross_minor, 0, 'chargeback ' || d.provider_reference || ': its batch was issued again without it',
            match_dispute_lines.at
       FROM dispute_movement AS m JOIN dispute AS d ON d.dispute_id = m.dispute_id
@@ -530,6 +537,26 @@ BEGIN
            AND a.name IN ('psp:' || psp || ':receivable', 'psp:' || psp || ':payouts_in_transit', 'platform:psp_fees',
                           'suspense:' || psp)));
 END;
+$$;
+
+-- What PSPs have told of and no file has: moved before a time by which every file must have told of it (H7).
+CREATE OR REPLACE FUNCTION break_unsettled_movements(at timestamptz, shop uuid, world text, psp text, before timestamptz)
+RETURNS integer
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+    WITH opened AS (
+        INSERT INTO reconciliation_break (break_id, shop_id, mode, provider, kind, currency, expected_minor, suspense_minor,
+                                          detail, opened_at)
+        SELECT derived_id('unsettled movement', hex_of(m.movement_id)), shop, world, psp, 'missing_at_psp', m.currency,
+               m.gross_minor, 0, concat_ws(' ', 'chargeback', d.provider_reference, m.name), break_unsettled_movements.at
+          FROM dispute_movement AS m JOIN dispute AS d ON d.dispute_id = m.dispute_id
+         WHERE d.shop_id = shop AND d.mode = world AND d.provider = psp AND m.moved_at < before
+           AND NOT EXISTS (SELECT FROM settled_movement AS s WHERE s.movement_id = m.movement_id)
+        ON CONFLICT (break_id) DO NOTHING
+     RETURNING 1
+    )
+    SELECT count(*)::integer FROM opened;
 $$;
 
 -- Disputes of which only files have told stand as their money does: with us again is over.
@@ -660,7 +687,7 @@ AS $$
 $$;
 
 REVOKE ALL ON FUNCTION dispute_transfers_of, book_dispute_movements, tell_of_disputes, follow_disputes, watch_disputes,
-    take_named_movements, apply_dispute_news, match_dispute_lines, settle_untold_disputes, claim_disputes, request_evidence,
+    take_named_movements, apply_dispute_news, match_dispute_lines, break_unsettled_movements, settle_untold_disputes, claim_disputes, request_evidence,
     claim_parcels, settle_parcel, postpone_parcel FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION apply_dispute_news, match_dispute_lines, claim_disputes, request_evidence, claim_parcels,
+GRANT EXECUTE ON FUNCTION apply_dispute_news, match_dispute_lines, break_unsettled_movements, claim_disputes, request_evidence, claim_parcels,
     settle_parcel, postpone_parcel TO coatcheck_app;

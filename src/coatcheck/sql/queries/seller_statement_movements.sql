@@ -5,7 +5,8 @@ WITH mine AS (
       FROM account WHERE shop_id = $1 AND mode = $2 AND name = ANY ($3)
 )
 SELECT t.currency, t.at, t.transfer_id, t.kind, t.subject_id, t.amount_minor, d.name AS taken_from, c.name AS given_to,
-       EXISTS (SELECT FROM payout AS p WHERE p.payout_id = t.subject_id) AS is_payout
+       CASE WHEN EXISTS (SELECT FROM payout AS p WHERE p.payout_id = t.subject_id) THEN 'out'
+            WHEN EXISTS (SELECT FROM payment AS p WHERE p.payment_id = t.subject_id) THEN 'pay' END AS prefix
   FROM transfer AS t
   LEFT JOIN mine AS d ON d.account_id = t.debit_account_id
   LEFT JOIN mine AS c ON c.account_id = t.credit_account_id

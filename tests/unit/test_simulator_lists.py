@@ -1,0 +1,120 @@
+"""The simulated PSP's lists of what was made since a time, with a merchant's words; and how the adapter reads them."""
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from tests.unit.simulator_desk import START, Desk, content
+
+from coatcheck.providers.protocol import NotListedError
+from coatcheck.providers.simulated_answers import Raw, listed_actions, listed_charge, listed_charges
+from coatcheck.states import OperationKind
+
+SHOP = "01234567-89ab-cdef-0123-456789abcdef"
+WORDS = {"shop": SHOP.replace("-", ""), "checkout": "c1", "seller": "seller-1", "commission": "100"}
+
+
+def charge(desk: Desk, reference: str, **more: Any) -> str:
+    body = {"amount": 1000, "currency": "EUR", "token": "tok_approve", "reference": reference}
+    return str(desk.post("/v1/charges", body | more)["id"])
+
+
+def raw(body: object, status: int = 200) -> Raw:
+    return Raw(status, True, None, msgspec.json.encode(body))
+
+
+def test_charges_are_listed_since_a_time_page_by_page_with_what_was_written_on_them() -> None:
+    desk = Desk()
+    charge(desk, "op_0")
+    desk.time = START + 10
+    for number in (1, 2, 3):
+        charge(desk, f"op_{number}", description=f"order-{number}", metadata=WORDS | {"seller": f"s{number}"})
+    first = desk.get(f"/v1/charges?since={int(START) + 5}&limit=2")
+    assert [each["charge"]["reference"] for each in first["data"]] == ["op_1", "op_2"]
+    second = desk.get(f"/v1/charges?since={int(START) + 5}&limit=2&after={first['next']}")
+    assert [(each["description"], each["metadata"]["seller"]) for each in second["data"]] == [("order-3", "s3")]
+    assert second["next"] is None
+    assert desk.get("/v1/charges?since=0")["data"][0]["metadata"] is None
+
+
+def test_actions_are_listed_with_their_ends_and_words() -> None:
+    desk = Desk()
+    held = desk.authorize(reference="op_a")
+    for amount, final in ((100, False), (200, True)):
+        body = {"amount": amount, "reference": f"cap_{amount}", "final": final}
+        desk.post(f"/v1/charges/{held}/capture", body)
+    refunded = {"amount": 50, "reference": "ref", "metadata": {"refund": WORDS["shop"]}}
+    desk.post(f"/v1/charges/{held}/refund", refunded)
+    listed = desk.get("/v1/actions?since=0")
+    assert [(each["action"]["reference"], each["final"]) for each in listed["data"]] == [
+        ("cap_100", False),
+        ("cap_200", True),
+        ("ref", False),
+    ]
+    found, following = listed_actions(raw(listed))
+    assert following is None
+    assert [(each.kind, each.charge_reference, each.is_final) for each in found] == [
+        (OperationKind.CAPTURE, held, False),
+        (OperationKind.CAPTURE, held, True),
+        (OperationKind.REFUND, held, False),
+    ]
+    assert found[2].refund_id == UUID(WORDS["shop"])
+
+
+def test_one_thing_is_shown_with_its_words_to_its_own_merchant_only() -> None:
+    desk = Desk()
+    made = charge(desk, "op_1", description="order-1", metadata=WORDS)
+    found = listed_charge(raw(desk.get(f"/v1/charges/{made}/metadata")))
+    assert found is not None
+    assert found.origin is not None
+    assert (found.origin.shop_id, found.origin.payment_order_id) == (UUID(SHOP), "order-1")
+    for account in ("test_other", "live_shop"):
+        reply = desk.send("GET", f"/v1/charges/{made}/metadata", account=account)
+        assert (reply.status, content(reply)["code"]) == (404, "not_found")
+        assert content(desk.send("GET", "/v1/charges?since=0", account=account))["data"] == []
+
+
+def test_what_is_written_survives_the_journal_and_a_page() -> None:
+    desk = Desk()
+    charge(desk, "op_1", description="order-1", metadata=WORDS)
+    item = {"reference": "op_2", "amount": 5, "currency": "EUR", "description": "order-2", "metadata": WORDS}
+    page = desk.post("/v1/sessions", {"reference": "cart", "return_url": "https://shop.example", "charges": [item]})
+    desk.post(f"/admin/sessions/{page['id']}/pay")
+    for bank in (desk.bank, desk.rebuilt()):
+        made, _ = bank.made_since(bank.merchant("shop", is_live=False), 0, 0, 10)
+        assert [(each.description, each.metadata) for each in made] == [("order-1", WORDS), ("order-2", WORDS)]
+
+
+@pytest.mark.parametrize(
+    "metadata", [{f"name{number}": "x" for number in range(21)}, {"x" * 501: "x"}, {"x": "x" * 501}, {"x": 1}]
+)
+def test_too_many_or_too_long_words_are_refused(metadata: object) -> None:
+    desk = Desk()
+    body = {"amount": 1000, "currency": "EUR", "token": "tok_approve", "reference": "op_1", "metadata": metadata}
+    assert desk.refusal("/v1/charges", body) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shop": "somebody"},
+        {"checkout": ""},
+        {"checkout": "c" * 129},
+        {"checkout": "two\nlines"},
+        {"commission": "-1"},
+        {"commission": "1e3"},
+        {"seller": ""},
+    ],
+)
+def test_words_that_are_not_as_we_write_them_name_nobody(change: dict[str, str]) -> None:
+    desk = Desk()
+    charge(desk, "op_1", description="order-1", metadata=WORDS | change)
+    (found,), _ = listed_charges(raw(desk.get("/v1/charges?since=0")))
+    assert found.origin is None
+
+
+@pytest.mark.parametrize("answer", [raw({}), raw({"data": []}, 500), Raw(200, False, None, b"<html>")])
+def test_what_is_no_list_concludes_nothing(answer: Raw) -> None:
+    with pytest.raises(NotListedError):
+        listed_charges(answer)
