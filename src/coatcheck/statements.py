@@ -1,7 +1,7 @@
 """Account statements: an account's transfers by time with the balance after each, and every balance at any moment.
 
 They are read from entries, which are made of the posted transfers in the background, and from what is queued for them:
-docs/decisions/0027-statements.md.
+docs/decisions/0024-statements.md.
 """
 
 import asyncio

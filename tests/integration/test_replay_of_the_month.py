@@ -113,10 +113,10 @@ class Month:
             [operation_id_of(came_back.payout_id, OperationKind.PAYOUT)], "the PSP says it came back"
         ):
             await self.agrees()
-            (at_psp,) = self.psp.bank.payouts.search(
-                self.psp.bank.merchant("coatcheck", is_live=False), held.intent.reference
+            (at_psp,) = self.before.psp.bank.payouts.search(
+                self.before.psp.bank.merchant("coatcheck", is_live=False), held.intent.reference
             )
-            self.psp.bank.payouts.send_back(at_psp.id)
+            self.before.psp.bank.payouts.send_back(at_psp.id)
             await self.world.gateway.executor.run(held)
         statuses = [(await payout_of(self.world, made)).status for made in (came_back, refused)]
         assert statuses == ["RETURNED", "FAILED"]

@@ -187,7 +187,7 @@ class _Heard:
 
     def about_a_payment(self) -> list[Heard[Any]]:
         """List what says nothing without its payment."""
-        others = (ActRequested, CheckoutDecided, RefundRequested, Disputed, Undisputed)
+        others: tuple[type[Said], ...] = (ActRequested, CheckoutDecided, RefundRequested, Disputed, Undisputed)
         others += (Recognised, OperationAdopted, RefundRecognised)
         return [*self.attempted(), *[each for kind in others for each in self.groups.get(kind, [])]]
 
@@ -433,7 +433,7 @@ def _paying_out_of(requested: Heard[PayoutRequested]) -> OperationRow:
     )
 
 
-def _payment_of(accepted: Heard[Accepted]) -> PaymentRow:
+def _payment_of(accepted: Heard[Any]) -> PaymentRow:
     event, body = accepted.event, accepted.body
     metadata = bytes(body.metadata)
     return PaymentRow(
@@ -455,7 +455,7 @@ def _payment_of(accepted: Heard[Accepted]) -> PaymentRow:
     )
 
 
-def _order_of(accepted: Heard[Accepted], order: AcceptedOrder) -> OrderRow:
+def _order_of(accepted: Heard[Any], order: AcceptedOrder) -> OrderRow:
     return OrderRow(
         order.order_id,
         accepted.body.payment_id,
@@ -474,7 +474,7 @@ def _order_of(accepted: Heard[Accepted], order: AcceptedOrder) -> OrderRow:
     )
 
 
-def _first_operations(accepted: Heard[Accepted]) -> Iterator[OperationRow]:
+def _first_operations(accepted: Heard[Any]) -> Iterator[OperationRow]:
     """Make each order's charge or authorization, which is sent at once."""
     body = accepted.body
     is_reserved = body.capture == Capture.MANUAL or body.on_failure == OnFailure.ALL_OR_NOTHING

@@ -1,4 +1,4 @@
--- Entries: the transfers again, by account and time. docs/decisions/0027-statements.md.
+-- Entries: the transfers again, by account and time. docs/decisions/0024-statements.md.
 
 -- Notes a batch's transfers that count for the entries to be made of them, in the batch's own transaction. One row for
 -- a batch of any size; nothing is looked up, and nothing is locked.

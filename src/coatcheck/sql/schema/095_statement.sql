@@ -1,5 +1,5 @@
 -- What statements and reports are read from. All of it is made of the transfers, and can be made again (entries_rebuild):
--- docs/decisions/0027-statements.md.
+-- docs/decisions/0024-statements.md.
 
 -- Posted transfers that are no entries yet. Their batch's own commit writes the row, and the commit that makes them
 -- entries takes it away: each is found once, however late it commits (hazard F9).
