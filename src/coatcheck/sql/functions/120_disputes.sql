@@ -95,8 +95,8 @@ BEGIN
      CROSS JOIN LATERAL (
            SELECT json_agg(json_build_object(
                       'transfer_id', t.transfer_id, 'kind', t.kind, 'debit_account_id', t.debit_id,
-                      'credit_account_id', t.credit_id, 'amount_minor', t.amount_minor, 'currency', t.currency)
-                      ORDER BY t.kind) AS transfers
+                      'credit_account_id', t.credit_id, 'amount_minor', t.amount_minor, 'currency', t.currency,
+                      'subject_id', t.dispute_id) ORDER BY t.kind) AS transfers
              FROM dispute_transfers_of(ARRAY[m.movement_id]) AS t) AS t
      WHERE m.movement_id = ANY (movement_ids);
 
