@@ -92,6 +92,7 @@ async def test_I1_two_people_move_the_money_of_a_break_where_it_belongs(
     )
     assert sorted(row["kind"] for row in kinds_told) == [
         "break.closed",
+        *("break.recorded", "break.recorded"),  # as it was opened, and as it is closed
         "break.resolution_confirmed",
         "break.resolution_proposed",
     ]
