@@ -480,7 +480,8 @@ async def test_a_replay_of_the_events_alone_makes_the_same_rows(world: World) ->
     await hear(world, word("o1", DisputeStatus.WON, 3, taken, back))
     rows = await world.store.pool.fetch(
         "SELECT kind, payment.shop_id, payment.mode, payment_id, body::text AS body FROM event "
-        "JOIN payment ON payment_id = subject_id WHERE kind LIKE 'dispute.%' ORDER BY event_id"
+        "JOIN payment ON payment_id = subject_id WHERE kind LIKE 'dispute.%' "
+        "ORDER BY (body ->> 'revision')::integer, event_id"
     )
     disputes: dict[str, dict[str, Any]] = {}
     movements: dict[str, dict[str, Any]] = {}
