@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coatcheck.money import EXPONENTS, format_amount
-from coatcheck.providers.stripe_answers import CAPTURE_KEY, REFERENCE_KEY
+from coatcheck.providers.stripe_words import CAPTURE_KEY, REFERENCE_KEY
 from coatcheck.reconciliation.formats.adyen import AdyenSettlementDetail
 from coatcheck.reconciliation.formats.checkout import CheckoutSettlementBreakdown
 from coatcheck.reconciliation.formats.paypal import PayPalSettlement

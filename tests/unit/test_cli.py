@@ -65,6 +65,12 @@ def test_help_answers_at_once() -> None:
     assert done.stderr.strip() == ""
 
 
+def test_a_gateway_loads_nothing_that_it_does_not_need_yet() -> None:
+    code = "import sys, coatcheck.wiring; print([name for name in ('stripe', 'fpdf') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - our own code
+    assert done.stdout.strip() == "[]"
+
+
 def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["--version"]) == 0
     assert capsys.readouterr().out == f"coatcheck {__version__}\n"

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from coatcheck.ids import OPERATION, print_id
-from coatcheck.providers.stripe_answers import CAPTURE_KEY, REFERENCE_KEY
+from coatcheck.providers.stripe_words import CAPTURE_KEY, REFERENCE_KEY
 from coatcheck.reconciliation.formats.stripe import _KINDS, _NEEDED, _OPTIONAL, StripeItemized
 from coatcheck.reconciliation.lines import ControlTotal, FileRefusedError, Format, Item, LineKind, SettlementLine
 from coatcheck.reconciliation.reading import decoded

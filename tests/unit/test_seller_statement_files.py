@@ -7,7 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from coatcheck.seller_statements import Balances, CurrencyStatement, Movement, Statement, csv_of, pdf_of
+from coatcheck.seller_statements import Balances, CurrencyStatement, Movement, Statement, csv_of
+from coatcheck.seller_statements.pdf_file import pdf_of
 from coatcheck.seller_statements.text_file import neutral
 from coatcheck.states import Mode
 

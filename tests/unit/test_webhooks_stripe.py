@@ -12,7 +12,7 @@ import pytest
 from coatcheck.ids import OPERATION, print_id
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Notice, ReceivedEvent, WebhookReader, WebhookRefusedError
-from coatcheck.providers.stripe_answers import PAGE_KEY, REFERENCE_KEY
+from coatcheck.providers.stripe_words import PAGE_KEY, REFERENCE_KEY
 from coatcheck.providers.webhooks_stripe import StripeWebhooks
 from coatcheck.states import Mode
 

@@ -22,7 +22,6 @@ from coatcheck.seller_statements import (
     Statement,
     TooLongError,
     csv_of,
-    pdf_of,
     read_statement,
 )
 from coatcheck.states import Mode
@@ -138,6 +137,8 @@ async def _written(statement: Statement, wanted: StatementFormat) -> Response[by
         return _file(csv_of(statement).encode(), CSV, statement)
     if sum(len(part.movements) for part in statement.currencies) > PDF_MOVEMENTS_MOST:
         raise _wrong("/format", f"Ask for csv: a PDF holds at most {PDF_MOVEMENTS_MOST} movements.")
+    from coatcheck.seller_statements.pdf_file import pdf_of  # noqa: PLC0415 - a quarter of a second of every start
+
     # It takes processor time, and the loop has payments to run: beside it, and one at a time.
     raw = await asyncio.get_running_loop().run_in_executor(_SCRIBE, pdf_of, statement)
     return _file(raw, PDF, statement)

@@ -255,7 +255,8 @@ def write_statement(
     import msgspec  # noqa: PLC0415
 
     from coatcheck.api.seller_statements import statement_body  # noqa: PLC0415
-    from coatcheck.seller_statements import csv_of, pdf_of, read_statement  # noqa: PLC0415
+    from coatcheck.seller_statements import csv_of, read_statement  # noqa: PLC0415
+    from coatcheck.seller_statements.pdf_file import pdf_of  # noqa: PLC0415
     from coatcheck.shops import shop_id_of  # noqa: PLC0415
     from coatcheck.states import Mode  # noqa: PLC0415
 

@@ -17,6 +17,7 @@ _PATIENCE_S: Final = 300.0
 _REQUEST_S: Final = 8.0
 _WAIT: Final = "wait=5"
 _VANISHES_AFTER_S: Final = 0.015
+_REFUSES_FOR_S: Final = 0.5
 _LAST_GOOD, _SERVER_ERROR = 202, 500
 _BUSY: Final = frozenset({"request_in_progress", "operation_in_progress"})
 _AUTHORIZED: Final = "AUTHORIZED"
@@ -51,6 +52,7 @@ class Shop:
         self.journal = journal
         self.simulator_url = simulator_url
         self.gateways = list(gateways.items())
+        self._refuses_until: dict[str, float] = {}
         self._checkouts = checkouts
         self._think_s = think_s
         self.session = aiohttp.ClientSession(
@@ -59,6 +61,16 @@ class Shop:
             timeout=aiohttp.ClientTimeout(total=_REQUEST_S),
             trust_env=False,
         )
+
+    def some_gateway(self, dice: random.Random) -> tuple[str, str]:
+        """Choose a gateway and its address; like any balancer, not one that has just refused a connection."""
+        now = monotonic()
+        listening = [each for each in self.gateways if self._refuses_until.get(each[0], 0) < now]
+        return dice.choice(listening or self.gateways)
+
+    def refused(self, gateway: str) -> None:
+        """Note that nobody listens there."""
+        self._refuses_until[gateway] = monotonic() + _REFUSES_FOR_S
 
     async def shop(self, clients: int, is_over: asyncio.Event, tick: Callable[[], None]) -> None:
         """Let so many clients buy until it is over; what they have begun they finish."""
@@ -342,7 +354,7 @@ class _Client:
         return None
 
     async def _send(self, method: str, path: str, body: bytes | None, key: str | None, flight: Flight | None) -> Answer:
-        gateway, url = self._dice.choice(self._shop.gateways)
+        gateway, url = self._shop.some_gateway(self._dice)
         headers = {} if key is None else {"Idempotency-Key": key, "Prefer": _WAIT}
         self._journal.counts["requests"] += 1
         if flight is not None:
@@ -350,6 +362,9 @@ class _Client:
         try:
             async with self._shop.session.request(method, url + path, data=body, headers=headers) as response:
                 return Answer(response.status, msgspec.json.decode(await response.read(), type=dict[str, Any]))
+        except aiohttp.ClientConnectorError:
+            self._shop.refused(gateway)
+            raise
         finally:
             if flight is not None:
                 flight.at_gateways[gateway] -= 1

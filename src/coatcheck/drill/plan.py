@@ -72,7 +72,7 @@ class GivesBack(StrEnum):
     TOO_MUCH = "all, twice at the same time, under two keys"
 
 
-_MANNERS: Final = {Manner.USUAL: 60, Manner.HOSTED: 10, Manner.MANUAL: 18, Manner.JOINT: 12}
+_MANNERS: Final = {Manner.USUAL: 68, Manner.HOSTED: 8, Manner.MANUAL: 14, Manner.JOINT: 10}
 _CLICKS: Final = {Click.ONCE: 60, Click.TWICE: 20, Click.VANISHES: 10, Click.AGAIN: 10}
 _BUYERS: Final = {
     Buyer.PAYS: 60,
@@ -90,11 +90,11 @@ _LATERS: Final = {
     Later.LEAVE: 5,
 }
 _REFUNDS: Final = {
-    GivesBack.NOTHING: 70,
-    GivesBack.ALL: 10,
-    GivesBack.PART: 8,
-    GivesBack.HALVES: 6,
-    GivesBack.TOO_MUCH: 6,
+    GivesBack.NOTHING: 86,
+    GivesBack.ALL: 5,
+    GivesBack.PART: 4,
+    GivesBack.HALVES: 2,
+    GivesBack.TOO_MUCH: 3,
 }
 # Cards, by what their token makes the PSP do (docs/simulator.md).
 _CARDS: Final = {
@@ -121,7 +121,7 @@ _CARDS: Final = {
     Manner.JOINT: {"tok_approve": 85, "tok_decline_do_not_honor": 8, "tok_drop": 4, "tok_capture_declined": 3},
 }
 RETURNED_REFUND: Final = "tok_refund_fails_later"
-_RETURNED_SHARE = 0.05
+_RETURNED_SHARE = 0.03
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,25 +27,25 @@ _CALL_DEADLINE_S: Final = 2
 _WEBHOOK_SECRET: Final = "whsec_of_the_drill_and_of_nobody_else"  # noqa: S105 - guards nothing but the drill
 _RETURNS_AFTER_MS: Final = 3_000
 _THINK_S: Final = 0.15
-# A charge that is slow takes longer than a call may. Faults of sendings: 9%.
+# A charge that is slow takes longer than a call may. Faults of sendings: 8%.
 _WEATHER: Final[Mapping[str, Any]] = {
     "latency_ms": 5,
     "latency_jitter_ms": 25,
-    "slow_share": 0.012,
+    "slow_share": 0.008,
     "slow_ms": 1_000 * _CALL_DEADLINE_S + 500,
-    "drop_after_charge_share": 0.03,
-    "error_before_share": 0.02,
+    "drop_after_charge_share": 0.025,
+    "error_before_share": 0.015,
     "error_after_share": 0.02,
-    "rate_limit_share": 0.02,
+    "rate_limit_share": 0.015,
     "decline_share": 0.02,
     "look_up_error_share": 0.05,
     "search_lag_ms": 300,
-    "webhook_duplicate_share": 0.05,
-    "webhook_late_share": 0.05,
+    "webhook_duplicate_share": 0.04,
+    "webhook_late_share": 0.04,
     "webhook_late_ms": 1_500,
-    "webhook_reorder_share": 0.05,
-    "webhook_forged_share": 0.03,
-    "webhook_wrong_amount_share": 0.03,
+    "webhook_reorder_share": 0.04,
+    "webhook_forged_share": 0.02,
+    "webhook_wrong_amount_share": 0.02,
 }
 _LOST_WEBHOOKS: Final = 0.10
 

@@ -35,9 +35,6 @@ from coatcheck.providers.protocol import (
     NotListedError,
 )
 from coatcheck.providers.stripe_answers import (
-    CAPTURE_KEY,
-    PAGE_KEY,
-    REFERENCE_KEY,
     CheckoutSession,
     Made,
     Page,
@@ -45,7 +42,6 @@ from coatcheck.providers.stripe_answers import (
     Refund,
     Stage,
     Transfer,
-    from_stripe_amount,
     outcome_of_capture,
     outcome_of_error,
     outcome_of_page,
@@ -59,10 +55,10 @@ from coatcheck.providers.stripe_answers import (
     outcome_of_void,
     read,
     silence,
-    to_stripe_amount,
     unclear,
 )
 from coatcheck.providers.stripe_list import found_in_payment, found_in_refund, written_of, written_on_refund
+from coatcheck.providers.stripe_words import CAPTURE_KEY, PAGE_KEY, REFERENCE_KEY, from_stripe_amount, to_stripe_amount
 from coatcheck.providers.transport import sendable
 from coatcheck.states import Mode, OperationKind
 

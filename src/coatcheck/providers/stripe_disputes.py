@@ -23,7 +23,7 @@ import msgspec
 
 from coatcheck.providers.disputes import DisputeAnswer, DisputeNews, FundsMovement, Parcel
 from coatcheck.providers.outcome import OutcomeKind
-from coatcheck.providers.stripe_answers import PAGE_KEY, REFERENCE_KEY, from_stripe_amount
+from coatcheck.providers.stripe_words import PAGE_KEY, REFERENCE_KEY, from_stripe_amount
 from coatcheck.states import DisputeStatus, Mode
 
 PROVIDER: Final = "stripe"

@@ -11,14 +11,8 @@ from uuid import UUID
 
 from coatcheck.providers.outcome import OutcomeKind
 from coatcheck.providers.protocol import Found, Origin
-from coatcheck.providers.stripe_answers import (
-    CAPTURE_KEY,
-    PaymentIntent,
-    Refund,
-    from_stripe_amount,
-    outcome_of_payment,
-    outcome_of_refund,
-)
+from coatcheck.providers.stripe_answers import PaymentIntent, Refund, outcome_of_payment, outcome_of_refund
+from coatcheck.providers.stripe_words import CAPTURE_KEY, from_stripe_amount
 from coatcheck.states import OperationKind
 
 _SHOP, _CHECKOUT, _ORDER = "coatcheck_shop", "coatcheck_checkout", "coatcheck_order"

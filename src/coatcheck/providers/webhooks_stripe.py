@@ -27,8 +27,6 @@ from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Notice, ReceivedEvent
 from coatcheck.providers.signatures import SignedEvent, SignedEvents, notice_about, read_document
 from coatcheck.providers.stripe_answers import (
-    PAGE_KEY,
-    REFERENCE_KEY,
     CheckoutSession,
     PaymentIntent,
     Refund,
@@ -40,6 +38,7 @@ from coatcheck.providers.stripe_answers import (
 )
 from coatcheck.providers.stripe_disputes import EVENTS as DISPUTE_EVENTS
 from coatcheck.providers.stripe_disputes import hint_of
+from coatcheck.providers.stripe_words import PAGE_KEY, REFERENCE_KEY
 from coatcheck.states import Mode, OperationKind
 
 SIGNATURE_HEADER: Final = "stripe-signature"

@@ -1,8 +1,8 @@
-"""Sellers' statements: a period of a seller's accounts, as JSON, CSV and PDF. A view of the ledger."""
+"""Sellers' statements: a period of a seller's accounts, as JSON, CSV and PDF (pdf_file). A view of the ledger."""
 
-from coatcheck.seller_statements.pdf_file import PDF_MOVEMENTS_MOST, pdf_of
 from coatcheck.seller_statements.reading import (
     MOVEMENTS_MOST,
+    PDF_MOVEMENTS_MOST,
     Balances,
     CurrencyStatement,
     Movement,
@@ -21,6 +21,5 @@ __all__ = [
     "Statement",
     "TooLongError",
     "csv_of",
-    "pdf_of",
     "read_statement",
 ]

@@ -18,6 +18,7 @@ from coatcheck.states import Mode
 from coatcheck.store import Store
 
 MOVEMENTS_MOST = 100_000
+PDF_MOVEMENTS_MOST = 1_000  # some thirty pages, three seconds of a processor; who needs more reads the CSV
 
 
 class TooLongError(Exception):

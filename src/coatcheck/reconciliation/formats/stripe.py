@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Final
 
-from coatcheck.providers.stripe_answers import CAPTURE_KEY, REFERENCE_KEY
+from coatcheck.providers.stripe_words import CAPTURE_KEY, REFERENCE_KEY
 from coatcheck.reconciliation.lines import ControlTotal, FileRefusedError, Item, LineKind, SettlementLine
 from coatcheck.reconciliation.reading import columns_of, minor_units, moment, whole_table
 
