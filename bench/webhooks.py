@@ -94,7 +94,7 @@ def _rows(number: int, shop_id: UUID, at: datetime) -> dict[str, tuple[Any, ...]
             at,
             at,
         ),
-        "lease": (operation_id, 1, at + timedelta(hours=6)),
+        "lease": (operation_id, "simulator", 1, at + timedelta(hours=6)),
     }
 
 
@@ -106,7 +106,7 @@ _COLUMNS = {
     "currency provider status created_at",
     "operation": "operation_id order_id payment_id shop_id mode kind provider amount_minor currency body status "
     "attempt first_sent_at created_at",
-    "lease": "operation_id attempt due_at",
+    "lease": "operation_id provider attempt due_at",
 }
 
 

@@ -123,6 +123,7 @@ class World:
             "RETRY_BASE_MS": 100,
             "RETRY_CAP_S": 2,
             "RETRY_BUDGET_ATTEMPTS": 1_000,
+            "RECOVERY_INTERVAL_MS": 400,
             "LOG_LEVEL": "info",
             "LOG_FORMAT": "json",
         }

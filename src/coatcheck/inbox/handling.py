@@ -1,6 +1,7 @@
 """Handling what PSPs tell us unasked: stored first, raw and whole; handled afterwards, by any process."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -30,6 +31,7 @@ from coatcheck.store import Batcher, Store
 _ATTEMPTS = 12  # of an event that names an operation nobody knows, before it waits for a person
 _PARK_FIRST = timedelta(seconds=1)
 _PARK_CAP = timedelta(minutes=10)
+_TOGETHER = timedelta(milliseconds=100)
 
 log = structlog.get_logger("coatcheck.inbox")
 
@@ -128,18 +130,22 @@ class Inbox:
         return [place in new for place in range(1, len(items) + 1)]
 
     async def work(self, interval: timedelta, stopping: asyncio.Event) -> None:
-        """Handle events until stopped; trouble with the database is waited out."""
+        """Handle events until stopped; trouble with the database is waited out.
+
+        One that comes alone is handled at once. Of a stream as many as come meanwhile are handled together, for their
+        commits cost the same as those of one.
+        """
         while not stopping.is_set():
             self._arrived.clear()
             try:
-                if await self.handle_once():
-                    continue
+                claimed = await self.handle_once()
             except Exception:
                 log.exception("inbox_failed")
-            try:
-                await asyncio.wait_for(self._arrived.wait(), interval.total_seconds())
-            except TimeoutError:
-                continue
+                claimed = 0
+            if claimed == 0:
+                await _wait(self._arrived, interval)
+            elif claimed < self._most:
+                await _wait(stopping, _TOGETHER)
 
     async def handle_once(self) -> int:
         """Claim what is due and handle it. Returns how many events were claimed."""
@@ -329,6 +335,11 @@ _STRONGEST = (
     EventOutcome.UNMATCHED,
     EventOutcome.UNKNOWN_TYPE,
 )
+
+
+async def _wait(event: asyncio.Event, most: timedelta) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), most.total_seconds())
 
 
 def _operation_of(notice: Notice) -> UUID | None:
