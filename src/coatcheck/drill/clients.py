@@ -2,92 +2,49 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import aiohttp
 import msgspec
 
-from coatcheck.drill.journal import FINAL, Flight, Journal
-from coatcheck.drill.plan import Buyer, Checkout, Click, GivesBack, Later, Manner, Order, amount_text, minor_units
+from coatcheck.drill.journal import FINAL, Flight
+from coatcheck.drill.plan import (
+    Buyer,
+    Checkout,
+    Click,
+    Dispute,
+    GivesBack,
+    Later,
+    Manner,
+    Order,
+    amount_text,
+    minor_units,
+)
+from coatcheck.drill.shop import GAVE_NO_ANSWER, PATIENCE_S, Answer, Request, Shop
 
-# A page that the PSP answered with a 500 is looked for again after a minute, three times at most.
-_PATIENCE_S: Final = 300.0
-_REQUEST_S: Final = 8.0
-_WAIT: Final = "wait=5"
-_VANISHES_AFTER_S: Final = 0.015
-_REFUSES_FOR_S: Final = 0.5
-_LAST_GOOD, _SERVER_ERROR = 202, 500
-_BUSY: Final = frozenset({"request_in_progress", "operation_in_progress"})
 _AUTHORIZED: Final = "AUTHORIZED"
+_CONFLICT: Final = 409
+_VERBS: Final = {Dispute.WON: "win", Dispute.LOST: "lose"}
 _GOES_ON: Final = frozenset({Manner.HOSTED, Manner.MANUAL})  # after the order was placed
 
 
-class Answer(NamedTuple):
-    """A settled answer to one request."""
+async def let_clients_buy(shop: Shop, clients: int, is_over: asyncio.Event, tick: Callable[[], None]) -> None:
+    """Let so many clients buy until it is over; what they have begun they finish."""
 
-    status: int
-    body: dict[str, Any]
+    async def client() -> None:
+        while not is_over.is_set():
+            checkout = next(shop.checkouts)
+            try:
+                await _Client(shop, checkout).buy()
+            except (LookupError, TypeError, ValueError) as error:  # an answer without what it must have
+                shop.journal.complain(f"{checkout.checkout_id}: an answer could not be understood: {error!r}")
+            tick()
+            await asyncio.sleep(shop.think_s * random.random() * 2)  # noqa: S311 - pacing, not part of the plan
 
-    @property
-    def is_good(self) -> bool:
-        """Whether what was asked for is done or under way."""
-        return self.status <= _LAST_GOOD
-
-
-class Shop:
-    """The clients of one installation: what they share."""
-
-    def __init__(
-        self,
-        *,
-        journal: Journal,
-        checkouts: Iterator[Checkout],
-        gateways: Mapping[str, str],
-        api_key: str,
-        simulator_url: str,
-        think_s: float,
-    ) -> None:
-        self.journal = journal
-        self.simulator_url = simulator_url
-        self.gateways = list(gateways.items())
-        self._refuses_until: dict[str, float] = {}
-        self._checkouts = checkouts
-        self._think_s = think_s
-        self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
-            headers={"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"},
-            timeout=aiohttp.ClientTimeout(total=_REQUEST_S),
-            trust_env=False,
-        )
-
-    def some_gateway(self, dice: random.Random) -> tuple[str, str]:
-        """Choose a gateway and its address; like any balancer, not one that has just refused a connection."""
-        now = monotonic()
-        listening = [each for each in self.gateways if self._refuses_until.get(each[0], 0) < now]
-        return dice.choice(listening or self.gateways)
-
-    def refused(self, gateway: str) -> None:
-        """Note that nobody listens there."""
-        self._refuses_until[gateway] = monotonic() + _REFUSES_FOR_S
-
-    async def shop(self, clients: int, is_over: asyncio.Event, tick: Callable[[], None]) -> None:
-        """Let so many clients buy until it is over; what they have begun they finish."""
-
-        async def client() -> None:
-            while not is_over.is_set():
-                checkout = next(self._checkouts)
-                try:
-                    await _Client(self, checkout).buy()
-                except (LookupError, TypeError, ValueError) as error:  # an answer without what it must have
-                    self.journal.complain(f"{checkout.checkout_id}: an answer could not be understood: {error!r}")
-                tick()
-                await asyncio.sleep(self._think_s * random.random() * 2)  # noqa: S311 - pacing, not part of the plan
-
-        async with asyncio.TaskGroup() as together:
-            for _ in range(clients):
-                together.create_task(client())
+    async with asyncio.TaskGroup() as together:
+        for _ in range(clients):
+            together.create_task(client())
 
 
 class _Client:
@@ -116,6 +73,7 @@ class _Client:
             return
         self._asked.is_answered = True
         await self._give_back(payment)
+        await self._dispute(payment)
         if self._checkout.click is Click.AGAIN:
             await self._post_payment(self._checkout.checkout_id + "-again", None)
 
@@ -127,7 +85,7 @@ class _Client:
             self._journal.flights.add(flight)
         key = f"click-{self._checkout.checkout_id}"
         if self._checkout.click is Click.VANISHES:
-            await self._vanish(key, flight)
+            await self._shop.vanish(self._dice, Request("POST", "/v1/payments", self._checkout.body, key, flight))
         clicks = 2 if self._checkout.click is Click.TWICE else 1
         answers = await asyncio.gather(*[self._post_payment(key, flight) for _ in range(clicks)])
         payment = answers[-1]
@@ -148,17 +106,6 @@ class _Client:
         rests = FINAL | {_AUTHORIZED} if self._checkout.manner is Manner.MANUAL else FINAL
         return all(order["status"] in rests for order in payment["payment_orders"])
 
-    async def _vanish(self, key: str, flight: Flight) -> None:
-        """Click, and break the connection before any answer."""
-        try:
-            async with asyncio.timeout(_VANISHES_AFTER_S):
-                await self._send("POST", "/v1/payments", self._checkout.body, key, flight)
-        except TimeoutError:
-            self._journal.counts["clients gone before the answer"] += 1
-        except (aiohttp.ClientError, OSError, msgspec.DecodeError):
-            pass  # gone all the same
-        await asyncio.sleep(0.1)
-
     async def _post_payment(self, key: str, flight: Flight | None) -> dict[str, Any] | None:
         answer = await self._insist("POST", "/v1/payments", self._checkout.body, key, flight)
         if answer is None:
@@ -171,7 +118,7 @@ class _Client:
 
     async def _until(self, is_enough: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
         """Read the payment until it is as far as is waited for."""
-        deadline = monotonic() + _PATIENCE_S
+        deadline = monotonic() + PATIENCE_S
         while monotonic() < deadline:
             answer = await self._insist("GET", f"/v1/payments/{self._asked.payment_id}")
             if answer is None:
@@ -211,7 +158,7 @@ class _Client:
         try:
             async with self._shop.session.post(url, data=body) as response:
                 await response.read()
-        except (aiohttp.ClientError, OSError, TimeoutError):
+        except GAVE_NO_ANSWER:
             self._journal.counts["pages that did not answer"] += 1
 
     # Authorizations
@@ -322,7 +269,7 @@ class _Client:
         return refund_id
 
     async def _until_refunded(self, refund_id: str) -> None:
-        deadline = monotonic() + _PATIENCE_S
+        deadline = monotonic() + PATIENCE_S
         while self._asked.refunds[refund_id] == "PENDING" and monotonic() < deadline:
             await asyncio.sleep(0.3 + 0.4 * self._dice.random())
             answer = await self._insist("GET", f"/v1/refunds/{refund_id}")
@@ -332,42 +279,54 @@ class _Client:
                 return
             self._asked.refunds[refund_id] = answer.body["status"]
 
+    # Disputes
+
+    async def _dispute(self, payment: Mapping[str, Any]) -> None:
+        """Be the buyer at the bank: of an order that was charged."""
+        charges = {order["payment_order_id"]: order for order in payment["payment_orders"]}
+        for order in self._checkout.orders:
+            if order.dispute is not Dispute.NONE and charges[order.payment_order_id]["status"] == "SUCCESS":
+                self._journal.counts[f"disputes: {order.dispute}"] += 1
+                await self._claim(order, charges[order.payment_order_id]["provider_reference"])
+
+    async def _claim(self, order: Order, charge: str) -> None:
+        opened = await self._at_bank("/admin/disputes", {"charge": charge, "reason": "fraudulent"})
+        if opened is None:
+            return
+        await asyncio.sleep(2 * self._dice.random())
+        if order.dispute is Dispute.WON:
+            await self._answer(order)
+        if order.dispute is not Dispute.LEFT:
+            await self._at_bank(f"/admin/disputes/{opened['id']}/{_VERBS[order.dispute]}", {})
+
+    async def _at_bank(self, path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Tell the bank something, on a line of its own."""
+        url = self._shop.simulator_url + path
+        try:
+            async with self._shop.session.post(url, data=msgspec.json.encode(body)) as response:
+                return msgspec.json.decode(await response.read(), type=dict[str, Any]) if response.ok else None
+        except GAVE_NO_ANSWER:
+            self._journal.counts["banks that did not answer"] += 1
+            return None
+
+    async def _answer(self, order: Order) -> None:
+        """Answer the dispute, where the gateway has heard of it by now; the bank may be faster than the answer."""
+        found = await self._insist("GET", f"/v1/disputes?payment_order_id={order.payment_order_id}")
+        for dispute in found.body["disputes"] if found is not None and found.is_good else ():
+            body = msgspec.json.encode({"texts": {"explanation": "signed for"}})
+            key = f"evidence-{order.payment_order_id}"
+            answer = await self._insist("POST", f"/v1/disputes/{dispute['dispute_id']}/evidence", body, key)
+            if answer is not None and not answer.is_good and answer.status != _CONFLICT:
+                self._complain("a dispute's answer", answer)
+
     # The wire
 
     async def _insist(
         self, method: str, path: str, body: bytes | None = None, key: str | None = None, flight: Flight | None = None
     ) -> Answer | None:
-        """Send, to either gateway, until there is an answer that means something; always the same key and body."""
-        deadline = monotonic() + _PATIENCE_S
-        while monotonic() < deadline:
-            try:
-                answer = await self._send(method, path, body, key, flight)
-            except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError):
-                self._journal.counts["requests without an answer"] += 1
-                answer = None
-            if answer is not None and answer.status < _SERVER_ERROR and answer.body.get("code") not in _BUSY:
-                return answer
-            if answer is not None:
-                self._journal.counts[f"answers {answer.status}"] += 1
-            await asyncio.sleep(0.1 + 0.3 * self._dice.random())
-        self._journal.counts["clients who gave up"] += 1
-        return None
-
-    async def _send(self, method: str, path: str, body: bytes | None, key: str | None, flight: Flight | None) -> Answer:
-        gateway, url = self._shop.some_gateway(self._dice)
-        headers = {} if key is None else {"Idempotency-Key": key, "Prefer": _WAIT}
-        self._journal.counts["requests"] += 1
-        if flight is not None:
-            flight.at_gateways[gateway] += 1
-        try:
-            async with self._shop.session.request(method, url + path, data=body, headers=headers) as response:
-                return Answer(response.status, msgspec.json.decode(await response.read(), type=dict[str, Any]))
-        except aiohttp.ClientConnectorError:
-            self._shop.refused(gateway)
-            raise
-        finally:
-            if flight is not None:
-                flight.at_gateways[gateway] -= 1
+        if key is not None and body is not None and flight is None:
+            self._asked.acts[key] = (path, body)
+        return await self._shop.insist(self._dice, Request(method, path, body, key, flight))
 
     def _complain(self, about: str, answer: Answer) -> None:
         said = f"{answer.status} {answer.body.get('code')}: {answer.body.get('detail')}"

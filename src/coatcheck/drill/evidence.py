@@ -1,5 +1,6 @@
 """The witnesses: the database's tables, read by SQL of the drill's own, and the PSP's books, by its admin API."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -9,9 +10,12 @@ import aiohttp
 import asyncpg
 import msgspec
 
+from coatcheck.drill.plan import minor_units
 from coatcheck.drill.rebuild import Rebuilt
 
 _PAGE: Final = 1_000
+_WRONGS: Final = ("charged_twice", "done_twice", "over_captured", "over_refunded", "paid_out_twice")
+_PSP_KEY: Final = {"Authorization": "Bearer sk_sim_test_coatcheck"}
 _ROWS_AT_ONCE: Final = 5_000
 
 _ORDERS: Final = """
@@ -27,6 +31,17 @@ SELECT r.refund_id, r.order_id, r.amount_minor, r.commission_minor, r.status, o.
 _UNDECIDED: Final = """
 SELECT operation_id, order_id, kind, status, cause FROM operation WHERE status NOT IN ('APPROVED', 'DECLINED')
 """
+_PAYOUTS: Final = """
+SELECT p.payout_id, p.key, p.seller_account, p.currency::text AS currency, p.amount_minor, p.status, o.operation_id
+  FROM payout AS p LEFT JOIN operation AS o ON o.order_id = p.payout_id
+"""
+_DISPUTES: Final = """
+SELECT d.dispute_id, d.order_id, d.provider_reference, d.status,
+       coalesce(-sum(m.gross_minor), 0)::bigint AS taken_minor, coalesce(sum(m.fee_minor), 0)::bigint AS fee_minor
+  FROM dispute AS d LEFT JOIN dispute_movement AS m USING (dispute_id) GROUP BY d.dispute_id
+"""
+_BREAKS: Final = "SELECT kind, batch, line_no, detail FROM reconciliation_break WHERE closed_at IS NULL"
+_EVIDENCE: Final = "SELECT dispute_id FROM dispute_evidence WHERE status = 'PENDING'"
 _ACCOUNTS: Final = """
 SELECT a.account_id, a.name, a.kind, a.currency::text AS currency, a.debits_posted_minor, a.credits_posted_minor,
        a.debits_pending_minor, a.credits_pending_minor,
@@ -40,12 +55,15 @@ SELECT a.account_id, a.name, a.kind, a.currency::text AS currency, a.debits_post
                FROM transfer GROUP BY 1) AS c USING (account_id)
 """
 # What an event is about comes first, wherever the rows lie.
-_BEGINNINGS: Final = "kind IN ('payment.accepted', 'payment.adopted', 'payment.recognised')"
+_BEGINNINGS: Final = (
+    "kind IN ('payment.accepted', 'payment.adopted', 'payment.recognised', 'payout.requested', 'payout.adopted')"
+)
 _EVENTS: Final = f"SELECT kind, body::text AS body FROM event WHERE ({_BEGINNINGS}) = $1"
 # A gateway that has work, an event that waits, an authorization that is about to be asked about.
 _WAITING: Final = """
 SELECT (SELECT count(*) FROM lease) + (SELECT count(*) FROM inbox_lease WHERE due_at IS NOT NULL)
        + (SELECT count(*) FROM authorization_watch WHERE due_at <= clock_timestamp() + interval '15 seconds')
+       + (SELECT count(*) FROM dispute_evidence WHERE status = 'PENDING')
 """
 
 
@@ -75,11 +93,42 @@ class PspAction:
 
 
 @dataclass(frozen=True, slots=True)
+class PspDispute:
+    """One dispute in the PSP's books: what it took and has not given back, and the fees of it."""
+
+    dispute_id: str
+    charge_id: str
+    currency: str
+    status: str
+    taken_minor: int
+    fee_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class PspPayout:
+    """One payout to a seller in the PSP's books."""
+
+    payout_id: str
+    reference: str
+    destination: str
+    currency: str
+    amount_minor: int
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
 class PspBooks:
-    """What the PSP says. `wrongs`: references, by what the PSP itself calls them (charged_twice, over_refunded ...)."""
+    """What the PSP says. `wrongs`: references, by what the PSP itself calls them (charged_twice, over_refunded ...).
+
+    `fees` of charges and `paid_out` to us, by currency, are what all its settlement files say.
+    """
 
     charges: Sequence[PspCharge]
     actions: Sequence[PspAction]
+    disputes: Sequence[PspDispute]
+    payouts: Sequence[PspPayout]
+    fees: Mapping[str, int]
+    paid_out: Mapping[str, int]
     wrongs: Mapping[str, Sequence[str]]
     faults: Mapping[str, int]
 
@@ -91,6 +140,10 @@ class Rows:
     payments: int
     orders: Sequence[Mapping[str, Any]]
     refunds: Sequence[Mapping[str, Any]]
+    payouts: Sequence[Mapping[str, Any]]
+    disputes: Sequence[Mapping[str, Any]]
+    breaks: Sequence[Mapping[str, Any]]
+    evidence_waiting: int
     undecided: Sequence[Mapping[str, Any]]
     accounts: Sequence[Mapping[str, Any]]
     rebuilt: Rebuilt = field(default_factory=Rebuilt)
@@ -116,6 +169,10 @@ class Witnesses:
                     payments=await connection.fetchval("SELECT count(*) FROM payment"),
                     orders=await _rows(connection, _ORDERS),
                     refunds=await _rows(connection, _REFUNDS),
+                    payouts=await _rows(connection, _PAYOUTS),
+                    disputes=await _rows(connection, _DISPUTES),
+                    breaks=await _rows(connection, _BREAKS),
+                    evidence_waiting=len(await _rows(connection, _EVIDENCE)),
                     undecided=await _rows(connection, _UNDECIDED),
                     accounts=await _rows(connection, _ACCOUNTS),
                     rebuilt=rebuilt,
@@ -127,6 +184,7 @@ class Witnesses:
         """Read all of the PSP's books."""
         async with aiohttp.ClientSession(base_url=self._simulator_url, trust_env=False) as session:
             books = await _read(session, "/admin/books")
+            fees, paid_out = await _settled(session)
             return PspBooks(
                 charges=[
                     PspCharge(
@@ -144,11 +202,19 @@ class Witnesses:
                     PspAction(*[each[name] for name in ("id", "object", "charge", "reference", "status", "amount")])
                     for each in await _pages(session, "/admin/actions")
                 ],
-                wrongs={
-                    name: books[name] for name in ("charged_twice", "done_twice", "over_captured", "over_refunded")
-                },
+                disputes=[_dispute(each) for each in await _pages(session, "/admin/disputes")],
+                payouts=[_payout(each) for each in await _pages(session, "/admin/payouts")],
+                fees=fees,
+                paid_out=paid_out,
+                wrongs={name: books[name] for name in _WRONGS},
                 faults=books["faults"],
             )
+
+    async def read_faults(self) -> Mapping[str, int]:
+        """Ask the PSP what it did wrong on purpose."""
+        async with aiohttp.ClientSession(base_url=self._simulator_url, trust_env=False) as session:
+            counted: Mapping[str, int] = (await _read(session, "/admin/books"))["faults"]
+            return counted
 
     async def is_quiet(self) -> bool:
         """Say whether nobody works on anything any more, here or at the PSP, and no event is on its way."""
@@ -186,9 +252,8 @@ async def _rows(connection: asyncpg.Connection, query: str) -> list[dict[str, An
 
 async def _settle(session: aiohttp.ClientSession, reference: str, dice: Any) -> int:
     """Decide the pending charges under a reference: four of five succeed."""
-    headers = {"Authorization": "Bearer sk_sim_test_coatcheck"}
     settled = 0
-    async with session.get(f"/v1/charges?reference={reference}", headers=headers) as response:
+    async with session.get(f"/v1/charges?reference={reference}", headers=_PSP_KEY) as response:
         found = msgspec.json.decode(await response.read()).get("data", []) if response.ok else []
     for charge in found:
         if charge["status"] == "pending":
@@ -209,8 +274,41 @@ async def _pages(session: aiohttp.ClientSession, path: str) -> list[dict[str, An
     return lines
 
 
+def _dispute(found: Mapping[str, Any]) -> PspDispute:
+    moved = found["movements"]
+    return PspDispute(
+        dispute_id=found["id"],
+        charge_id=found["charge"],
+        currency=found["currency"],
+        status=found["status"],
+        taken_minor=-sum(each["amount"] for each in moved),
+        fee_minor=sum(each["fee"] for each in moved),
+    )
+
+
+def _payout(found: Mapping[str, Any]) -> PspPayout:
+    return PspPayout(*[found[name] for name in ("id", "reference", "destination", "currency", "amount", "status")])
+
+
+async def _settled(session: aiohttp.ClientSession) -> tuple[Counter[str], Counter[str]]:
+    """Add up the fees of charges, and what was paid out to us, of every settlement file; by currency."""
+    fees: Counter[str] = Counter()
+    paid_out: Counter[str] = Counter()
+    for batch in (await _read(session, "/v1/settlements"))["data"]:
+        async with session.get(f"/v1/settlements/{batch['id']}/file", headers=_PSP_KEY) as response:
+            response.raise_for_status()
+            async for line in response.content:
+                row = line.decode().rstrip().split(",")
+                kind, currency = row[2], row[7]
+                if kind in ("charge", "capture"):
+                    fees[currency] += minor_units(row[9], currency)
+                elif kind == "payout":
+                    paid_out[currency] -= minor_units(row[10], currency)
+    return fees, paid_out
+
+
 async def _read(session: aiohttp.ClientSession, path: str) -> dict[str, Any]:
-    async with session.get(path) as response:
+    async with session.get(path, headers=_PSP_KEY) as response:
         response.raise_for_status()
         return msgspec.json.decode(await response.read(), type=dict[str, Any])
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final
 
-from coatcheck.drill.plan import Checkout, Order
+from coatcheck.drill.plan import Checkout, Dispute, Order
 
 FINAL: Final = frozenset({"SUCCESS", "FAILED", "CANCELLED"})
 _SHOWN: Final = 20
@@ -25,14 +25,27 @@ class Told:
 
 @dataclass(slots=True)
 class Asked:
-    """One checkout and what came of it, as its client knows. `refunds`: the last status told, by refund id."""
+    """One checkout and what came of it, as its client knows. `refunds`: the last status told, by refund id.
+
+    `acts`: what was asked for besides the payment, by idempotency key: the path and the body.
+    """
 
     checkout_id: str
     orders: tuple[Order, ...]
     payment_id: str | None = None
     told: dict[str, Told] = field(default_factory=dict)
     refunds: dict[str, str] = field(default_factory=dict)
+    acts: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     is_answered: bool = False
+
+
+@dataclass(slots=True)
+class AskedPayout:
+    """One payout that was asked for, under one key; `told`: the ids that its answers had."""
+
+    seller_account: str
+    currency: str
+    told: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True, eq=False)
@@ -62,6 +75,8 @@ class Journal:
     """The clients' memory of one installation."""
 
     asked: dict[str, Asked] = field(default_factory=dict)
+    payouts: dict[str, AskedPayout] = field(default_factory=dict)
+    disputes: dict[str, Dispute] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     manners: Counter[str] = field(default_factory=Counter)
     complaints: list[str] = field(default_factory=list)
@@ -82,6 +97,13 @@ class Journal:
         asked.payment_id = payment["payment_id"]
         for order in payment["payment_orders"]:
             asked.told.setdefault(order["payment_order_id"], Told()).hear(order["status"])
+
+    def hear_payout(self, key: str, seller_account: str, currency: str, told: set[str]) -> None:
+        """Write down a payout that was asked for, and which ids it was given."""
+        payout = self.payouts.setdefault(key, AskedPayout(seller_account, currency))
+        payout.told |= told
+        if len(payout.told) > 1:
+            self.complain(f"{key} was given several payouts: {sorted(payout.told)}")
 
     def complain(self, what: str) -> None:
         """Keep an answer that no client should get."""

@@ -6,26 +6,16 @@ amount, which no two orders of an installation share. All amounts and difference
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
 from coatcheck.drill.evidence import PspBooks, PspCharge, Rows, printed
-from coatcheck.drill.journal import FINAL, Asked
+from coatcheck.drill.journal import FINAL, Asked, AskedPayout
+from coatcheck.drill.judge_books import judge_books, judge_disputes, judge_payouts
+from coatcheck.drill.verdict import Verdict
 
-_SHOWN: Final = 15
 _LIVE: Final = frozenset({"succeeded", "authorized"})
-_MAY_NOT_BE_BELOW_ZERO: Final = frozenset({"seller_available", "payouts_in_transit"})
-_PROVED: Final = (
-    "charged_twice",
-    "lost",
-    "over_refunded",
-    "overdrawn",
-    "unresolved",
-    "ledger_difference",
-    "replay_difference",
-)
-
 # A refund that arrived may be sent back by the buyer's bank; the PSP's books must then say so, too.
 _REFUND_MAY_BECOME: Final = {("PENDING", "SUCCEEDED"), ("PENDING", "FAILED"), ("SUCCEEDED", "FAILED")}
 
@@ -38,45 +28,9 @@ class Evidence:
     """What the witnesses of one installation said."""
 
     asked: Mapping[str, Asked]
+    asked_payouts: Mapping[str, AskedPayout]
     rows: Rows
     books: PspBooks
-
-
-@dataclass(slots=True)
-class Verdict:
-    """What came out: counts by name, and in words whatever is not as it must be. Without findings it is proved."""
-
-    payments: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
-    orders: Counter[str] = field(default_factory=Counter)
-    findings: list[str] = field(default_factory=list)
-    findings_in_all: int = 0
-
-    @property
-    def is_ok(self) -> bool:
-        """Whether the promise was kept: all zeros, nothing found, and something was really paid."""
-        return not self.findings_in_all and not any(self.counts.values()) and self.orders["SUCCESS"] > 0
-
-    def find(self, name: str | None, what: str, by: int = 1) -> None:
-        """Count under a name (None: only a finding) and keep the words."""
-        if name is not None:
-            self.counts[name] += by
-        self.findings_in_all += 1
-        if len(self.findings) < _SHOWN:
-            self.findings.append(what if name is None else f"{name}: {what}")
-
-    def add(self, other: "Verdict") -> None:
-        """Take another installation's verdict in."""
-        self.payments += other.payments
-        self.counts.update(other.counts)
-        self.orders.update(other.orders)
-        self.findings = (self.findings + other.findings)[:_SHOWN]
-        self.findings_in_all += other.findings_in_all
-
-    def proof(self, *, faults: int, kills: int) -> str:
-        """Write the line to look for."""
-        proved = " ".join(f"{name}={self.counts[name]}" for name in _PROVED)
-        return f"PROOF payments={self.payments} faults={faults} kills={kills} {proved} ok={str(self.is_ok).lower()}"
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -89,8 +43,10 @@ def judge(evidence: Evidence) -> Verdict:
     _judge_checkouts(evidence, verdict)
     _judge_refunds(evidence, verdict)
     _judge_undecided(evidence, verdict)
-    _judge_ledger(evidence, verdict)
     _judge_replay(evidence.rows, verdict)
+    judge_books(evidence.rows, evidence.books, verdict)
+    judge_payouts(evidence.asked_payouts, evidence.rows, evidence.books, verdict)
+    judge_disputes(evidence.rows, evidence.books, verdict)
     return verdict
 
 
@@ -240,63 +196,6 @@ def _judge_undecided(evidence: Evidence, verdict: Verdict) -> None:
             verdict.find("unresolved", f"{row['payment_order_id']} is {row['status']} and nobody works on it")
 
 
-# The ledger
-
-
-def _judge_ledger(evidence: Evidence, verdict: Verdict) -> None:
-    expected = _expected_balances(evidence.rows)
-    sums: Counter[tuple[str, str]] = Counter()
-    seen: Counter[tuple[str, str]] = Counter()
-    for account in evidence.rows.accounts:
-        currency = account["currency"]
-        debits, credits_ = account["debits_posted_minor"], account["credits_posted_minor"]
-        sums["posted", currency] += debits - credits_
-        sums["pending", currency] += account["debits_pending_minor"] - account["credits_pending_minor"]
-        seen[account["name"], currency] += credits_ - debits
-        moved = account["moved_debit_minor"] - debits, account["moved_credit_minor"] - credits_
-        if difference := abs(moved[0]) + abs(moved[1]):
-            verdict.find("ledger_difference", f"{account['name']} {currency} is not its transfers", difference)
-        if account["kind"] in _MAY_NOT_BE_BELOW_ZERO and credits_ - debits - account["debits_pending_minor"] < 0:
-            verdict.find("overdrawn", f"{account['name']} {currency} is below zero")
-    for (what, currency), difference in sums.items():
-        if difference:
-            verdict.find("ledger_difference", f"{currency}, {what}: debits are not credits", abs(difference))
-    for name, currency in expected.keys() | seen.keys():
-        if difference := abs(expected[name, currency] - seen[name, currency]):
-            verdict.find("ledger_difference", f"{name} {currency} is not what its orders say", difference)
-    _judge_receivable(evidence, seen, verdict)
-
-
-def _expected_balances(rows: Rows) -> Counter[tuple[str, str]]:
-    """Work out what each account should hold (credits less debits) from the orders and refunds alone."""
-    returned = {row["order_id"]: [0, 0] for row in rows.orders}
-    for refund in rows.refunds:
-        if refund["status"] == "SUCCEEDED":
-            returned[refund["order_id"]][0] += refund["amount_minor"]
-            returned[refund["order_id"]][1] += refund["commission_minor"]
-    expected: Counter[tuple[str, str]] = Counter()
-    for row in rows.orders:
-        currency, captured = row["currency"], row["captured_minor"]
-        refunded, commission_back = returned[row["order_id"]]
-        commission = row["commission_minor"] * captured // row["amount_minor"]
-        expected["psp:simulator:receivable", currency] -= captured - refunded
-        expected["platform:commission", currency] += commission - commission_back
-        expected[f"seller:{row['seller_account']}:pending", currency] += (captured - commission) - (
-            refunded - commission_back
-        )
-    return expected
-
-
-def _judge_receivable(evidence: Evidence, seen: Mapping[tuple[str, str], int], verdict: Verdict) -> None:
-    """Hold that the PSP owes by our books what it took less what it gave back by its own."""
-    taken: Counter[str] = Counter()
-    for charge in evidence.books.charges:
-        taken[charge.currency] += charge.captured_minor - charge.refunded_minor
-    for currency in sorted(taken):
-        if difference := abs(taken[currency] + seen.get(("psp:simulator:receivable", currency), 0)):
-            verdict.find("ledger_difference", f"{currency}: the PSP owes another sum than it took", difference)
-
-
 # The replay
 
 
@@ -323,6 +222,10 @@ def _replay_differences(rows: Rows) -> Iterator[str]:
     for refund_id in refunds.keys() | rebuilt.refunds.keys():
         if refunds.get(refund_id) != rebuilt.refunds.get(refund_id):
             yield f"refund {refund_id} is {refunds.get(refund_id)}; by its events {rebuilt.refunds.get(refund_id)}"
+    payouts = {str(row["payout_id"]): row["status"] for row in rows.payouts}
+    for payout_id in payouts.keys() | rebuilt.payouts.keys():
+        if payouts.get(payout_id) != rebuilt.payouts.get(payout_id):
+            yield f"payout {payout_id} is {payouts.get(payout_id)}; by its events {rebuilt.payouts.get(payout_id)}"
     counters = ("debits_posted_minor", "credits_posted_minor", "debits_pending_minor", "credits_pending_minor")
     accounts = {str(row["account_id"]): [row[name] for name in counters] for row in rows.accounts}
     for account_id in accounts.keys() | rebuilt.accounts.keys():

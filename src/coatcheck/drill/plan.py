@@ -18,7 +18,7 @@ DECIMALS: Final[Mapping[str, int]] = {"USD": 2, "EUR": 2, "JPY": 0, "KWD": 3}
 _CURRENCY_WEIGHTS = (45, 30, 15, 10)
 _ORDER_COUNTS, _ORDER_WEIGHTS = (1, 2, 3, 4), (70, 18, 8, 4)
 _MIXED_SHARE = 0.15
-_SELLERS = 40
+SELLERS: Final = 40
 _COMMISSION_BPS = (0, 500, 800, 1_250)
 _CHEAPEST_MINOR = 101
 
@@ -60,6 +60,15 @@ class Later(StrEnum):
     CANCEL = "cancel"
     RACE = "capture and cancel at the same time"
     LEAVE = "leave it authorized"
+
+
+class Dispute(StrEnum):
+    """What becomes of a charge that its buyer disputes at the bank."""
+
+    NONE = "nobody disputes"
+    WON = "disputed, answered and won"
+    LOST = "disputed and lost"
+    LEFT = "disputed, and the bank is still at it"
 
 
 class GivesBack(StrEnum):
@@ -120,6 +129,7 @@ _CARDS: Final = {
     },
     Manner.JOINT: {"tok_approve": 85, "tok_decline_do_not_honor": 8, "tok_drop": 4, "tok_capture_declined": 3},
 }
+_DISPUTED_SHARE = 0.012
 RETURNED_REFUND: Final = "tok_refund_fails_later"
 _RETURNED_SHARE = 0.03
 
@@ -134,6 +144,7 @@ class Order:
     commission_minor: int
     currency: str
     gives_back: GivesBack
+    dispute: Dispute
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,16 +207,28 @@ def _orders(dice: random.Random, serials: Counter[str], name: str, card: str) ->
             gives_back = GivesBack.ALL
         yield Order(
             payment_order_id=f"{name}-{letter}",
-            seller_account=f"seller-{dice.randrange(_SELLERS):02}",
+            seller_account=seller_named(dice.randrange(SELLERS)),
             amount_minor=amount,
             commission_minor=amount * dice.choice(_COMMISSION_BPS) // 10_000,
             currency=currency,
             gives_back=gives_back,
+            dispute=_dispute(dice, gives_back),
         )
+
+
+def _dispute(dice: random.Random, gives_back: GivesBack) -> Dispute:
+    """Draw whether the buyer disputes the charge: not one that he gets back anyway."""
+    is_disputed = dice.random() < _DISPUTED_SHARE and gives_back is GivesBack.NOTHING
+    return dice.choice((Dispute.WON, Dispute.LOST, Dispute.LEFT)) if is_disputed else Dispute.NONE
 
 
 def _drawn(dice: random.Random, weights: Mapping[Any, int]) -> Any:
     return dice.choices(list(weights), list(weights.values()))[0]
+
+
+def seller_named(number: int) -> str:
+    """Name a seller."""
+    return f"seller-{number:02}"
 
 
 def amount_text(amount_minor: int, currency: str) -> str:

@@ -17,16 +17,20 @@ import aiohttp
 import uvloop
 from rich.console import Console
 
-from coatcheck.drill.clients import Shop
-from coatcheck.drill.judge import Evidence, Verdict, judge
+from coatcheck.drill.amnesia import Backup, ask_for_everything_again, restore
+from coatcheck.drill.clients import let_clients_buy
+from coatcheck.drill.judge import Evidence, judge
 from coatcheck.drill.processes import DrillError, GatewayProcess, Postgres, Process, run_command
 from coatcheck.drill.report import Outcome, Progress, make_console, print_report, write_json
 from coatcheck.drill.schedule import Blow, Stroke, plan_strokes
+from coatcheck.drill.shop import Shop
+from coatcheck.drill.verdict import Verdict
 from coatcheck.drill.world import World
 
 _SEEDS: Final = 10**6
 _INTERRUPTED: Final = 130
 _BANK_EVERY_S: Final = 2.0
+_BACKUP_AT: Final = 0.75  # of the time: what comes after it will be forgotten
 _LAST_ANSWERS_S: Final = 330.0  # how long clients may take to finish what they have begun
 _QUIET_S: Final = 180.0
 _QUIET_FOR_S: Final = 5.0  # longer than a refund takes to come back, and than a late webhook
@@ -91,11 +95,13 @@ class _Drill:
     directory: Path
     worlds: list[World] = field(default_factory=list)
     postgres: Postgres = field(init=False)
+    backup: Backup = field(init=False)
     blows: Counter[Blow] = field(default_factory=Counter)
     _postgres_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
         self.postgres = Postgres(self.directory)
+        self.backup = Backup(self.directory)
 
     @property
     def gateways(self) -> list[GatewayProcess]:
@@ -108,7 +114,7 @@ class _Drill:
             process.leave_nothing_behind()
 
     async def play(self) -> Outcome:
-        """Run the whole drill and judge it."""
+        """Run the whole drill and judge it; then forget much of it, recover, and judge again."""
         self.console.print(
             f"[bold]The failure drill[/], seed {self.seed}: two installations, each with two gateways and a PSP of its "
             f"own,\non one PostgreSQL. {self.plan.clients} clients for {self.plan.seconds:g} s. Everything is broken "
@@ -119,13 +125,24 @@ class _Drill:
             started = monotonic()
             await self._rage()
             took_s = monotonic() - started
-            self.console.print("The weather is calm. Waiting for quiet ...")
-            is_quiet = await self._until_quiet()
-            self.console.print("Ending the gateways, and asking the PSPs' books and every row and event ...")
-            verdict = await self._end_gateways()
-            if not is_quiet:
-                verdict.find(None, f"something was still going on {_QUIET_S:.0f} s after the last client")
-            return await self._judge(verdict, took_s)
+            self.console.print("The weather is calm. Waiting for quiet, and closing the books ...")
+            verdict = await self._close()
+            self.console.print("Asking the PSPs' books and every row and event ...")
+            await self._judge(verdict)
+            outcome = self._outcome(verdict, await self._psp_faults(), took_s)
+            await self._suffer_amnesia(verdict)
+            return outcome
+
+    async def _suffer_amnesia(self, verdict: Verdict) -> None:
+        """Lose all that was written since the backup; nobody may pay for it."""
+        self.console.print("Amnesia: the database is restored from its backup, and told by the PSPs what it forgot ...")
+        again = Verdict()
+        verdict.done["adopted"] = await restore(self.backup, self.postgres, self.worlds)
+        self.console.print("Every client asks for everything again ...")
+        await asyncio.gather(*[ask_for_everything_again(world) for world in self.worlds])
+        again.add(await self._close())
+        await self._judge(again)
+        verdict.add_later(again, "after the amnesia")
 
     @asynccontextmanager
     async def _stage(self) -> AsyncIterator[None]:
@@ -143,33 +160,40 @@ class _Drill:
 
     async def _rage(self) -> None:
         """Let clients, weather and blows loose for the time asked for, then let the clients finish."""
-        shops = [world.shop() for world in self.worlds]
+        shops = [world.shop for world in self.worlds]
         is_over = asyncio.Event()
         with Progress(self.console, self.plan.seconds) as progress:
             for world in self.worlds:
                 await world.unleash()
             clients = [
-                asyncio.create_task(shop.shop(max(1, self.plan.clients // len(shops)), is_over, progress.tick))
+                asyncio.create_task(
+                    let_clients_buy(shop, max(1, self.plan.clients // len(shops)), is_over, progress.tick)
+                )
                 for shop in shops
             ]
             banks = [asyncio.create_task(world.be_the_bank(_BANK_EVERY_S)) for world in self.worlds]
+            offices = [asyncio.create_task(world.office.work()) for world in self.worlds]
             try:
-                await self._strike(progress, clients)
+                await self._strike(progress, [*clients, *offices])
                 is_over.set()
                 for world in self.worlds:
                     await world.calm()
                 progress.finishing()
                 await self._last_answers(clients, shops)
             finally:
-                for task in (*clients, *banks):
+                for task in (*clients, *offices, *banks):
                     task.cancel()
-                await asyncio.gather(*clients, *banks, return_exceptions=True)
-                await asyncio.gather(*[shop.session.close() for shop in shops])
+                await asyncio.gather(*clients, *offices, *banks, return_exceptions=True)
+
+    async def _back_up(self) -> None:
+        await asyncio.sleep(self.plan.seconds * _BACKUP_AT)
+        async with self._postgres_gate:  # it is not killed meanwhile
+            await self.backup.make(self.postgres)
 
     async def _strike(self, progress: "Progress", clients: Sequence[asyncio.Task[None]]) -> None:
         """Deal the planned blows in time, until the time is over; whatever fails ends the drill."""
         began = monotonic()
-        dealing: list[asyncio.Task[None]] = []
+        dealing = [asyncio.create_task(self._back_up())]
         try:
             for stroke in [*plan_strokes(self.seed, self.plan.seconds), None]:
                 due = self.plan.seconds if stroke is None else stroke.at_s
@@ -253,6 +277,17 @@ class _Drill:
             await asyncio.sleep(0.5)
         return False
 
+    async def _close(self) -> Verdict:
+        """Wait for quiet, close the books with the PSPs' last files, and end the gateways."""
+        is_quiet = await self._until_quiet()
+        for world in self.worlds:
+            await world.office.close_books()
+        is_quiet = await self._until_quiet() and is_quiet
+        verdict = await self._end_gateways()
+        if not is_quiet:
+            verdict.find(None, f"something was still going on after {_QUIET_S:.0f} s")
+        return verdict
+
     async def _end_gateways(self) -> Verdict:
         """End the gateways as an operator would, and have `coatcheck audit` say what it thinks."""
         verdict = Verdict()
@@ -268,22 +303,30 @@ class _Drill:
                 verdict.find(None, f"`coatcheck audit` ended with status {status}: {printed[-800:]}")
         return verdict
 
-    async def _judge(self, verdict: Verdict, took_s: float) -> Outcome:
-        faults: Counter[str] = Counter()
+    async def _judge(self, verdict: Verdict) -> None:
+        """Hear every witness, and add to the verdict what they say."""
         for world in self.worlds:
             journal = world.journal
             try:
                 rows, books = await world.witnesses.read_rows(), await world.witnesses.read_books()
             except aiohttp.ClientError as error:
                 raise DrillError(f"a witness could not be heard ({error})") from error
-            verdict.add(judge(Evidence(asked=journal.asked, rows=rows, books=books)))
+            verdict.add(judge(Evidence(asked=journal.asked, asked_payouts=journal.payouts, rows=rows, books=books)))
             for complaint in journal.complaints:
                 verdict.find(None, complaint)
             verdict.findings_in_all += journal.complaints_in_all - len(journal.complaints)
+            journal.complaints.clear()
+            journal.complaints_in_all = 0
+
+    async def _psp_faults(self) -> Counter[str]:
+        """Count what was injected on the lines and at the PSPs, as those say who injected it."""
+        faults: Counter[str] = Counter()
+        for world in self.worlds:
             faults.update(world.wire_faults())
-            faults.update({f"PSP: {kind.replace('_', ' ')}": count for kind, count in books.faults.items()})
+            counted = (await world.witnesses.read_faults()).items()
+            faults.update({f"PSP: {kind.replace('_', ' ')}": count for kind, count in counted})
         faults[str(Blow.PSP_AWAY)] += self.blows[Blow.PSP_AWAY]
-        return self._outcome(verdict, faults, took_s)
+        return faults
 
     def _outcome(self, verdict: Verdict, faults: Counter[str], took_s: float) -> Outcome:
         counts: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""The state of an installation, rebuilt from its events alone: every order, every refund, every account. Pure.
+"""The state of an installation, rebuilt from its events alone: every order, refund, payout and account. Pure.
 
 It knows what docs/events.md says and shares no code with the gateway. The order of two events does not matter, for
 clocks may be wrong: counts are sums, and a status follows from what ever happened.
@@ -25,6 +25,10 @@ DECISIONS: Final = frozenset(
         "operation.confirmed",
     }
 )
+_BEGINNINGS: Final = frozenset(
+    {"payment.accepted", "payment.adopted", "payment.recognised", "payout.requested", "payout.adopted"}
+)
+_PAYOUT_DECISIONS: Final = frozenset({"payout.paid", "payout.failed", "payout.returned"})
 _COUNTS: Final = ("authorized_minor", "captured_minor", "reserved_minor", "refunded_minor", "commission_minor")
 
 
@@ -63,19 +67,18 @@ class Rebuilt:
 
     orders: dict[str, RebuiltOrder] = field(default_factory=dict)
     refunds: dict[str, str] = field(default_factory=dict)
+    payouts: dict[str, str] = field(default_factory=dict)
     accounts: dict[str, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0, 0]))
     orphans: list[str] = field(default_factory=list)
     events: int = 0
 
     def hear(self, kind: str, body: Mapping[str, Any]) -> None:
-        """Take one event; that of a payment before those about its orders. An event about no order is an orphan."""
+        """Take one event; that of a payment or payout before those about it. One about nothing known is an orphan."""
         self.events += 1
-        if kind in ("payment.accepted", "payment.adopted"):
-            for order in body["orders"]:
-                self.orders[order["order_id"]] = RebuiltOrder(order["amount_minor"], order["status"])
-        elif kind == "payment.recognised":  # the shop's retry of an adopted one: only its further orders are new
-            for order in body["orders"]:
-                self.orders.setdefault(order["order_id"], RebuiltOrder(order["amount_minor"], order["status"]))
+        if kind in _BEGINNINGS:
+            self._begin(kind, body)
+        elif kind.startswith("payout.") or body.get("order_id") in self.payouts:
+            self._decide_payout(kind, body)
         elif "order_id" in body and body["order_id"] not in self.orders:
             self.orphans.append(f"{kind} about the order {body['order_id']}")
         elif kind in DECISIONS:
@@ -87,6 +90,31 @@ class Rebuilt:
             counts["commission_minor"] += body["commission_minor"]
         elif body.get("order_status") == "PENDING":
             self.orders[body["order_id"]].was_pending = True
+        else:  # of a file, a wallet, a dispute, a break: it says what it moved, if anything
+            self._move_all(body)
+
+    def _begin(self, kind: str, body: Mapping[str, Any]) -> None:
+        """Take what makes orders and payouts. Of a payment that is recognised only its further orders are new."""
+        if kind.startswith("payout."):
+            self.payouts.setdefault(body["payout_id"], "PENDING")
+            self._move_all(body)
+            return
+        for order in body["orders"]:
+            self.orders.setdefault(order["order_id"], RebuiltOrder(order["amount_minor"], order["status"]))
+
+    def _decide_payout(self, kind: str, body: Mapping[str, Any]) -> None:
+        """Take what happened to a payout: one that came back was paid before, whichever event is heard first."""
+        payout_id = body.get("payout_id") or body["order_id"]
+        if payout_id not in self.payouts:
+            self.orphans.append(f"{kind} about the payout {payout_id}")
+            return
+        if kind in _PAYOUT_DECISIONS and self.payouts[payout_id] != "RETURNED":
+            self.payouts[payout_id] = body["status"]
+        self._move_all(body)
+
+    def _move_all(self, body: Mapping[str, Any]) -> None:
+        for transfer in body.get("transfers") or ():
+            self._move(transfer)
 
     def _decide(self, kind: str, body: Mapping[str, Any]) -> None:
         order = self.orders[body["order_id"]]

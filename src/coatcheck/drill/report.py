@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from coatcheck.drill.journal import Recovery
-from coatcheck.drill.judge import Verdict
 from coatcheck.drill.schedule import Blow
+from coatcheck.drill.verdict import Verdict
 
 _WIDTH_OF_A_FILE: Final = 110
 _LINES_IN_A_LOG: Final = 10

@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from time import monotonic, time
@@ -14,13 +14,14 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-from coatcheck.drill.clients import Shop
 from coatcheck.drill.evidence import Witnesses
 from coatcheck.drill.journal import Journal
-from coatcheck.drill.plan import plan_checkouts
+from coatcheck.drill.office import Office
+from coatcheck.drill.plan import Checkout, plan_checkouts
 from coatcheck.drill.processes import DrillError, GatewayProcess, Postgres, Simulator, run_command
 from coatcheck.drill.proxy import DATABASE_FAULTS, PSP_FAULTS, WEBHOOK_FAULTS, DatabaseLine, HttpLine, Line, Target
 from coatcheck.drill.schedule import LEASE_S, skew_of
+from coatcheck.drill.shop import Shop
 
 _READY_S: Final = 90.0
 _CALL_DEADLINE_S: Final = 2
@@ -53,6 +54,9 @@ _LOST_WEBHOOKS: Final = 0.10
 class World:
     """Everything of one installation. `is_second`: its PSP loses no webhook, so that refunds may come back there."""
 
+    shop: Shop
+    office: Office
+
     def __init__(self, name: str, directory: Path, seed: int, postgres: Postgres) -> None:
         self.name = name
         self.is_second = name == "two"
@@ -64,6 +68,7 @@ class World:
         self.api_key = ""
         self.has_webhooks = False
         self._directory = directory
+        self._data_dir = directory / f"data-{name}"
         self._seed = seed
         self._postgres = postgres
         self._database = f"drill_{name}"
@@ -87,8 +92,11 @@ class World:
                 gateway = await self._make_gateway(letter, ending)
                 ending.callback(gateway.leave_nothing_behind)
                 gateway.keep_running()
-            await asyncio.gather(*[self._until_ready(gateway) for gateway in self.gateways])
+            await self.until_ready()
             await self._open_webhooks(ending)
+            self.shop = self._make_shop()
+            ending.push_async_callback(self.shop.session.close)
+            self.office = Office(self.shop, self.name, self._seed, returns=self._may_return)
             yield self
 
     async def _make_gateway(self, letter: str, ending: AsyncExitStack) -> GatewayProcess:
@@ -112,7 +120,7 @@ class World:
     def _settings(self, database_url: str, simulator_url: str) -> dict[str, str]:
         """Give the settings of the gateways: everything about time is shorter than usual, nothing is switched off."""
         settings: dict[str, object] = {
-            "DATA_DIR": self._directory / f"data-{self.name}",
+            "DATA_DIR": self._data_dir,
             "DIGEST_SECRET": "a-secret-of-the-drill-and-of-nobody-else",
             "DATABASE_POOL_SIZE": 6,
             "SIMULATOR_URL": simulator_url,
@@ -124,6 +132,8 @@ class World:
             "RETRY_CAP_S": 2,
             "RETRY_BUDGET_ATTEMPTS": 1_000,
             "RECOVERY_INTERVAL_MS": 400,
+            "WALLET_HOLD_DAYS": 0,
+            "MATURING_INTERVAL_S": 3,
             "LOG_LEVEL": "info",
             "LOG_FORMAT": "json",
         }
@@ -137,7 +147,11 @@ class World:
 
     def direct_settings(self) -> dict[str, str]:
         """Give the settings for a command that must not meet a fault."""
-        return self._settings(self._postgres.url(self._database), "http://127.0.0.1:1")
+        return self._settings(self._postgres.url(self._database), self.simulator.url or "http://127.0.0.1:1")
+
+    async def until_ready(self) -> None:
+        """Wait until all gateways take requests."""
+        await asyncio.gather(*[self._until_ready(gateway) for gateway in self.gateways])
 
     async def _until_ready(self, gateway: GatewayProcess) -> None:
         deadline = monotonic() + _READY_S
@@ -170,11 +184,19 @@ class World:
     def _some_gateway(self) -> Target:
         return Target("127.0.0.1", self._dice.choice(self.gateways).port)
 
-    def shop(self) -> Shop:
-        """Make the clients of this installation."""
+    @property
+    def _may_return(self) -> bool:
+        """Whether refunds and payouts may come back later, which only a webhook tells."""
+        return self.is_second and self.has_webhooks
+
+    def checkouts(self) -> Iterator[Checkout]:
+        """Plan what its clients ask for; always the same."""
+        return plan_checkouts(self._seed, self.name, returned_refunds=self._may_return)
+
+    def _make_shop(self) -> Shop:
         return Shop(
             journal=self.journal,
-            checkouts=plan_checkouts(self._seed, self.name, returned_refunds=self.is_second and self.has_webhooks),
+            checkouts=self.checkouts(),
             gateways={gateway.name: gateway.url for gateway in self.gateways},
             api_key=self.api_key,
             simulator_url=self.simulator.url,
@@ -195,8 +217,14 @@ class World:
         await self.witnesses.set_dial({"seed": self._seed, **self._bank_times()})
 
     def _bank_times(self) -> dict[str, int]:
-        returns = {"refund_fails_later_ms": _RETURNS_AFTER_MS} if self.is_second else {}
-        return {"refund_settle_ms": 800, **returns}
+        back = ("refund_fails_later_ms", "payout_returns_later_ms") if self.is_second else ()
+        return {"refund_settle_ms": 800, "payout_settle_ms": 800, **dict.fromkeys(back, _RETURNS_AFTER_MS)}
+
+    def set_anchor_aside(self) -> None:
+        """Keep the anchor as evidence: it has seals that a restored database has lost (docs/audit.md)."""
+        seals = self._data_dir / "seals"
+        if seals.exists():
+            seals.rename(seals.with_name("seals-before-the-restore"))
 
     async def be_the_bank(self, every_s: float) -> None:
         """Decide what is pending at the PSP, again and again, until cancelled."""
