@@ -39,9 +39,11 @@ from coatcheck.providers.webhooks_adyen import AdyenWebhooks
 from coatcheck.providers.webhooks_simulated import SimulatedWebhooks
 from coatcheck.reconciliation.adoption import Adoption
 from coatcheck.reconciliation.arrivals import Arrivals
+from coatcheck.reconciliation.breaks import Breaks
 from coatcheck.reconciliation.corrections import Corrections
 from coatcheck.reconciliation.expected import expected_files_of
 from coatcheck.reconciliation.nightly import Nightly, nightly_plan_of
+from coatcheck.reconciliation.recovery import Recovery
 from coatcheck.reconciliation.rules import rules_of
 from coatcheck.reconciliation.usual import usual_of
 from coatcheck.refunds import Refunds
@@ -259,6 +261,17 @@ def make_gateway(
             expected=expected_files,
         ),
         expected_files=expected_files,
+        adoption=adoption,
+        corrections=corrections,
+        breaks=Breaks(store, clock, corrections),
+        recovery=Recovery(
+            store,
+            clock,
+            operations=operations,
+            executor=executor,
+            adoption=adoption,
+            provider=settings.provider,
+        ),
         maturing=Maturing(store, clock, usual_terms_of(settings), metrics),
         webhooks=readers,
         metrics=metrics,
