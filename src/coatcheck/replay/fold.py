@@ -303,7 +303,8 @@ class _Payment:
 
 def _rows_of_payout(requested: Heard[PayoutRequested], heard: _Heard) -> Iterator[msgspec.Struct]:
     """Make a payout and its operation. The payout has one, and goes the ways that its states allow, by its attempts."""
-    payout, operation = _payout_of(requested), _paying_out_of(requested)
+    payout = _payout_of(requested)
+    operation = _paying_out_of(payout, requested)
     about = [each for each in heard.attempted() if each.body.operation_id == operation.operation_id]
     for needy in heard.about_a_payment():
         if needy not in about:
@@ -327,23 +328,25 @@ def _decide_payout(row: PayoutRow, heard: Heard[Any]) -> None:
 
 def _beginning_of(accepted: Heard[Accepted]) -> _Beginning:
     orders = [_order_of(accepted, order) for order in accepted.body.orders]
-    return _Beginning(_payment_of(accepted), orders, list(_first_operations(accepted)))
+    return _Beginning(_payment_of(accepted), orders, list(_first_operations(accepted, orders)))
 
 
 def _adopted_beginning(adopted: Sequence[Heard[Adopted]], recognised: Sequence[Heard[Recognised]]) -> _Beginning:
     """Make what a PSP had. Each adoption adds orders, so the shortest list is the first one."""
     first = min(adopted, key=lambda each: len(each.body.order_ids))
     last = max(adopted, key=lambda each: len(each.body.order_ids))
-    orders = [_adopted_order(each, order) for each in adopted for order in each.body.orders]
-    operations = [_adopted_charge(each, order) for each in adopted for order in each.body.orders]
+    theirs = [(each, order) for each in adopted for order in each.body.orders]
+    orders = [_adopted_order(*each) for each in theirs]
+    operations = [_adopted_charge(*each, row) for each, row in zip(theirs, orders, strict=True)]
     note = AdoptedPaymentRow(first.body.payment_id, first.at, first.body.by, None)
     payment = _adopted_payment(first, last.body.order_ids)
     if not recognised:
         return _Beginning(payment, orders, operations, note)
     told = recognised[0]
     made = set(told.body.made)
-    orders += [_order_of(told, order) for order in told.body.orders if order.order_id in made]
-    for operation in _first_operations(told):
+    news = [_order_of(told, order) for order in told.body.orders]
+    orders += [order for order in news if order.order_id in made]
+    for operation in _first_operations(told, news):
         if operation.order_id in made:
             operation.first_sent_at = None if operation.is_hosted else told.at
             operations.append(operation)
@@ -368,23 +371,12 @@ def _adopted_order(adopted: Heard[Adopted], order: AdoptedOrder) -> OrderRow:
     )
 
 
-def _adopted_charge(adopted: Heard[Adopted], order: AdoptedOrder) -> OperationRow:
-    return OperationRow(
-        operation_id=order.operation.operation_id,
-        order_id=order.order_id,
-        payment_id=adopted.body.payment_id,
-        shop_id=adopted.event.shop_id,
-        mode=adopted.event.mode,
-        kind=order.operation.kind,
-        provider=order.provider,
-        amount_minor=order.amount_minor,
-        currency=order.currency,
-        status=OperationStatus.PENDING.value,
-        first_sent_at=order.operation.first_sent_at,
-        provider_reference=order.operation.provider_reference,
-        cause=adopted.body.why,
-        created_at=order.created_at,
-    )
+def _adopted_charge(adopted: Heard[Adopted], order: AdoptedOrder, begun: OrderRow) -> OperationRow:
+    theirs = order.operation
+    row = _operation_of(begun, theirs.operation_id, theirs.kind, first_sent_at=theirs.first_sent_at)
+    row.status, row.cause = OperationStatus.PENDING.value, adopted.body.why
+    row.provider_reference = theirs.provider_reference
+    return row
 
 
 def _adopted_act(order: OrderRow, adopted: Heard[OperationAdopted]) -> OperationRow:
@@ -414,23 +406,11 @@ def _payout_of(requested: Heard[PayoutRequested]) -> PayoutRow:
     )
 
 
-def _paying_out_of(requested: Heard[PayoutRequested]) -> OperationRow:
-    """Make a payout's operation: the payout stands for order and payment."""
-    event, body = requested.event, requested.body
-    return OperationRow(
-        operation_id=body.operation_id,
-        order_id=body.payout_id,
-        payment_id=body.payout_id,
-        shop_id=event.shop_id,
-        mode=event.mode,
-        kind=OperationKind.PAYOUT.value,
-        provider=body.provider,
-        amount_minor=body.amount_minor,
-        currency=body.currency,
-        target_reference=body.destination,
-        first_sent_at=body.first_sent_at,
-        created_at=event.at,
-    )
+def _paying_out_of(payout: PayoutRow, requested: Heard[PayoutRequested]) -> OperationRow:
+    body = requested.body
+    row = _operation_of(payout, body.operation_id, OperationKind.PAYOUT.value, first_sent_at=body.first_sent_at)
+    row.target_reference = body.destination
+    return row
 
 
 def _payment_of(accepted: Heard[Any]) -> PaymentRow:
@@ -474,63 +454,52 @@ def _order_of(accepted: Heard[Any], order: AcceptedOrder) -> OrderRow:
     )
 
 
-def _first_operations(accepted: Heard[Any]) -> Iterator[OperationRow]:
-    """Make each order's charge or authorization, which is sent at once."""
+def _first_operations(accepted: Heard[Any], begun: Sequence[OrderRow]) -> Iterator[OperationRow]:
+    """Make each order's charge or authorization, which is sent at once; `begun`: the orders' rows."""
     body = accepted.body
     is_reserved = body.capture == Capture.MANUAL or body.on_failure == OnFailure.ALL_OR_NOTHING
-    for order in body.orders:
+    kind = (OperationKind.AUTHORIZE if is_reserved else OperationKind.CHARGE).value
+    for order, order_row in zip(body.orders, begun, strict=True):
         if order.operation is not None:
-            yield OperationRow(
-                operation_id=order.operation.operation_id,
-                order_id=order.order_id,
-                payment_id=body.payment_id,
-                shop_id=accepted.event.shop_id,
-                mode=accepted.event.mode,
-                kind=(OperationKind.AUTHORIZE if is_reserved else OperationKind.CHARGE).value,
-                provider=order.provider,
-                amount_minor=order.amount_minor,
-                currency=order.currency,
-                body=order.operation.body,
-                is_hosted=body.return_url is not None,
-                first_sent_at=accepted.at,
-                created_at=accepted.at,
-            )
+            row = _operation_of(order_row, order.operation.operation_id, kind, first_sent_at=accepted.at)
+            row.body, row.is_hosted = order.operation.body, body.return_url is not None
+            yield row
 
 
 def _act_of(order: OrderRow, made: MadeOperation, at: datetime) -> OperationRow:
-    return OperationRow(
-        operation_id=made.operation_id,
-        order_id=order.order_id,
-        payment_id=order.payment_id,
-        shop_id=order.shop_id,
-        mode=order.mode,
-        kind=made.kind,
-        provider=order.provider,
-        amount_minor=made.amount_minor,
-        currency=order.currency,
-        target_reference=made.target_reference,
-        is_final=made.is_final,
-        first_sent_at=made.first_sent_at,
-        created_at=at,
-    )
+    row = _operation_of(order, made.operation_id, made.kind, first_sent_at=made.first_sent_at)
+    row.amount_minor, row.is_final, row.created_at = made.amount_minor, made.is_final, at
+    row.target_reference = made.target_reference
+    return row
 
 
 def _refunding_of(order: OrderRow, heard: Heard[RefundRequested]) -> OperationRow:
     asked = heard.body
+    row = _operation_of(order, asked.operation_id, OperationKind.REFUND.value, first_sent_at=asked.first_sent_at)
+    row.amount_minor, row.refund_id, row.created_at = asked.amount_minor, asked.refund_id, heard.at
+    row.target_reference = asked.target_reference
+    return row
+
+
+def _operation_of(
+    about: OrderRow | PayoutRow, operation_id: UUID, kind: str, *, first_sent_at: datetime | None
+) -> OperationRow:
+    """Make an operation as it begins: of all that it is about, and made with it, unless its maker knows better.
+
+    A payout stands for order and payment.
+    """
     return OperationRow(
-        operation_id=asked.operation_id,
-        order_id=order.order_id,
-        payment_id=order.payment_id,
-        shop_id=order.shop_id,
-        mode=order.mode,
-        kind=OperationKind.REFUND.value,
-        provider=order.provider,
-        amount_minor=asked.amount_minor,
-        currency=order.currency,
-        target_reference=asked.target_reference,
-        refund_id=asked.refund_id,
-        first_sent_at=asked.first_sent_at,
-        created_at=heard.at,
+        operation_id=operation_id,
+        order_id=about.payout_id if isinstance(about, PayoutRow) else about.order_id,
+        payment_id=about.payout_id if isinstance(about, PayoutRow) else about.payment_id,
+        shop_id=about.shop_id,
+        mode=about.mode,
+        kind=kind,
+        provider=about.provider,
+        amount_minor=about.amount_minor,
+        currency=about.currency,
+        first_sent_at=first_sent_at,
+        created_at=about.created_at,
     )
 
 
