@@ -89,7 +89,7 @@ class Total(msgspec.Struct, frozen=True):
     credits_minor: int
 
 
-class Statements:
+class AccountStatements:
     """Makes entries of what was posted, and reads statements and balances from them."""
 
     def __init__(self, store: Store, clock: Clock) -> None:

@@ -50,7 +50,7 @@ from coatcheck.refunds import Refunds
 from coatcheck.risk import Assessor, risk_settings_of
 from coatcheck.seller_terms import usual_terms_of
 from coatcheck.shops import KeyRing
-from coatcheck.statements import Statements
+from coatcheck.statements import AccountStatements
 from coatcheck.states import Mode
 from coatcheck.store import Store
 from coatcheck.store import open_store as open_database
@@ -398,7 +398,7 @@ async def _loops_of(gateway: Gateway) -> AsyncIterator[None]:
         asyncio.create_task(gateway.inbox.work(recovery, gateway.stopping)),
         asyncio.create_task(gateway.upkeep.tend(upkeep, gateway.stopping)),
         asyncio.create_task(gateway.maturing.work(timedelta(seconds=settings.maturing_interval_s), gateway.stopping)),
-        asyncio.create_task(Statements(gateway.store, gateway.clock).keep(gateway.stopping)),
+        asyncio.create_task(AccountStatements(gateway.store, gateway.clock).keep(gateway.stopping)),
         asyncio.create_task(
             make_watcher(gateway).watch(timedelta(seconds=settings.watch_interval_s), gateway.stopping)
         ),

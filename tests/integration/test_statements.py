@@ -24,7 +24,7 @@ from coatcheck.ledger import (
     psp_receivable,
     seller_pending,
 )
-from coatcheck.statements import Statement, Statements
+from coatcheck.statements import AccountStatements, Statement
 from coatcheck.states import Mode
 from coatcheck.store import Store
 from coatcheck.store.sql_files import sql_files
@@ -62,7 +62,7 @@ class Desk:
         self.shop_id = uuid4()
         self.accounts = accounts_of(self.shop_id)
         self.ledger = Ledger(store)
-        self.statements = Statements(store, self.clock)
+        self.statements = AccountStatements(store, self.clock)
 
     async def open(self) -> "Desk":
         await self.ledger.open_accounts(self.accounts, START)

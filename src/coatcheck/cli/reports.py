@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import msgspec
 
     from coatcheck.reports import Period
-    from coatcheck.statements import Statements
+    from coatcheck.statements import AccountStatements
     from coatcheck.states import Mode
     from coatcheck.store import Store
 
@@ -81,7 +81,7 @@ def trial_balance(*, at: datetime | None, shop: str, live: bool, form: str, conf
       coatcheck reports trial-balance --shop hats --at 2026-12-01
     """  # noqa: D301
 
-    async def read(statements: "Statements", shop_id: "UUID", mode: "Mode") -> "msgspec.Struct":
+    async def read(statements: "AccountStatements", shop_id: "UUID", mode: "Mode") -> "msgspec.Struct":
         from coatcheck.api.ledger import trial_balance_body  # noqa: PLC0415
 
         standings, totals = await statements.standings(shop_id, mode, at=_utc(at))
@@ -124,7 +124,7 @@ def statement(
       coatcheck reports statement platform:commission --currency EUR --shop hats --from 2026-11-01 --to 2026-12-01
     """  # noqa: D301
 
-    async def read(statements: "Statements", shop_id: "UUID", mode: "Mode") -> "msgspec.Struct":
+    async def read(statements: "AccountStatements", shop_id: "UUID", mode: "Mode") -> "msgspec.Struct":
         from coatcheck.api.statements import statement_body  # noqa: PLC0415
 
         return statement_body(
@@ -148,7 +148,7 @@ def statement(
 
 
 async def _whole(
-    statements: "Statements",
+    statements: "AccountStatements",
     account: "tuple[UUID, Mode, str, str]",
     since: datetime | None,
     until: datetime | None,
@@ -266,13 +266,13 @@ def _of_statements(
     config: Path | None,
     shop: str,
     live: bool,  # noqa: FBT001 - click's flag
-    read: "Callable[[Statements, UUID, Mode], Awaitable[msgspec.Struct]]",
+    read: "Callable[[AccountStatements, UUID, Mode], Awaitable[msgspec.Struct]]",
 ) -> "msgspec.Struct":
     async def work(store: "Store") -> "msgspec.Struct":
         from coatcheck.clock import SystemClock  # noqa: PLC0415
-        from coatcheck.statements import Statements  # noqa: PLC0415
+        from coatcheck.statements import AccountStatements  # noqa: PLC0415
 
-        return await read(Statements(store, SystemClock()), *await shop_named(store, shop, live))
+        return await read(AccountStatements(store, SystemClock()), *await shop_named(store, shop, live))
 
     return with_store(settings_of(config), work)
 

@@ -57,7 +57,7 @@ class _Taken(msgspec.Struct):
     broken: list[ControlTotal] = msgspec.field(default_factory=list)
 
 
-class Statements:
+class BankStatements:
     """Compares banks' statements with what PSPs have paid out."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
