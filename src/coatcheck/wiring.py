@@ -47,10 +47,10 @@ from coatcheck.reconciliation.recovery import Recovery
 from coatcheck.reconciliation.rules import rules_of
 from coatcheck.reconciliation.usual import usual_of
 from coatcheck.refunds import Refunds
+from coatcheck.reporting.account_statements import AccountStatements
 from coatcheck.risk import Assessor, risk_settings_of
 from coatcheck.seller_terms import usual_terms_of
 from coatcheck.shops import KeyRing
-from coatcheck.statements import AccountStatements
 from coatcheck.states import Mode
 from coatcheck.store import Store
 from coatcheck.store import open_store as open_database
@@ -58,7 +58,7 @@ from coatcheck.upkeep import Upkeep
 from coatcheck.watcher import Watcher, WatchLimits
 
 if TYPE_CHECKING:
-    from coatcheck.sealing.sealer import Sealer
+    from coatcheck.audit.sealing.sealer import Sealer
 
 log = structlog.get_logger("coatcheck")
 
@@ -337,10 +337,10 @@ def make_sealer(gateway: Gateway) -> "Sealer | None":
     if not settings.seal_interval_ms:
         return None
     # What signs takes a part of a start's time: a command that seals nothing does without it.
-    from coatcheck.sealing.anchor import AnchorEndpoint, AnchorFile  # noqa: PLC0415
-    from coatcheck.sealing.keys import sealing_key_of  # noqa: PLC0415
-    from coatcheck.sealing.places import places_of  # noqa: PLC0415
-    from coatcheck.sealing.sealer import Sealer  # noqa: PLC0415
+    from coatcheck.audit.sealing.anchor import AnchorEndpoint, AnchorFile  # noqa: PLC0415
+    from coatcheck.audit.sealing.keys import sealing_key_of  # noqa: PLC0415
+    from coatcheck.audit.sealing.places import places_of  # noqa: PLC0415
+    from coatcheck.audit.sealing.sealer import Sealer  # noqa: PLC0415
 
     places = places_of(settings)
     anchor = AnchorFile(places.anchor)

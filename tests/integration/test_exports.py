@@ -19,10 +19,10 @@ from tests.integration.outside import CALLER
 from tests.integration.test_demo import assert_proved, data_dir, start
 from tests.integration.test_reconciliation import Desk
 
-from coatcheck.exports import Format, Scope, open_book, write
-from coatcheck.exports import book as module
 from coatcheck.money import format_amount
-from coatcheck.statements import AccountStatements
+from coatcheck.reporting.account_statements import AccountStatements
+from coatcheck.reporting.exports import Format, Scope, open_book, write
+from coatcheck.reporting.exports import book as module
 from coatcheck.store import Store
 
 __all__ = ["data_dir"]

@@ -16,10 +16,10 @@ from tests.integration.test_reconciliation import Desk, kinds, lines, summed
 from tests.simulation.life import Life
 from tests.simulation.psp import PspLine
 
+from coatcheck.audit.replay import replay
+from coatcheck.audit.replay.replaying import Difference
 from coatcheck.ids import operation_id_of
 from coatcheck.reconciliation.breaks import BreakQuery, Destination, Explanation
-from coatcheck.replay import replay
-from coatcheck.replay.replaying import Difference
 from coatcheck.seller_terms import Seller, Terms, set_terms
 from coatcheck.states import DisputeStatus, OperationKind, PayoutRunStatus
 from coatcheck.store import Store

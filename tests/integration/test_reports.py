@@ -14,8 +14,8 @@ from tests.integration.books import basket, play
 from tests.integration.outside import CALLER
 from tests.integration.test_reconciliation import Desk
 
-from coatcheck.reports import DAYS_MOST, Declines, Granularity, Period, Revenue, fees, revenue, volumes
-from coatcheck.statements import AccountStatements
+from coatcheck.reporting.account_statements import AccountStatements
+from coatcheck.reporting.reports import DAYS_MOST, Declines, Granularity, Period, Revenue, fees, revenue, volumes
 from coatcheck.states import Mode
 from coatcheck.store import Store
 

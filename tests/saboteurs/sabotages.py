@@ -725,7 +725,7 @@ SABOTAGES: Final = (
     Sabotage(
         "a spreadsheet runs a cell",
         "H8",
-        "seller_statements/text_file.py",
+        "reporting/seller_statements/text_file.py",
         '    return f"\'{text}" if text.startswith(_FORMULA) else text\n',
         "    return text\n",
         "unit/test_seller_statement_files.py::test_H8_a_cell_that_a_spreadsheet_would_run_is_text",

@@ -29,7 +29,7 @@ from coatcheck.reconciliation.breaks import (
     Explanation,
     ListedBreak,
 )
-from coatcheck.reporting import Place
+from coatcheck.reporting.read_models import Place
 from coatcheck.shops import Caller
 
 BreakId = Annotated[str, Meta(examples=["brk_dpgs5zdhcp7p3nlvvnjrb7o7cq"])]

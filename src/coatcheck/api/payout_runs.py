@@ -18,7 +18,7 @@ from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.ids import PAYOUT, PAYOUT_RUN, parse_id, print_id
 from coatcheck.money import format_amount
 from coatcheck.payouts import Decision, PayoutVerdict, Run, RunItem
-from coatcheck.reporting import Place
+from coatcheck.reporting.read_models import Place
 from coatcheck.shops import Caller
 from coatcheck.states import PayoutRunStatus, PayoutStatus
 from coatcheck.validation import parse_payout_decision

@@ -20,7 +20,7 @@ from coatcheck.errors import CoatcheckError, ErrorCode, Problem
 from coatcheck.ids import PAYOUT, PAYOUT_RUN, operation_id_of, parse_id, print_id
 from coatcheck.money import format_amount, parse_amount
 from coatcheck.payouts import PayoutQuery, PayoutRequest, PayoutVerdict, PayoutView
-from coatcheck.reporting import Place
+from coatcheck.reporting.read_models import Place
 from coatcheck.shops import Caller
 from coatcheck.states import OperationKind, PayoutStatus
 from coatcheck.validation import parse_payout_request

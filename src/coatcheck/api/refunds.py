@@ -21,7 +21,7 @@ from coatcheck.errors import CoatcheckError, ErrorCode, Problem
 from coatcheck.ids import PAYMENT, REFUND, operation_id_of, order_id_of, parse_id, print_id
 from coatcheck.money import format_amount
 from coatcheck.refunds import RefundRequest, RefundVerdict, RefundView
-from coatcheck.reporting import OrderReport, Place
+from coatcheck.reporting.read_models import OrderReport, Place
 from coatcheck.states import OperationKind, RefundStatus
 from coatcheck.validation import amount_in, invalid, parse_refund_request
 

@@ -18,9 +18,9 @@ from coatcheck.api.questions import PageParameters, answer, caller_of, parameter
 from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.ledger import AccountKind
 from coatcheck.money import format_amount
-from coatcheck.reporting import Place
+from coatcheck.reporting.account_statements import AccountStatements, Standing, Statement
+from coatcheck.reporting.read_models import Place
 from coatcheck.shops import Caller
-from coatcheck.statements import AccountStatements, Standing, Statement
 
 CURRENCY_PATTERN = "^[A-Z]{3}$"
 _NAME_PLACE = 3  # /v1/ledger/accounts/{account_name}/statement

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     import msgspec
 
-    from coatcheck.reports import Period
-    from coatcheck.statements import AccountStatements
+    from coatcheck.reporting.account_statements import AccountStatements
+    from coatcheck.reporting.reports import Period
     from coatcheck.states import Mode
     from coatcheck.store import Store
 
@@ -182,7 +182,7 @@ def revenue(**asked: Any) -> int:
 
     async def read(store: "Store", shop_id: "UUID", mode: "Mode", period: "Period") -> "msgspec.Struct":
         from coatcheck.api.reports import revenue_body  # noqa: PLC0415
-        from coatcheck.reports import revenue as report  # noqa: PLC0415
+        from coatcheck.reporting.reports import revenue as report  # noqa: PLC0415
 
         return revenue_body(await report(store, shop_id, mode, period))
 
@@ -201,7 +201,7 @@ def fees(**asked: Any) -> int:
 
     async def read(store: "Store", shop_id: "UUID", mode: "Mode", period: "Period") -> "msgspec.Struct":
         from coatcheck.api.reports import fees_body  # noqa: PLC0415
-        from coatcheck.reports import fees as report  # noqa: PLC0415
+        from coatcheck.reporting.reports import fees as report  # noqa: PLC0415
 
         return fees_body(await report(store, shop_id, mode, period))
 
@@ -220,7 +220,7 @@ def volumes(**asked: Any) -> int:
 
     async def read(store: "Store", shop_id: "UUID", mode: "Mode", period: "Period") -> "msgspec.Struct":
         from coatcheck.api.reports import volumes_body  # noqa: PLC0415
-        from coatcheck.reports import volumes as report  # noqa: PLC0415
+        from coatcheck.reporting.reports import volumes as report  # noqa: PLC0415
 
         return volumes_body(await report(store, shop_id, mode, period))
 
@@ -232,7 +232,7 @@ def _over_period(
 ) -> int:
     import msgspec  # noqa: PLC0415
 
-    from coatcheck.reports import Granularity, Period  # noqa: PLC0415
+    from coatcheck.reporting.reports import Granularity, Period  # noqa: PLC0415
 
     period = Period(asked["since"].date(), asked["until"].date(), Granularity(asked["granularity"]))
     if period.problem is not None:
@@ -270,7 +270,7 @@ def _of_statements(
 ) -> "msgspec.Struct":
     async def work(store: "Store") -> "msgspec.Struct":
         from coatcheck.clock import SystemClock  # noqa: PLC0415
-        from coatcheck.statements import AccountStatements  # noqa: PLC0415
+        from coatcheck.reporting.account_statements import AccountStatements  # noqa: PLC0415
 
         return await read(AccountStatements(store, SystemClock()), *await shop_named(store, shop, live))
 
@@ -280,7 +280,7 @@ def _of_statements(
 def _show(form: str, body: "msgspec.Struct", names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     import msgspec  # noqa: PLC0415
 
-    from coatcheck.exports.cells import csv_line  # noqa: PLC0415
+    from coatcheck.reporting.exports.cells import csv_line  # noqa: PLC0415
 
     if form == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(body)).decode())
