@@ -25,10 +25,10 @@ from bench.end_to_end import add_options, measure, plan_of
 from bench.machine import BenchError, Machine, describe, open_machine, quiet_environment, take_two_cores
 from bench.risk_cost import cost_percent, microseconds_of
 
+from coatcheck.audit.sealing.anchor import AnchorFile
+from coatcheck.audit.sealing.keys import sealing_key_of
+from coatcheck.audit.sealing.sealer import Sealer
 from coatcheck.clock import SystemClock
-from coatcheck.sealing.anchor import AnchorFile
-from coatcheck.sealing.keys import sealing_key_of
-from coatcheck.sealing.sealer import Sealer
 from coatcheck.store.database import Store, open_store
 
 _FILLED_AT_ONCE = 20_000

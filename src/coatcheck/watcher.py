@@ -15,7 +15,7 @@ import asyncpg
 import msgspec
 import structlog
 
-from coatcheck.audit import InvariantResult, run_invariants
+from coatcheck.audit.invariants import InvariantResult, run_invariants
 from coatcheck.clock import Clock
 from coatcheck.ids import DISPUTE, INBOX, OPERATION, ORDER, PAYOUT_RUN, print_id
 from coatcheck.metrics import Metrics

@@ -39,16 +39,18 @@ from coatcheck.providers.webhooks_adyen import AdyenWebhooks
 from coatcheck.providers.webhooks_simulated import SimulatedWebhooks
 from coatcheck.reconciliation.adoption import Adoption
 from coatcheck.reconciliation.arrivals import Arrivals
+from coatcheck.reconciliation.breaks import Breaks
 from coatcheck.reconciliation.corrections import Corrections
 from coatcheck.reconciliation.expected import expected_files_of
 from coatcheck.reconciliation.nightly import Nightly, nightly_plan_of
+from coatcheck.reconciliation.recovery import Recovery
 from coatcheck.reconciliation.rules import rules_of
 from coatcheck.reconciliation.usual import usual_of
 from coatcheck.refunds import Refunds
+from coatcheck.reporting.account_statements import AccountStatements
 from coatcheck.risk import Assessor, risk_settings_of
 from coatcheck.seller_terms import usual_terms_of
 from coatcheck.shops import KeyRing
-from coatcheck.statements import Statements
 from coatcheck.states import Mode
 from coatcheck.store import Store
 from coatcheck.store import open_store as open_database
@@ -56,7 +58,7 @@ from coatcheck.upkeep import Upkeep
 from coatcheck.watcher import Watcher, WatchLimits
 
 if TYPE_CHECKING:
-    from coatcheck.sealing.sealer import Sealer
+    from coatcheck.audit.sealing.sealer import Sealer
 
 log = structlog.get_logger("coatcheck")
 
@@ -259,6 +261,17 @@ def make_gateway(
             expected=expected_files,
         ),
         expected_files=expected_files,
+        adoption=adoption,
+        corrections=corrections,
+        breaks=Breaks(store, clock, corrections),
+        recovery=Recovery(
+            store,
+            clock,
+            operations=operations,
+            executor=executor,
+            adoption=adoption,
+            provider=settings.provider,
+        ),
         maturing=Maturing(store, clock, usual_terms_of(settings), metrics),
         webhooks=readers,
         metrics=metrics,
@@ -324,10 +337,10 @@ def make_sealer(gateway: Gateway) -> "Sealer | None":
     if not settings.seal_interval_ms:
         return None
     # What signs takes a part of a start's time: a command that seals nothing does without it.
-    from coatcheck.sealing.anchor import AnchorEndpoint, AnchorFile  # noqa: PLC0415
-    from coatcheck.sealing.keys import sealing_key_of  # noqa: PLC0415
-    from coatcheck.sealing.places import places_of  # noqa: PLC0415
-    from coatcheck.sealing.sealer import Sealer  # noqa: PLC0415
+    from coatcheck.audit.sealing.anchor import AnchorEndpoint, AnchorFile  # noqa: PLC0415
+    from coatcheck.audit.sealing.keys import sealing_key_of  # noqa: PLC0415
+    from coatcheck.audit.sealing.places import places_of  # noqa: PLC0415
+    from coatcheck.audit.sealing.sealer import Sealer  # noqa: PLC0415
 
     places = places_of(settings)
     anchor = AnchorFile(places.anchor)
@@ -385,7 +398,7 @@ async def _loops_of(gateway: Gateway) -> AsyncIterator[None]:
         asyncio.create_task(gateway.inbox.work(recovery, gateway.stopping)),
         asyncio.create_task(gateway.upkeep.tend(upkeep, gateway.stopping)),
         asyncio.create_task(gateway.maturing.work(timedelta(seconds=settings.maturing_interval_s), gateway.stopping)),
-        asyncio.create_task(Statements(gateway.store, gateway.clock).keep(gateway.stopping)),
+        asyncio.create_task(AccountStatements(gateway.store, gateway.clock).keep(gateway.stopping)),
         asyncio.create_task(
             make_watcher(gateway).watch(timedelta(seconds=settings.watch_interval_s), gateway.stopping)
         ),

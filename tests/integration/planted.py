@@ -25,6 +25,7 @@ from coatcheck.clock import SystemClock
 from coatcheck.ids import OPERATION, print_id
 from coatcheck.reconciliation.files import Source
 from coatcheck.reconciliation.reconciler import Reconciler
+from coatcheck.reconciliation.usual import FeeSchedule, Usual
 from coatcheck.store.database import _open
 from coatcheck.store.embedded import _start
 
@@ -35,7 +36,10 @@ SPAN: Final = timedelta(days=60)  # what they tell of
 PLANTED_SHARE: Final = 0.0015  # of the lines, for each kind
 REISSUED: Final = 10  # every so many batches is issued again
 BROKEN_TOTALS: Final = 2  # every so many files does not agree with itself
-FEE_MINOR: Final = 30
+SCHEDULE: Final = FeeSchedule(currency="EUR", rate_ppm=14_000, fixed_minor=25)
+TOLERANCE_MINOR: Final = 1
+DELAY: Final = timedelta(days=2)
+USUAL: Final = Usual(fees={"simulator": [SCHEDULE]}, fee_tolerance_minor=TOLERANCE_MINOR, delays={"simulator": DELAY})
 
 Key = tuple[str, str]  # a kind, and what it is about
 
@@ -49,7 +53,7 @@ class Movement:
     about: str
     at: datetime
     gross: int
-    fee: int = FEE_MINOR
+    fee: int
 
 
 @dataclass(slots=True)
@@ -98,6 +102,11 @@ def _sums(gross: int, fee: int) -> str:
     )
 
 
+def usual_fee(gross: int) -> int:
+    """What the PSP keeps of a charge by its schedule."""
+    return (gross * SCHEDULE.rate_ppm + 500_000) // 1_000_000 + SCHEDULE.fixed_minor
+
+
 class Field:
     """The books and the files, and every break that is in them. `suspense`: what of it must stand in suspense."""
 
@@ -133,7 +142,7 @@ class Field:
         """Write a charge into the books, and say in whose file it belongs."""
         batch = self.dice.choice(self.batches)
         operation_id = UUID(int=self.dice.getrandbits(128), version=4)
-        at = batch.at - timedelta(seconds=self.dice.randrange(60, 3_600))
+        at = batch.at - self.dice.choice([timedelta(seconds=self.dice.randrange(60, 3_600)), DELAY])
         amount = self.dice.randrange(100, 100_000)
         recorded = Recorded(operation_id, self.thing(), amount, at)
         for name, value in changes.items():
@@ -142,9 +151,10 @@ class Field:
         return recorded, batch
 
     def honest(self, **changes: Any) -> tuple[Movement, Batch]:
-        """A charge that the books and the file tell alike."""
+        """A charge that the books and the file tell alike, with a fee as near to the schedule as a PSP rounds."""
         recorded, batch = self.record(**changes)
-        movement = Movement("charge", recorded.thing, recorded.reference, recorded.at, recorded.amount)
+        fee = usual_fee(recorded.amount) + self.dice.randint(-TOLERANCE_MINOR, TOLERANCE_MINOR)
+        movement = Movement("charge", recorded.thing, recorded.reference, recorded.at, recorded.amount, fee)
         batch.movements.append(movement)
         return movement, batch
 
@@ -156,7 +166,7 @@ class Field:
 def missing_here(ground: Field, kind: str) -> None:
     batch = ground.dice.choice(ground.batches)
     thing, amount = ground.thing(), ground.dice.randrange(100, 100_000)
-    batch.movements.append(Movement("charge", thing, f"their_{thing}", batch.at, amount))
+    batch.movements.append(Movement("charge", thing, f"their_{thing}", batch.at, amount, usual_fee(amount)))
     ground.expect(kind, thing, amount)
 
 
@@ -192,7 +202,9 @@ def duplicate_line(ground: Field, kind: str) -> None:
 def duplicate_charge(ground: Field, kind: str) -> None:
     """The PSP has charged twice under one reference; whichever stands first in the file is taken for ours."""
     movement, batch = ground.honest()
-    batch.movements.append(Movement("charge", ground.thing(), movement.about, movement.at, movement.gross))
+    batch.movements.append(
+        Movement("charge", ground.thing(), movement.about, movement.at, movement.gross, movement.fee)
+    )
     ground.expect(kind, movement.about, movement.gross)
 
 
@@ -201,6 +213,24 @@ def unexplained(ground: Field, kind: str) -> None:
     thing, amount = ground.thing(), ground.dice.randrange(100, 100_000)
     batch.movements.append(Movement("chargeback", thing, "", batch.at, -amount, 0))
     ground.expect(kind, thing, -amount)
+
+
+def fee(ground: Field, kind: str) -> None:
+    """The line agrees, and the PSP has kept more or less than its schedule says."""
+    movement, _ = ground.honest()
+    difference = ground.dice.choice([-1, 1]) * ground.dice.randrange(TOLERANCE_MINOR + 1, SCHEDULE.fixed_minor)
+    movement.fee = usual_fee(movement.gross) + difference
+    ground.expect(kind, movement.thing, 0)
+
+
+def late(ground: Field, kind: str) -> None:
+    """The line agrees, and came later after our decision than is usual: by a second, or by days."""
+    recorded, batch = ground.record()
+    recorded.at = batch.at - DELAY - timedelta(seconds=ground.dice.choice([1, ground.dice.randrange(1, 250_000)]))
+    batch.movements.append(
+        Movement("charge", recorded.thing, recorded.reference, recorded.at, recorded.amount, usual_fee(recorded.amount))
+    )
+    ground.expect(kind, recorded.thing, 0)
 
 
 # Every kind of break there is but `control_total`, which is a file's and not a line's. A new one is a row here.
@@ -213,6 +243,8 @@ KINDS: Final[dict[str, Callable[[Field, str], None]]] = {
     "duplicate_line": duplicate_line,
     "duplicate_charge": duplicate_charge,
     "unexplained": unexplained,
+    "fee": fee,
+    "late": late,
 }
 
 _RECORDS: Final = """
@@ -292,7 +324,7 @@ def _earlier(batch: Batch) -> str:
     movements = [
         Movement(each.kind, each.thing, each.about, each.at, each.gross, each.fee + 1) for each in batch.movements
     ]
-    stranger = Movement("charge", f"xx_{batch.name}", f"their_{batch.name}", batch.at, 777)
+    stranger = Movement("charge", f"xx_{batch.name}", f"their_{batch.name}", batch.at, 777, usual_fee(777))
     return Batch(batch.name, batch.at, [*movements[1:], stranger]).text()
 
 
@@ -315,7 +347,7 @@ async def take_all(database_url: str, folder: Path, *, backwards: bool) -> None:
     """Take every file of a folder, in the order of their names or against it."""
     paths = sorted(folder.iterdir(), reverse=backwards)  # noqa: ASYNC240 - nobody else runs in this loop
     async with _open(database_url, pool_size=2) as store:
-        reconciler = Reconciler(store, SystemClock())
+        reconciler = Reconciler(store, SystemClock(), USUAL)
         for path in paths:
             source = Source(
                 path=path, name=path.name, shop_id=CALLER.shop_id, mode=CALLER.mode, brought_by=f"person {backwards}"

@@ -9,7 +9,6 @@ from tests.integration.outside import CALLER, SETTINGS, checkout
 from tests.integration.test_adoption import story_of
 from tests.integration.test_reconciliation import Desk, lines, summed
 
-from coatcheck.api.breaks import corrections_of
 from coatcheck.operations import NOT_AT_PROVIDER
 from coatcheck.payments import PaymentView
 from coatcheck.simulator.chaos import Dial
@@ -35,7 +34,7 @@ class Absence(Desk):
         return text
 
     async def give_up(self) -> int:
-        return await corrections_of(self.world.gateway).give_up_absent(CALLER.shop_id, CALLER.mode, "simulator")
+        return await self.world.gateway.corrections.give_up_absent(CALLER.shop_id, CALLER.mode, "simulator")
 
     async def ask_twice(self) -> int:
         """Give up what may be given up, with the time between two questions that a look-up needs."""

@@ -15,7 +15,6 @@ from tests.integration.test_reconciliation import Desk, kinds, lines, summed
 from tests.simulation.life import Life
 from tests.simulation.psp import PspLine
 
-from coatcheck.api.breaks import adoption_of, corrections_of
 from coatcheck.explain import explain
 from coatcheck.ids import PAYMENT, print_id
 from coatcheck.payments import PaymentView, Verdict
@@ -44,7 +43,7 @@ class Amnesia:
 
     async def correct(self, report: Report, policy: str = "adopt") -> int:
         gateway = self.world.gateway
-        corrections = corrections_of(gateway)
+        corrections = gateway.corrections
         corrections._unrecorded = policy
         return await corrections.correct(report.file_id)
 
@@ -245,7 +244,7 @@ async def test_H6_a_retried_all_or_nothing_checkout_goes_on_where_it_was(amnesia
     first = min(accepted.values(), key=lambda each: each.operation.intent.reference).operation
     await old.gateway.executor.run(first)  # one is authorized at the PSP, the other was never sent
     page = await registry.list_since(amnesia.world.clock.now())
-    said = await adoption_of(amnesia.world.gateway).adopt_charges("simulator", page.found, by="ada", why="a test")
+    said = await amnesia.world.gateway.adoption.adopt_charges("simulator", page.found, by="ada", why="a test")
     assert set(said.values()) == {Adopted.ADOPTED}
     view = await amnesia.world.pay(joint)
     for _ in range(5):
@@ -264,7 +263,7 @@ async def test_H6_two_adoptions_and_a_retry_at_once_make_one_payment(amnesia: Am
     registry = amnesia.world.provider
     assert isinstance(registry, Registry)
     page = await registry.list_since(amnesia.world.clock.now())
-    adoption = adoption_of(amnesia.world.gateway)
+    adoption = amnesia.world.gateway.adoption
     done = await asyncio.gather(
         adoption.adopt_charges("simulator", page.found, by="ada", why="a test"),
         adoption.adopt_charges("simulator", page.found[::-1], by="bob", why="a test"),

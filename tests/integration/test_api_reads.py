@@ -17,9 +17,9 @@ from tests.integration.running import (
     simulator_url,
 )
 
-from coatcheck import reporting
 from coatcheck.clock import SystemClock
 from coatcheck.config import Settings
+from coatcheck.reporting import read_models
 from coatcheck.states import Mode
 from coatcheck.store import Store
 from coatcheck.wiring import make_gateway, make_providers
@@ -128,7 +128,7 @@ async def test_filters_by_status_checkout_and_buyer(
         return [payment["checkout_id"] for page in every for payment in page]
 
     for scanned in (1_000, 3, 1):  # however few are looked at for one page, the cursor goes on to the end
-        monkeypatch.setattr(reporting, "SCANNED_MOST", scanned)
+        monkeypatch.setattr(read_models, "SCANNED_MOST", scanned)
         assert await found("status=FAILED") == ["c3", "c1"]
         assert await found("status=SUCCESS&limit=1") == ["c2", "c0"]
         assert await found("buyer_reference=buyer-0") == ["c1", "c0"]
@@ -325,10 +325,10 @@ async def test_the_list_reads_its_index_and_nothing_more(gateway_server: Running
     )
     await owner.execute("ANALYZE payment")
     shop_id = await owner.fetchval("SELECT shop_id FROM payment LIMIT 1")
-    place = reporting.NEWEST
+    place = read_models.NEWEST
     plan = await owner.fetchval(
         "EXPLAIN (ANALYZE, FORMAT JSON) " + gateway_server.gateway.store.queries["payment_list"],
-        *(shop_id, "test", place.at - timedelta(days=1), place.row_id, reporting._EARLIEST, 21, False),
+        *(shop_id, "test", place.at - timedelta(days=1), place.row_id, read_models._EARLIEST, 21, False),
     )
     told = json.dumps(json.loads(plan))
     assert "payment_by_shop_and_age" in told

@@ -7,9 +7,9 @@ import pytest
 from tests.integration.outside import CALLER, checkout
 from tests.integration.test_reconciliation import Desk, kinds
 
+from coatcheck.reconciliation.bank_statements import BankStatements, StatementReport
 from coatcheck.reconciliation.files import Source
 from coatcheck.reconciliation.lines import FileRefusedError
-from coatcheck.reconciliation.statements import StatementReport, Statements
 from coatcheck.store import Store
 
 CAMT = """<?xml version="1.0" encoding="UTF-8"?>
@@ -47,7 +47,7 @@ class Bank(Desk):
         path = self._directory / name
         path.write_text(text, "utf-8")
         source = Source(path=path, name=name, shop_id=CALLER.shop_id, mode=CALLER.mode, brought_by="ada")
-        return await Statements(self.world.store, self.world.clock).take(source)
+        return await BankStatements(self.world.store, self.world.clock).take(source)
 
     async def settled(self, orders: Sequence[str] = ("o1", "o2")) -> None:
         await self.world.pay(checkout("c1", *orders))

@@ -14,7 +14,6 @@ from tests.integration.running import run_gateway, simulator_url
 from tests.integration.test_bank_statements import Bank, statement
 from tests.integration.test_reconciliation import Desk, kinds, lines, summed
 
-from coatcheck.api.breaks import breaks_of
 from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.ids import print_id
 from coatcheck.ledger import Ledger, TransferKind
@@ -52,7 +51,7 @@ async def a_break(desk: Desk, *, gross: str = "11.00", net: str = "10.75", name:
 
 
 async def agree(desk: Desk, break_id: Any, explanation: Explanation) -> Any:
-    breaks = breaks_of(desk.world.gateway)
+    breaks = desk.world.gateway.breaks
     proposal = await breaks.propose(break_id, ALL, explanation, "person ada")
     return await breaks.confirm(break_id, proposal.proposal_id, ALL, "person bob")
 
@@ -74,7 +73,7 @@ async def test_I1_two_people_move_the_money_of_a_break_where_it_belongs(
     desk: Desk, explanation: Explanation, account: str, gross: str, net: str
 ) -> None:
     found = await a_break(desk, gross=gross, net=net)
-    breaks = breaks_of(desk.world.gateway)
+    breaks = desk.world.gateway.breaks
     before = await posted(desk, account)
     proposal = await breaks.propose(found.break_id, ALL, explanation, "person ada")
     assert (await desk.balances())["suspense"] == -found.suspense_minor
@@ -124,14 +123,14 @@ async def test_I1_what_could_not_be_booked_is_refused_before_anybody_confirms_it
 ) -> None:
     found = await a_break(desk)
     with pytest.raises(CoatcheckError) as refused:
-        await breaks_of(desk.world.gateway).propose(found.break_id, ALL, explanation, "person ada")
+        await desk.world.gateway.breaks.propose(found.break_id, ALL, explanation, "person ada")
     assert [problem.pointer for problem in refused.value.problems] == [pointer]
     assert await desk.world.count("break_resolution") == 0
 
 
 async def test_I1_a_proposal_is_one_person_s_and_grows_old(desk: Desk) -> None:
     found = await a_break(desk)
-    breaks = breaks_of(desk.world.gateway)
+    breaks = desk.world.gateway.breaks
     first = await breaks.propose(found.break_id, ALL, said(), "person ada")
     assert await breaks.propose(found.break_id, ALL, said(), "person ada") == first
     with pytest.raises(CoatcheckError, match="Somebody else"):
@@ -150,7 +149,7 @@ async def test_I1_a_proposal_is_one_person_s_and_grows_old(desk: Desk) -> None:
 
 async def test_I1_many_confirmations_at_once_move_the_money_once(desk: Desk) -> None:
     found = await a_break(desk)
-    breaks = breaks_of(desk.world.gateway)
+    breaks = desk.world.gateway.breaks
     proposal = await breaks.propose(found.break_id, ALL, said(), "person ada")
     done = await asyncio.gather(
         *[breaks.confirm(found.break_id, proposal.proposal_id, ALL, f"person {name}") for name in "bcdefg"],
@@ -220,7 +219,7 @@ async def test_I1_a_bank_s_break_goes_back_to_the_bank_or_to_a_provider(store: S
         (found,) = report.mismatches
         assert await desk.standing()
         with pytest.raises(CoatcheckError):
-            await breaks_of(desk.world.gateway).propose(found.break_id, ALL, said("payout"), "person ada")
+            await desk.world.gateway.breaks.propose(found.break_id, ALL, said("payout"), "person ada")
         await agree(desk, found.break_id, explanation)
         assert "suspense" not in await desk.standing()
         assert await desk.world.violations() == {}
@@ -238,7 +237,7 @@ async def test_breaks_are_listed_oldest_first_and_by_what_they_are(desk: Desk) -
     header, charge = desk.header, desk.charge  # type: ignore[attr-defined]
     foreign = charge.replace("st_000001", "st_000002").replace(",op_", ",their_").replace("ch_0", "ch_9")
     await desk.take(summed(header, foreign), "foreign.csv")
-    breaks = breaks_of(desk.world.gateway)
+    breaks = desk.world.gateway.breaks
     whole = await breaks.find(ALL)
     assert [each.found.kind for each in whole] == ["amount", "missing_here"]
     (rest,) = await breaks.find(ALL, after=(found.opened_at, found.break_id))

@@ -19,10 +19,10 @@ from tests.integration.outside import CALLER
 from tests.integration.test_demo import assert_proved, data_dir, start
 from tests.integration.test_reconciliation import Desk
 
-from coatcheck.exports import Format, Scope, open_book, write
-from coatcheck.exports import book as module
 from coatcheck.money import format_amount
-from coatcheck.statements import Statements
+from coatcheck.reporting.account_statements import AccountStatements
+from coatcheck.reporting.exports import Format, Scope, open_book, write
+from coatcheck.reporting.exports import book as module
 from coatcheck.store import Store
 
 __all__ = ["data_dir"]
@@ -76,7 +76,8 @@ async def test_both_judges_agree_with_our_books_of_any_period(
     text = await exported(desk, form, since, until)
     assert_agreed(form, tmp_path / "books", text)
     if until is not None:
-        await Statements(desk.world.store, desk.world.clock).fill()  # the same from entries as from what is queued
+        # the same from entries as from what is queued
+        await AccountStatements(desk.world.store, desk.world.clock).fill()
         again = await exported(desk, form, since, until)
         assert again == text
 

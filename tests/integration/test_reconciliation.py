@@ -16,12 +16,12 @@ from tests.simulation.calm import at_the_psp
 
 from coatcheck.config import Settings
 from coatcheck.ids import OPERATION, print_id
+from coatcheck.reconciliation.bank_statements import StatementReport
 from coatcheck.reconciliation.corrections import Corrections
 from coatcheck.reconciliation.files import Source
 from coatcheck.reconciliation.lines import FileRefusedError
 from coatcheck.reconciliation.reconciler import Reconciler
 from coatcheck.reconciliation.report import Report, read_report
-from coatcheck.reconciliation.statements import StatementReport
 from coatcheck.shops import create_key
 from coatcheck.states import Capture
 from coatcheck.store import Store

@@ -19,7 +19,6 @@ from tests.integration.running import run_gateway, simulator_url
 from tests.simulation.life import Life
 from tests.simulation.psp import Psp, PspLine, Weather
 
-from coatcheck.api.breaks import recovery_of
 from coatcheck.clock import ManualClock
 from coatcheck.ids import order_id_of
 from coatcheck.providers.protocol import NotListedError
@@ -201,7 +200,7 @@ def without(balances: dict[str, int], charge_minor: int) -> dict[str, int]:
 
 
 async def recovered(world: World, since: datetime) -> RecoveryReport:
-    return await recovery_of(world.gateway).run(since, "person ada")
+    return await world.gateway.recovery.run(since, "person ada")
 
 
 async def test_G16_an_operation_that_was_sent_after_the_backup_is_asked_about_first(

@@ -40,6 +40,11 @@ from tests.integration.test_inbox import Psp, charge, dispute
 from tests.integration.test_lifecycle import lapsed
 from tests.integration.test_reconciliation import kinds, lines, summed
 
+from coatcheck.audit.replay import Difference, replay, replaying
+from coatcheck.audit.replay.bodies import Event
+from coatcheck.audit.replay.books import TABLES
+from coatcheck.audit.replay.fold import fold
+from coatcheck.audit.replay.tables import Table
 from coatcheck.cli.failures import UnusableError
 from coatcheck.cli.replay import replay as command
 from coatcheck.clock import ManualClock
@@ -48,11 +53,6 @@ from coatcheck.ids import derive_id, operation_id_of, order_id_of
 from coatcheck.ledger import Account, Ledger, bank
 from coatcheck.providers.outcome import Outcome
 from coatcheck.providers.protocol import Intent
-from coatcheck.replay import Difference, replay, replaying
-from coatcheck.replay.bodies import Event
-from coatcheck.replay.books import TABLES
-from coatcheck.replay.fold import fold
-from coatcheck.replay.tables import Table
 from coatcheck.shops import Caller, create_key, revoke_key
 from coatcheck.states import Capture, Mode, OnFailure, OperationKind
 from coatcheck.store import Store

@@ -16,11 +16,10 @@ from tests.integration.test_reconciliation import Desk, kinds, lines, summed
 from tests.simulation.life import Life
 from tests.simulation.psp import PspLine
 
-from coatcheck.api.breaks import breaks_of, corrections_of
+from coatcheck.audit.replay import replay
+from coatcheck.audit.replay.replaying import Difference
 from coatcheck.ids import operation_id_of
 from coatcheck.reconciliation.breaks import BreakQuery, Destination, Explanation
-from coatcheck.replay import replay
-from coatcheck.replay.replaying import Difference
 from coatcheck.seller_terms import Seller, Terms, set_terms
 from coatcheck.states import DisputeStatus, OperationKind, PayoutRunStatus
 from coatcheck.store import Store
@@ -77,7 +76,7 @@ class Month:
         report = await self.desk.take(summed(header, *rows, *nobodys), "first.csv")
         assert kinds(report) == ["missing_here"] * 3
         await self.agrees()
-        corrections = corrections_of(self.world.gateway)
+        corrections = self.world.gateway.corrections
         corrections._unrecorded = "adopt"
         assert await corrections.correct(report.file_id) == 1
         await self.agrees()
@@ -89,7 +88,7 @@ class Month:
 
     async def explain(self) -> None:
         """Two people say what one of nobody's lines is."""
-        breaks, query = breaks_of(self.world.gateway), BreakQuery()
+        breaks, query = self.world.gateway.breaks, BreakQuery()
         listed = [each for each in await breaks.find(query) if each.found.closed_at is None]
         said = Explanation(destination=Destination.COMMISSION, note="sold by phone", evidence="the till's list")
         proposal = await breaks.propose(listed[0].found.break_id, query, said, "person ada")

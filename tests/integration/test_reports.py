@@ -14,8 +14,8 @@ from tests.integration.books import basket, play
 from tests.integration.outside import CALLER
 from tests.integration.test_reconciliation import Desk
 
-from coatcheck.reports import DAYS_MOST, Declines, Granularity, Period, Revenue, fees, revenue, volumes
-from coatcheck.statements import Statements
+from coatcheck.reporting.account_statements import AccountStatements
+from coatcheck.reporting.reports import DAYS_MOST, Declines, Granularity, Period, Revenue, fees, revenue, volumes
 from coatcheck.states import Mode
 from coatcheck.store import Store
 
@@ -45,7 +45,7 @@ async def test_E8_revenue_is_told_by_day_and_currency(desk: Desk) -> None:
     ]
     for _ in range(2):  # from what is queued, then from days that are counted
         assert await revenue(store, CALLER.shop_id, CALLER.mode, ALL_DAYS) == expected
-        await Statements(store, desk.world.clock).fill()
+        await AccountStatements(store, desk.world.clock).fill()
     assert expected[4].net_minor == 70 - 30 - fees_minor["EUR"]
     months = await revenue(store, CALLER.shop_id, CALLER.mode, Period(FIRST_DAY, END, Granularity.MONTH))
     assert [(each.period, each.currency, each.charged_minor) for each in months] == [
@@ -75,7 +75,7 @@ async def test_E8_fees_are_told_by_provider_day_and_currency(desk: Desk) -> None
             (SECOND_DAY, "simulator", currency, "psp_fee", kept[currency]) for currency in sorted(kept)
         ]
         assert sum(each.transfers for each in found) == await desk.world.count("transfer", "kind = 'psp_fee'")
-        await Statements(desk.world.store, desk.world.clock).fill()
+        await AccountStatements(desk.world.store, desk.world.clock).fill()
 
 
 async def test_E8_volumes_say_how_many_succeeded_and_why_the_others_did_not(desk: Desk) -> None:

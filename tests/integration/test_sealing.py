@@ -28,18 +28,18 @@ from click.testing import CliRunner, Result
 from tests.integration.outside import SETTINGS, World, checkout, declined
 from tests.integration.running import run_gateway, simulator_url
 
+from coatcheck.audit.sealing import coverage
+from coatcheck.audit.sealing.anchor import AnchorEndpoint, AnchorError, AnchorFile
+from coatcheck.audit.sealing.keys import sealing_key_of
+from coatcheck.audit.sealing.sealer import Sealer, _write
+from coatcheck.audit.sealing.verifier import Fault, Finding, Report, verify, verify_database
+from coatcheck.audit.sealing.verifier import __main__ as verifier_alone
+from coatcheck.audit.sealing.verifier.chain import read_public_keys
 from coatcheck.cli import verifying
 from coatcheck.cli.failures import UnusableError
 from coatcheck.clock import ManualClock
 from coatcheck.config import Settings, SettingsError
 from coatcheck.ids import time_ordered_ids
-from coatcheck.sealing import coverage
-from coatcheck.sealing.anchor import AnchorEndpoint, AnchorError, AnchorFile
-from coatcheck.sealing.keys import sealing_key_of
-from coatcheck.sealing.sealer import Sealer, _write
-from coatcheck.sealing.verifier import Fault, Finding, Report, verify, verify_database
-from coatcheck.sealing.verifier import __main__ as verifier_alone
-from coatcheck.sealing.verifier.chain import read_public_keys
 from coatcheck.store import Store
 from coatcheck.watcher import list_alerts
 from coatcheck.wiring import make_sealer, make_watcher
@@ -324,7 +324,7 @@ async def test_a_transaction_number_that_comes_round_again_seals_nothing_twice(
 async def test_a_large_backlog_becomes_several_seals(
     vault: Vault, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coatcheck.sealing.sealer._ROWS_MOST", 100)
+    monkeypatch.setattr("coatcheck.audit.sealing.sealer._ROWS_MOST", 100)
     monkeypatch.setattr(coverage, "PIECE_BLOCKS", 1)
     await insert(owner, [vault.an_event() for _ in range(400)], [vault.a_transfer() for _ in range(400)])
     assert await vault.seal() == 800
@@ -604,7 +604,7 @@ async def test_a_sealer_that_is_killed_in_the_middle_has_sealed_nothing_and_the_
         await connection.fetchval("SELECT 1")
 
     with monkeypatch.context() as patched:
-        patched.setattr("coatcheck.sealing.sealer._write", die)
+        patched.setattr("coatcheck.audit.sealing.sealer._write", die)
         with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
             await vault.sealer().seal_once()
     assert await owner.fetchval("SELECT count(*) FROM seal") == 0
@@ -754,13 +754,12 @@ async def test_the_verifier_runs_alone_without_any_of_the_gateway(
     vault.anchor.unlink()
     assert await asyncio.to_thread(verifier_alone.run, options) == 2
     assert "anchor" in capsys.readouterr().err
-    code = (
-        "import sys, coatcheck.sealing.verifier.__main__; print([m for m in sys.modules if m.startswith('coatcheck')])"
-    )
+    program = "coatcheck.audit.sealing.verifier.__main__"
+    code = f"import sys, {program}; print([m for m in sys.modules if m.startswith('coatcheck')])"
     alone = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
     modules = (await alone.communicate())[0].decode()
-    assert "coatcheck.sealing.verifier.chain" in modules
-    assert not re.search(r"'coatcheck\.(?!sealing'|sealing\.verifier)", modules)
+    assert "coatcheck.audit.sealing.verifier.chain" in modules
+    assert not re.search(r"'coatcheck\.(?!audit'|audit\.sealing'|audit\.sealing\.verifier)", modules)
 
 
 # The tamperings.

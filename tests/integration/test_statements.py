@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coatcheck import statements as module
 from coatcheck.clock import ManualClock
 from coatcheck.ids import time_ordered_ids
 from coatcheck.ledger import (
@@ -24,7 +23,8 @@ from coatcheck.ledger import (
     psp_receivable,
     seller_pending,
 )
-from coatcheck.statements import Statement, Statements
+from coatcheck.reporting import account_statements as module
+from coatcheck.reporting.account_statements import AccountStatements, Statement
 from coatcheck.states import Mode
 from coatcheck.store import Store
 from coatcheck.store.sql_files import sql_files
@@ -62,7 +62,7 @@ class Desk:
         self.shop_id = uuid4()
         self.accounts = accounts_of(self.shop_id)
         self.ledger = Ledger(store)
-        self.statements = Statements(store, self.clock)
+        self.statements = AccountStatements(store, self.clock)
 
     async def open(self) -> "Desk":
         await self.ledger.open_accounts(self.accounts, START)

@@ -17,6 +17,9 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from coatcheck.audit.replay.bodies import KINDS, Event
+from coatcheck.audit.replay.fold import fold
+from coatcheck.audit.replay.rows import CheckoutDecisionRow, OperationRow, OrderRow, RefundRow
 from coatcheck.events import EventKind
 from coatcheck.ids import operation_id_of, order_id_of, payment_id_of, refund_id_of, time_ordered_ids
 from coatcheck.operations import Operation, first_kind_of
@@ -24,9 +27,6 @@ from coatcheck.payments.booking import Booking, booking_rows
 from coatcheck.payments.effects import commission_of, effect_of
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Intent
-from coatcheck.replay.bodies import KINDS, Event
-from coatcheck.replay.fold import fold
-from coatcheck.replay.rows import CheckoutDecisionRow, OperationRow, OrderRow, RefundRow
 from coatcheck.states import (
     OPERATION_TRANSITIONS,
     ORDER_TRANSITIONS,

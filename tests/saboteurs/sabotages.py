@@ -237,7 +237,7 @@ SABOTAGES: Final = (
     Sabotage(
         "a caller that stops waiting takes the work along",
         "A17",
-        "api/payments.py",
+        "api/waiting.py",
         "asyncio.shield(running)",
         "running",
         "integration/test_api_edge.py::test_prefer_wait_0_answers_at_once_and_the_work_goes_on",
@@ -509,9 +509,9 @@ SABOTAGES: Final = (
     Sabotage(
         "a payment is shown to any shop",
         "B7",
-        "api/payments.py",
-        "if view is None or (view.shop_id, view.mode) != (caller.shop_id, caller.mode):",
-        "if view is None:",
+        "api/questions.py",
+        "if found is None or (found.shop_id, found.mode) != (caller.shop_id, caller.mode):",
+        "if found is None:",
         "integration/test_api_lifecycle.py::test_B7_another_shop_and_the_other_mode_find_nothing_and_change_nothing",
     ),
     Sabotage(
@@ -725,7 +725,7 @@ SABOTAGES: Final = (
     Sabotage(
         "a spreadsheet runs a cell",
         "H8",
-        "seller_statements/text_file.py",
+        "reporting/seller_statements/text_file.py",
         '    return f"\'{text}" if text.startswith(_FORMULA) else text\n',
         "    return text\n",
         "unit/test_seller_statement_files.py::test_H8_a_cell_that_a_spreadsheet_would_run_is_text",

@@ -6,7 +6,7 @@ import pytest
 
 from coatcheck.api.cursors import parse_cursor, print_cursor
 from coatcheck.errors import CoatcheckError, ErrorCode
-from coatcheck.reporting import Place
+from coatcheck.reporting.read_models import Place
 
 PLACE = Place(datetime(2026, 5, 1, 12, 0, 0, 123457, tzinfo=UTC), UUID("0190163d-8694-739b-aea5-966c26f8ad91"))
 LETTERS = string.ascii_letters + string.digits + "-_"

@@ -8,8 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coatcheck.exports.cells import csv_line
-from coatcheck.exports.names import component, plain_name
 from coatcheck.ledger import (
     AccountKind,
     AccountName,
@@ -25,6 +23,8 @@ from coatcheck.ledger import (
     seller_reserve,
     suspense,
 )
+from coatcheck.reporting.exports.cells import csv_line
+from coatcheck.reporting.exports.names import component, plain_name
 
 DEBIT = {"psp_receivable", "psp_payouts_in_transit", "bank", "platform_psp_fees", "platform_dispute_fees", "suspense"}
 _PART = re.compile(r"[A-Z0-9][A-Za-z0-9-]*")

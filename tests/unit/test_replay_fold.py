@@ -10,13 +10,13 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from coatcheck.audit.replay.bodies import KINDS, Event
+from coatcheck.audit.replay.books import TABLES
+from coatcheck.audit.replay.fold import Told, fold, read
+from coatcheck.audit.replay.rows import AccountRow, CheckoutDecisionRow, OperationRow, OrderRow, PaymentRow, RefundRow
+from coatcheck.audit.replay.subjects import SUBJECTS
+from coatcheck.audit.replay.tables import BALANCE
 from coatcheck.events import EventKind
-from coatcheck.replay.bodies import KINDS, Event
-from coatcheck.replay.books import TABLES
-from coatcheck.replay.fold import Told, fold, read
-from coatcheck.replay.rows import AccountRow, CheckoutDecisionRow, OperationRow, OrderRow, PaymentRow, RefundRow
-from coatcheck.replay.subjects import SUBJECTS
-from coatcheck.replay.tables import BALANCE
 from coatcheck.store.sql_files import sql_files
 
 PAGE = Path(__file__).parents[2] / "docs/replay.md"

@@ -8,14 +8,14 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from coatcheck.audit.replay.bodies import Event
+from coatcheck.audit.replay.fold import Told, fold
+from coatcheck.audit.replay.rows import AdoptedPaymentRow, OperationRow, OrderRow, PaymentRow, PayoutRow
+from coatcheck.audit.replay.subjects.breaks import BreakRow
+from coatcheck.audit.replay.subjects.disputes import DisputeRow
+from coatcheck.audit.replay.subjects.payees import ItemRow, RunRow, ScheduleMoved
+from coatcheck.audit.replay.subjects.wallets import PartTold, ReadingRow, WalletTold
 from coatcheck.events import EventKind
-from coatcheck.replay.bodies import Event
-from coatcheck.replay.fold import Told, fold
-from coatcheck.replay.rows import AdoptedPaymentRow, OperationRow, OrderRow, PaymentRow, PayoutRow
-from coatcheck.replay.subjects.breaks import BreakRow
-from coatcheck.replay.subjects.disputes import DisputeRow
-from coatcheck.replay.subjects.payees import ItemRow, RunRow, ScheduleMoved
-from coatcheck.replay.subjects.wallets import PartTold, ReadingRow, WalletTold
 
 SHOP, SUBJECT, ONE, OTHER, ACT = (UUID(int=number) for number in range(1, 6))
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)

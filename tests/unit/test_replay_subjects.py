@@ -9,13 +9,13 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from coatcheck.audit.replay import subjects
+from coatcheck.audit.replay.bodies import Event, Said
+from coatcheck.audit.replay.books import PLACE_OF, SUMS, TABLES, values_of
+from coatcheck.audit.replay.fold import Told, fold
+from coatcheck.audit.replay.subject import Heard, Subject, of_whole_rows
+from coatcheck.audit.replay.subjects.api_keys import ApiKeyRow, ShopTold
 from coatcheck.events import EventKind
-from coatcheck.replay import subjects
-from coatcheck.replay.bodies import Event, Said
-from coatcheck.replay.books import PLACE_OF, SUMS, TABLES, values_of
-from coatcheck.replay.fold import Told, fold
-from coatcheck.replay.subject import Heard, Subject, of_whole_rows
-from coatcheck.replay.subjects.api_keys import ApiKeyRow, ShopTold
 
 SHOP, KEY, ONE, OTHER = (UUID(int=number) for number in range(1, 5))
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)

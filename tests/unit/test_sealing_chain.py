@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from coatcheck.sealing.keys import SealingKey, sealing_key_of
-from coatcheck.sealing.seals import Sealing, make_seal
-from coatcheck.sealing.verifier.chain import Chain, StoredSeal, UnreadableError, read_anchor, read_public_keys
+from coatcheck.audit.sealing.keys import SealingKey, sealing_key_of
+from coatcheck.audit.sealing.seals import Sealing, make_seal
+from coatcheck.audit.sealing.verifier.chain import Chain, StoredSeal, UnreadableError, read_anchor, read_public_keys
 
 if TYPE_CHECKING:
-    from coatcheck.sealing.verifier import Finding
+    from coatcheck.audit.sealing.verifier import Finding
 
 AT = datetime(2026, 11, 20, 18, 0, tzinfo=UTC)
 KEY, FOREIGN = (SealingKey(Ed25519PrivateKey.from_private_bytes(bytes([n] * 32))) for n in (1, 2))

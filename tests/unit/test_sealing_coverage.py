@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from coatcheck.sealing import coverage
-from coatcheck.sealing.coverage import Coverage, Look, Stretch
-from coatcheck.sealing.sealer import Progress
+from coatcheck.audit.sealing import coverage
+from coatcheck.audit.sealing.coverage import Coverage, Look, Stretch
+from coatcheck.audit.sealing.sealer import Progress
 
 START = datetime(2026, 11, 20, 18, 0, tzinfo=UTC)
 

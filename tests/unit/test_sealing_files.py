@@ -8,10 +8,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_public_key
 
+from coatcheck.audit.sealing.anchor import AnchorEndpoint, AnchorError, AnchorFile
+from coatcheck.audit.sealing.keys import sealing_key_of
+from coatcheck.audit.sealing.places import places_of
 from coatcheck.config import Settings, SettingsError
-from coatcheck.sealing.anchor import AnchorEndpoint, AnchorError, AnchorFile
-from coatcheck.sealing.keys import sealing_key_of
-from coatcheck.sealing.places import places_of
 
 
 def a_line(number: int, text: str = "") -> tuple[int, bytes]:

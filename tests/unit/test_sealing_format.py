@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from coatcheck.sealing import rows, tree
-from coatcheck.sealing.keys import SealingKey
-from coatcheck.sealing.rows import EVENT, TRANSFER, Entries, RowError, SealedTable
-from coatcheck.sealing.seals import Sealing, make_seal
-from coatcheck.sealing.verifier import Finding, tables
-from coatcheck.sealing.verifier.chain import read_anchor
-from coatcheck.sealing.verifier.tables import LAYOUTS, CopyStream, Matching, TornError
+from coatcheck.audit.sealing import rows, tree
+from coatcheck.audit.sealing.keys import SealingKey
+from coatcheck.audit.sealing.rows import EVENT, TRANSFER, Entries, RowError, SealedTable
+from coatcheck.audit.sealing.seals import Sealing, make_seal
+from coatcheck.audit.sealing.verifier import Finding, tables
+from coatcheck.audit.sealing.verifier.chain import read_anchor
+from coatcheck.audit.sealing.verifier.tables import LAYOUTS, CopyStream, Matching, TornError
 
 PAGE = Path(__file__).parents[2] / "docs" / "audit.md"
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)

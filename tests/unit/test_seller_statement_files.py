@@ -7,9 +7,9 @@ from uuid import UUID
 
 import pytest
 
-from coatcheck.seller_statements import Balances, CurrencyStatement, Movement, Statement, csv_of
-from coatcheck.seller_statements.pdf_file import pdf_of
-from coatcheck.seller_statements.text_file import neutral
+from coatcheck.reporting.seller_statements import Balances, CurrencyStatement, Movement, Statement, csv_of
+from coatcheck.reporting.seller_statements.pdf_file import pdf_of
+from coatcheck.reporting.seller_statements.text_file import neutral
 from coatcheck.states import Mode
 
 BEGINS = datetime(2026, 5, 1, tzinfo=UTC)

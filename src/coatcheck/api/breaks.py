@@ -11,7 +11,6 @@ from msgspec import Meta
 from coatcheck.api.cursors import parse_cursor, print_cursor
 from coatcheck.api.dead_letters import ProviderName, take_body
 from coatcheck.api.edge import JSON, encode
-from coatcheck.api.gateway import Gateway
 from coatcheck.api.payment_list import NextCursor
 from coatcheck.api.payments import Amount
 from coatcheck.api.questions import PageParameters, Parameters, answer, caller_of, parameters_of
@@ -19,22 +18,18 @@ from coatcheck.dead_letters import person_of
 from coatcheck.errors import CoatcheckError, ErrorCode, Problem
 from coatcheck.ids import OPERATION, parse_id, print_id
 from coatcheck.money import format_amount
-from coatcheck.reconciliation.adoption import Adoption
 from coatcheck.reconciliation.breaks import (
     BREAK,
     PROPOSAL,
     BreakKind,
     BreakProposal,
     BreakQuery,
-    Breaks,
     BreakStatus,
     Destination,
     Explanation,
     ListedBreak,
 )
-from coatcheck.reconciliation.corrections import Corrections
-from coatcheck.reconciliation.recovery import Recovery
-from coatcheck.reporting import Place
+from coatcheck.reporting.read_models import Place
 from coatcheck.shops import Caller
 
 BreakId = Annotated[str, Meta(examples=["brk_dpgs5zdhcp7p3nlvvnjrb7o7cq"])]
@@ -120,49 +115,6 @@ class BreakListBody(msgspec.Struct, frozen=True):
     next_cursor: NextCursor
 
 
-def adoption_of(gateway: Gateway) -> Adoption:
-    """Put together what takes over what a gateway's providers have."""
-    return Adoption(
-        gateway.store,
-        gateway.clock,
-        payments=gateway.payments,
-        operations=gateway.operations,
-        executor=gateway.executor,
-        providers=gateway.providers,
-        returns_commission=gateway.settings.refund_commission == "return",
-    )
-
-
-def corrections_of(gateway: Gateway) -> Corrections:
-    """Put together what brings a gateway's books to what files have proven."""
-    return Corrections(
-        gateway.store,
-        gateway.clock,
-        gateway.operations,
-        gateway.executor,
-        adoption=adoption_of(gateway),
-        refunds=gateway.refunds,
-        unrecorded=gateway.settings.unrecorded_charge,
-    )
-
-
-def recovery_of(gateway: Gateway) -> Recovery:
-    """Put together what makes a gateway's restored books whole."""
-    return Recovery(
-        gateway.store,
-        gateway.clock,
-        operations=gateway.operations,
-        executor=gateway.executor,
-        adoption=adoption_of(gateway),
-        provider=gateway.settings.provider,
-    )
-
-
-def breaks_of(gateway: Gateway) -> Breaks:
-    """Put together what works on a gateway's breaks."""
-    return Breaks(gateway.store, gateway.clock, corrections_of(gateway))
-
-
 @get("/v1/breaks")
 async def list_breaks(request: Request[Any, Any, Any]) -> Response[bytes]:
     """List where files and books differ, oldest first, page by page."""
@@ -171,7 +123,7 @@ async def list_breaks(request: Request[Any, Any, Any]) -> Response[bytes]:
     list_name = ("breaks", caller.shop_id.hex, caller.mode, str(asked.status), str(asked.kind), str(asked.provider))
     place = parse_cursor(asked.cursor, *list_name)
     query = msgspec.structs.replace(_query_of(caller), status=asked.status, kind=asked.kind, provider=asked.provider)
-    found = await breaks_of(gateway).find(
+    found = await gateway.breaks.find(
         query, after=None if place is None else (place.at, place.row_id), limit=asked.limit + 1
     )
     shown = found[: asked.limit]
@@ -186,7 +138,7 @@ async def get_break(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Show one break, with what somebody has said of it."""
     gateway, caller = await caller_of(request)
     parameters_of(request, Parameters)
-    listed = await breaks_of(gateway).read(_break_id(request), _query_of(caller))
+    listed = await gateway.breaks.read(_break_id(request), _query_of(caller))
     if listed is None:
         raise _none(request)
     return answer(break_body(listed))
@@ -204,7 +156,7 @@ async def propose_break_resolution(request: Request[Any, Any, Any]) -> Response[
     break_id = _break_id(request)
     asked = await take_body(request, gateway, ProposeBreakResolution)
     said = Explanation(destination=asked.destination, note=asked.note, evidence=asked.evidence, account=asked.account)
-    proposal = await breaks_of(gateway).propose(break_id, _query_of(caller), said, person_of(caller))
+    proposal = await gateway.breaks.propose(break_id, _query_of(caller), said, person_of(caller))
     return Response(encode(_proposal_body(proposal)), status_code=201, media_type=JSON)
 
 
@@ -225,9 +177,7 @@ async def confirm_break_resolution(request: Request[Any, Any, Any]) -> Response[
             "The proposal_id is not one of ours.",
             [Problem("/proposal_id", "Send the proposal_id of the break's proposal.")],
         )
-    return answer(
-        break_body(await breaks_of(gateway).confirm(break_id, proposal_id, _query_of(caller), person_of(caller)))
-    )
+    return answer(break_body(await gateway.breaks.confirm(break_id, proposal_id, _query_of(caller), person_of(caller))))
 
 
 def _query_of(caller: Caller) -> BreakQuery:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from coatcheck.errors import CoatcheckError, ErrorCode
-from coatcheck.reporting import Place
+from coatcheck.reporting.read_models import Place
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

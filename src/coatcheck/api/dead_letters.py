@@ -35,7 +35,7 @@ from coatcheck.ids import OPERATION, PAYMENT, PAYOUT, REFUND, parse_id, print_id
 from coatcheck.money import format_amount
 from coatcheck.pan import contains_card_number_in
 from coatcheck.providers.outcome import OutcomeKind
-from coatcheck.reporting import Place
+from coatcheck.reporting.read_models import Place
 from coatcheck.shops import Caller
 from coatcheck.states import OperationKind
 from coatcheck.strict_json import decode_strict

@@ -31,7 +31,7 @@ from coatcheck.ids import DISPUTE, EVIDENCE, PAYMENT, order_id_of, parse_id, pri
 from coatcheck.money import format_amount
 from coatcheck.pan import contains_card_number_in, redact_card_numbers
 from coatcheck.providers.disputes import FILE_PARTS, TEXT_PARTS, EvidenceBody, EvidenceFile
-from coatcheck.reporting import Place
+from coatcheck.reporting.read_models import Place
 from coatcheck.shops import Caller
 from coatcheck.states import DisputeStatus, EvidenceKind, EvidenceStatus
 from coatcheck.strict_json import decode_strict

@@ -21,8 +21,12 @@ from coatcheck.operations import Operations
 from coatcheck.payments import Acts, Payments
 from coatcheck.payouts import Payees, PayoutRuns, Payouts
 from coatcheck.providers.protocol import Provider, WebhookReader
+from coatcheck.reconciliation.adoption import Adoption
 from coatcheck.reconciliation.arrivals import Arrivals
+from coatcheck.reconciliation.breaks import Breaks
+from coatcheck.reconciliation.corrections import Corrections
 from coatcheck.reconciliation.expected import ExpectedFiles
+from coatcheck.reconciliation.recovery import Recovery
 from coatcheck.refunds import Refunds
 from coatcheck.shops import KeyRing
 from coatcheck.states import Mode
@@ -52,6 +56,10 @@ class Gateway:
     upkeep: Upkeep
     arrivals: Arrivals
     expected_files: ExpectedFiles | None
+    adoption: Adoption
+    corrections: Corrections
+    breaks: Breaks
+    recovery: Recovery
     maturing: Maturing
     webhooks: Mapping[tuple[str, Mode], WebhookReader]
     metrics: Metrics

@@ -15,7 +15,7 @@ from coatcheck.api.questions import Parameters, answer, caller_of, parameters_of
 from coatcheck.api.statements import place_after, place_of, statements_of
 from coatcheck.ledger import AccountKind
 from coatcheck.money import format_amount
-from coatcheck.statements import Standing, Total
+from coatcheck.reporting.account_statements import Standing, Total
 
 
 class AccountBody(msgspec.Struct, frozen=True):

@@ -3,7 +3,6 @@
 The keys of both belong to the payment and are the tickets of the operations themselves, so they never expire.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -13,7 +12,8 @@ from litestar import Request, Response, post
 
 from coatcheck.api.bodies import Asked, take
 from coatcheck.api.edge import JSON, REPLAYED, encode
-from coatcheck.api.payments import find_payment, payment_body, poll_payment, read_payment
+from coatcheck.api.payments import find_payment, payment_body, read_payment
+from coatcheck.api.waiting import run_and_read
 from coatcheck.errors import CoatcheckError, ErrorCode, Problem
 from coatcheck.ids import operation_id_of, order_id_of
 from coatcheck.money import format_amount
@@ -203,16 +203,9 @@ def _why(order: OrderView, verdict: ActVerdict) -> str:
 
 
 async def _answer(asked: Asked[CapturePayment] | Asked[CancelPayment], payment_id: UUID, act: Act) -> Response[bytes]:
-    """Run what was committed and answer with the payment; a caller that goes away leaves the work running."""
+    """Run what was committed and answer with the payment."""
     gateway = asked.gateway
-    running = gateway.executor.start(act.operations) if act.operations else None
-    try:
-        async with asyncio.timeout(asked.patience_s):
-            if running is not None:
-                await asyncio.shield(running)
-            view = await poll_payment(gateway, payment_id, _is_settling)
-    except TimeoutError:
-        view = await read_payment(gateway, payment_id)
+    view = await run_and_read(asked, act, payment_id, read_payment, _is_settling)
     is_replay = ActVerdict.EXISTS in act.verdicts.values() and ActVerdict.REQUESTED not in act.verdicts.values()
     if is_replay:
         gateway.metrics.idempotent_replays.inc()

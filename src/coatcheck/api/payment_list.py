@@ -15,7 +15,7 @@ from coatcheck.api.questions import NAME_PATTERN, PageParameters, answer, caller
 from coatcheck.events import EventKind
 from coatcheck.ids import EVENT, buyer_id_of, payment_id_of, print_id
 from coatcheck.payments import PaymentView
-from coatcheck.reporting import PaymentQuery, Place, find_events, find_payments
+from coatcheck.reporting.read_models import PaymentQuery, Place, find_events, find_payments
 from coatcheck.shops import Caller
 from coatcheck.states import PaymentStatus
 

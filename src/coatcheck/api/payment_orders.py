@@ -11,7 +11,7 @@ from coatcheck.api.payments import OrderBody, order_body
 from coatcheck.api.questions import Parameters, answer, caller_of, name_in_path, parameters_of
 from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.ids import PAYMENT, order_id_of, print_id
-from coatcheck.reporting import OrderReport, find_order
+from coatcheck.reporting.read_models import OrderReport, find_order
 from coatcheck.shops import Caller
 from coatcheck.states import Mode
 

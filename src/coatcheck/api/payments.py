@@ -1,7 +1,7 @@
 """`/v1/payments`: a checkout in, its outcome out."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -13,20 +13,18 @@ from msgspec import Meta
 from coatcheck.api.bodies import Asked, take
 from coatcheck.api.edge import JSON, REPLAYED, encode
 from coatcheck.api.gateway import Gateway
-from coatcheck.api.questions import Parameters, answer, caller_of, parameters_of
+from coatcheck.api.questions import Parameters, answer, caller_of, own, parameters_of
 from coatcheck.api.status_page import status_url_of
+from coatcheck.api.waiting import poll, run_and_read, still_there
 from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.failpoints import Failpoint
 from coatcheck.ids import PAYMENT, parse_id, print_id
 from coatcheck.money import format_amount
 from coatcheck.payments import Acceptance, OrderView, PaymentView, Verdict
+from coatcheck.providers.outcome import Outcome
 from coatcheck.shops import Caller
 from coatcheck.states import Capture, Mode, OnFailure, OrderStatus, PaymentStatus
 from coatcheck.validation import PaymentRequest, parse_payment_request
-
-_POLL_FIRST_S = 0.05
-_POLL_CAP_S = 0.5
-
 
 Amount = Annotated[
     str,
@@ -139,7 +137,11 @@ async def create_payment(request: Request[Any, Any, Any]) -> Response[bytes]:
     acceptance = await gateway.payments.accept(asked.caller, asked.body, asked.key)
     if acceptance.verdict is Verdict.ACCEPTED:
         await gateway.failpoints.reach(Failpoint.ANSWER_BEFORE_RUN)
-        view = await _run(asked, acceptance)
+        payment_id = acceptance.payment_id
+        if acceptance.operations:
+            view = await run_and_read(asked, acceptance, payment_id, read_payment, _is_working, known=_just_run)
+        else:
+            view = await read_payment(gateway, payment_id)
         await gateway.failpoints.reach(Failpoint.ANSWER_BEFORE_REPLY)
         return _answer(gateway, view, is_replay=False)
     if acceptance.operations:  # of an adopted payment: the orders that its provider has never had
@@ -172,25 +174,14 @@ def refuse_conflict(acceptance: Acceptance) -> None:
         )
 
 
-async def _run(asked: Asked[PaymentRequest], acceptance: Acceptance) -> PaymentView:
-    """Run a new payment's operations at once and answer with what is known when they end or the wait does.
-
-    The work is a task of its own: a caller that goes away leaves it running.
-    """
-    gateway = asked.gateway
-    if not acceptance.operations:
-        return await read_payment(gateway, acceptance.payment_id)
-    running = gateway.executor.start(acceptance.operations)
-    try:
-        async with asyncio.timeout(asked.patience_s):
-            outcomes = await asyncio.shield(running)
-            if asked.body.is_usual:
-                view = gateway.payments.view_of(asked.caller, asked.body, acceptance, outcomes)
-                if view.is_done:
-                    return view
-            return await poll_payment(gateway, acceptance.payment_id, _is_working)
-    except TimeoutError:
-        return await read_payment(gateway, acceptance.payment_id)
+def _just_run(
+    asked: Asked[PaymentRequest], acceptance: Acceptance, outcomes: Sequence[Outcome | None]
+) -> PaymentView | None:
+    """Show a payment of usual charges without a read, where that is all there is to it."""
+    if not asked.body.is_usual:
+        return None
+    view = asked.gateway.payments.view_of(asked.caller, asked.body, acceptance, outcomes)
+    return view if view.is_done else None
 
 
 def _is_working(view: PaymentView) -> bool:
@@ -208,7 +199,7 @@ async def _wait_for_first(gateway: Gateway, payment_id: UUID, wait_s: int | None
     if wait_s is not None:
         try:
             async with asyncio.timeout(wait_s):
-                return await poll_payment(gateway, payment_id, _is_working)
+                return await poll(gateway, payment_id, read_payment, _is_working)
         except TimeoutError:
             return await read_payment(gateway, payment_id)
     age_s = (gateway.clock.now() - view.created_at).total_seconds()
@@ -221,26 +212,9 @@ async def _wait_for_first(gateway: Gateway, payment_id: UUID, wait_s: int | None
     )
 
 
-async def poll_payment(gateway: Gateway, payment_id: UUID, is_working: Callable[[PaymentView], bool]) -> PaymentView:
-    """Read until nobody here works on the payment: it is done, or its provider decides later (PENDING).
-
-    Another process may finish it, so the row is the truth.
-    """
-    pause_s = _POLL_FIRST_S
-    while True:
-        view = await read_payment(gateway, payment_id)
-        if not is_working(view) or gateway.stopping.is_set():
-            return view
-        await asyncio.sleep(pause_s)
-        pause_s = min(pause_s * 2, _POLL_CAP_S)
-
-
 async def read_payment(gateway: Gateway, payment_id: UUID) -> PaymentView:
     """Read a payment that is known to be there."""
-    view = await gateway.payments.read(payment_id)
-    if view is None:  # committed a moment ago: only a lost database can take it away
-        raise CoatcheckError(ErrorCode.INTERNAL, "The payment's rows are gone. Check the database.")
-    return view
+    return still_there(await gateway.payments.read(payment_id), "payment's rows are")
 
 
 def _answer(gateway: Gateway, view: PaymentView, *, is_replay: bool) -> Response[bytes]:
@@ -271,8 +245,4 @@ async def find_payment(gateway: Gateway, caller: Caller, printed_id: str) -> Pay
     """Find a payment of the caller's own, by its printed id. Raises CoatcheckError NOT_FOUND (hazard B7)."""
     payment_id = parse_id(PAYMENT, printed_id)
     view = None if payment_id is None else await gateway.payments.read(payment_id)
-    if view is None or (view.shop_id, view.mode) != (caller.shop_id, caller.mode):
-        raise CoatcheckError(
-            ErrorCode.NOT_FOUND, f"No payment {printed_id} in shop {caller.shop_name}, {caller.mode} mode."
-        )
-    return view
+    return own(caller, view, f"payment {printed_id}")

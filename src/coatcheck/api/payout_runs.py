@@ -12,13 +12,13 @@ from coatcheck.api.cursors import parse_cursor, print_cursor
 from coatcheck.api.gateway import Gateway
 from coatcheck.api.payment_list import NextCursor
 from coatcheck.api.payments import Amount
-from coatcheck.api.questions import PageParameters, Parameters, answer, caller_of, parameters_of
+from coatcheck.api.questions import PageParameters, Parameters, answer, caller_of, own, parameters_of
 from coatcheck.dead_letters import person_of
 from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.ids import PAYOUT, PAYOUT_RUN, parse_id, print_id
 from coatcheck.money import format_amount
 from coatcheck.payouts import Decision, PayoutVerdict, Run, RunItem
-from coatcheck.reporting import Place
+from coatcheck.reporting.read_models import Place
 from coatcheck.shops import Caller
 from coatcheck.states import PayoutRunStatus, PayoutStatus
 from coatcheck.validation import parse_payout_decision
@@ -142,11 +142,7 @@ async def _find(gateway: Gateway, caller: Caller, request: Request[Any, Any, Any
     printed_id = request.path_params["run_id"]
     run_id = parse_id(PAYOUT_RUN, printed_id)
     run = None if run_id is None else await gateway.payout_runs.read(run_id)
-    if run is None or (run.shop_id, run.mode) != (caller.shop_id, caller.mode):
-        raise CoatcheckError(
-            ErrorCode.NOT_FOUND, f"No run {printed_id} in shop {caller.shop_name}, {caller.mode} mode."
-        )
-    return run
+    return own(caller, run, f"run {printed_id}")
 
 
 async def _shown(gateway: Gateway, run: Run) -> Response[bytes]:

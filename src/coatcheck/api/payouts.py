@@ -1,6 +1,5 @@
 """`/v1/payouts`: money to sellers. A payout's key is its ticket: it pays out once, and never expires."""
 
-import asyncio
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -9,24 +8,23 @@ import msgspec
 from litestar import Request, Response, get, post
 from msgspec import Meta
 
-from coatcheck.api.bodies import Asked, take
+from coatcheck.api.bodies import take
 from coatcheck.api.cursors import parse_cursor, print_cursor
 from coatcheck.api.edge import JSON, REPLAYED, encode
 from coatcheck.api.gateway import Gateway
 from coatcheck.api.payment_list import NextCursor
 from coatcheck.api.payments import Amount
-from coatcheck.api.questions import NAME_PATTERN, PageParameters, Parameters, answer, caller_of, parameters_of
+from coatcheck.api.questions import NAME_PATTERN, PageParameters, Parameters, answer, caller_of, own, parameters_of
+from coatcheck.api.waiting import run_and_read, still_there
 from coatcheck.errors import CoatcheckError, ErrorCode, Problem
 from coatcheck.ids import PAYOUT, PAYOUT_RUN, operation_id_of, parse_id, print_id
 from coatcheck.money import format_amount, parse_amount
-from coatcheck.payouts import PayoutAnswer, PayoutQuery, PayoutRequest, PayoutVerdict, PayoutView
-from coatcheck.reporting import Place
+from coatcheck.payouts import PayoutQuery, PayoutRequest, PayoutVerdict, PayoutView
+from coatcheck.reporting.read_models import Place
 from coatcheck.shops import Caller
-from coatcheck.states import OperationKind, OperationStatus, PayoutStatus
-from coatcheck.validation import CreatePayout, parse_payout_request
+from coatcheck.states import OperationKind, PayoutStatus
+from coatcheck.validation import parse_payout_request
 from coatcheck.wallets import wallet
-
-_POLL_FIRST_S, _POLL_CAP_S = 0.05, 0.5
 
 
 class PayoutBody(msgspec.Struct, frozen=True):
@@ -102,7 +100,8 @@ async def create_payout(request: Request[Any, Any, Any]) -> Response[bytes]:
     made = await gateway.payouts.request(asked.caller, wanted, asked.key)
     if not made.verdict.is_good:
         raise await _refused(gateway, asked.caller, wanted, made.verdict)
-    view = await _run(asked, made)
+    operation_id = operation_id_of(made.payout_id, OperationKind.PAYOUT)
+    view = await run_and_read(asked, made, made.payout_id, _read, _is_working, operation_id=operation_id)
     is_decided = view.status is not PayoutStatus.PENDING
     is_replay = made.verdict is PayoutVerdict.EXISTS
     if is_replay:
@@ -142,39 +141,12 @@ async def _refused(gateway: Gateway, caller: Caller, wanted: PayoutRequest, verd
     )
 
 
-async def _run(asked: Asked[CreatePayout], made: PayoutAnswer) -> PayoutView:
-    """Run a new payout at once, or wait for one that runs; a caller that goes away leaves the work running."""
-    gateway = asked.gateway
-    running = gateway.executor.start(made.operations) if made.operations else None
-    try:
-        async with asyncio.timeout(asked.patience_s):
-            if running is not None:
-                await asyncio.shield(running)
-            return await _poll(gateway, made.payout_id)
-    except TimeoutError:
-        return await _read(gateway, made.payout_id)
-
-
-async def _poll(gateway: Gateway, payout_id: UUID) -> PayoutView:
-    """Read until the payout is decided, or its provider has it and decides later, or a person must look."""
-    operation_id = operation_id_of(payout_id, OperationKind.PAYOUT)
-    pause_s = _POLL_FIRST_S
-    while True:
-        view = await _read(gateway, payout_id)
-        if view.status is not PayoutStatus.PENDING or gateway.stopping.is_set():
-            return view
-        standing = (await gateway.operations.stand([operation_id])).get(operation_id)
-        if standing is None or standing.operation.status is not OperationStatus.OPEN:
-            return await _read(gateway, payout_id)
-        await asyncio.sleep(pause_s)
-        pause_s = min(pause_s * 2, _POLL_CAP_S)
-
-
 async def _read(gateway: Gateway, payout_id: UUID) -> PayoutView:
-    view = await gateway.payouts.read(payout_id)
-    if view is None:  # committed a moment ago: only a lost database can take it away
-        raise CoatcheckError(ErrorCode.INTERNAL, "The payout's row is gone. Check the database.")
-    return view
+    return still_there(await gateway.payouts.read(payout_id), "payout's row is")
+
+
+def _is_working(view: PayoutView) -> bool:
+    return view.status is PayoutStatus.PENDING
 
 
 @get("/v1/payouts/{payout_id:str}")
@@ -185,11 +157,7 @@ async def get_payout(request: Request[Any, Any, Any]) -> Response[bytes]:
     printed_id = request.path_params["payout_id"]
     payout_id = parse_id(PAYOUT, printed_id)
     view = None if payout_id is None else await gateway.payouts.read(payout_id)
-    if view is None or (view.shop_id, view.mode) != (caller.shop_id, caller.mode):
-        raise CoatcheckError(
-            ErrorCode.NOT_FOUND, f"No payout {printed_id} in shop {caller.shop_name}, {caller.mode} mode."
-        )
-    return answer(payout_body(view))
+    return answer(payout_body(own(caller, view, f"payout {printed_id}")))
 
 
 @get("/v1/payouts")

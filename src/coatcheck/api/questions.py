@@ -3,8 +3,9 @@
 import re
 from datetime import UTC, datetime
 from functools import cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 from urllib.parse import parse_qsl, unquote
+from uuid import UUID
 
 import msgspec
 from litestar import Request, Response
@@ -14,6 +15,7 @@ from coatcheck.api.edge import JSON, encode, headers_of, refuse_card_numbers
 from coatcheck.api.gateway import Gateway, gateway_of
 from coatcheck.errors import CoatcheckError, ErrorCode, Problem
 from coatcheck.shops import Caller
+from coatcheck.states import Mode
 from coatcheck.strict_json import pointer_step
 
 _PARAMETERS_MOST = 100
@@ -44,6 +46,30 @@ async def caller_of(request: Request[Any, Any, Any]) -> tuple[Gateway, Caller]:
     caller = await gateway.keys.authenticate(headers_of(request.scope, b"authorization")[0])
     refuse_card_numbers(request.scope)
     return gateway, caller
+
+
+class Owned(Protocol):
+    """What belongs to a shop, in one of its worlds."""
+
+    @property
+    def shop_id(self) -> UUID:
+        """Whose it is."""
+        ...
+
+    @property
+    def mode(self) -> Mode:
+        """Of which world."""
+        ...
+
+
+_Owned = TypeVar("_Owned", bound=Owned)
+
+
+def own(caller: Caller, found: _Owned | None, name: str) -> _Owned:
+    """Take what was found, where it is the caller's own. Raises CoatcheckError NOT_FOUND (hazard B7)."""
+    if found is None or (found.shop_id, found.mode) != (caller.shop_id, caller.mode):
+        raise CoatcheckError(ErrorCode.NOT_FOUND, f"No {name} in shop {caller.shop_name}, {caller.mode} mode.")
+    return found
 
 
 def name_in_path(request: Request[Any, Any, Any], place: int) -> str | None:

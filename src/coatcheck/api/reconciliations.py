@@ -40,7 +40,7 @@ from coatcheck.reconciliation.report import (
     read_report,
     whose_file,
 )
-from coatcheck.reporting import NEWEST, Place
+from coatcheck.reporting.read_models import NEWEST, Place
 
 CSV, HTML = "text/csv", "text/html"
 _PAGE_HEADERS = {

@@ -1,6 +1,5 @@
 """`/v1/refunds`: money back to a buyer. A refund's key is its ticket: it gives back once, and never expires."""
 
-import asyncio
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -9,23 +8,22 @@ import msgspec
 from litestar import Request, Response, get, post
 from msgspec import Meta
 
-from coatcheck.api.bodies import Asked, take
+from coatcheck.api.bodies import take
 from coatcheck.api.cursors import parse_cursor, print_cursor
 from coatcheck.api.edge import JSON, REPLAYED, encode
 from coatcheck.api.gateway import Gateway
 from coatcheck.api.payment_list import NextCursor
 from coatcheck.api.payment_orders import find_own_order
 from coatcheck.api.payments import Amount
-from coatcheck.api.questions import NAME_PATTERN, PageParameters, Parameters, answer, caller_of, parameters_of
+from coatcheck.api.questions import NAME_PATTERN, PageParameters, Parameters, answer, caller_of, own, parameters_of
+from coatcheck.api.waiting import run_and_read, still_there
 from coatcheck.errors import CoatcheckError, ErrorCode, Problem
 from coatcheck.ids import PAYMENT, REFUND, operation_id_of, order_id_of, parse_id, print_id
 from coatcheck.money import format_amount
-from coatcheck.refunds import RefundAnswer, RefundRequest, RefundVerdict, RefundView
-from coatcheck.reporting import OrderReport, Place
-from coatcheck.states import OperationKind, OperationStatus, RefundStatus
-from coatcheck.validation import CreateRefund, amount_in, invalid, parse_refund_request
-
-_POLL_FIRST_S, _POLL_CAP_S = 0.05, 0.5
+from coatcheck.refunds import RefundRequest, RefundVerdict, RefundView
+from coatcheck.reporting.read_models import OrderReport, Place
+from coatcheck.states import OperationKind, RefundStatus
+from coatcheck.validation import amount_in, invalid, parse_refund_request
 
 
 class RefundBody(msgspec.Struct, frozen=True):
@@ -93,7 +91,8 @@ async def create_refund(request: Request[Any, Any, Any]) -> Response[bytes]:
     made = await gateway.refunds.request(asked.caller, wanted, asked.key)
     if not made.verdict.is_good:
         raise await _refused(gateway, made.verdict, report, order_id)
-    view = await _run(asked, made, order_id)
+    operation_id = operation_id_of(order_id, OperationKind.REFUND, made.refund_id.hex)
+    view = await run_and_read(asked, made, made.refund_id, _read, _is_working, operation_id=operation_id)
     is_decided = view.status is not RefundStatus.PENDING
     is_replay = made.verdict is RefundVerdict.EXISTS
     if is_replay:
@@ -137,39 +136,12 @@ async def _refused(gateway: Gateway, verdict: RefundVerdict, report: OrderReport
     )
 
 
-async def _run(asked: Asked[CreateRefund], made: RefundAnswer, order_id: UUID) -> RefundView:
-    """Run a new refund at once, or wait for one that runs; a caller that goes away leaves the work running."""
-    gateway = asked.gateway
-    running = gateway.executor.start(made.operations) if made.operations else None
-    try:
-        async with asyncio.timeout(asked.patience_s):
-            if running is not None:
-                await asyncio.shield(running)
-            return await _poll(gateway, made.refund_id, order_id)
-    except TimeoutError:
-        return await _read(gateway, made.refund_id)
-
-
-async def _poll(gateway: Gateway, refund_id: UUID, order_id: UUID) -> RefundView:
-    """Read until the refund is decided, or its provider has it and decides later, or a person must look."""
-    operation_id = operation_id_of(order_id, OperationKind.REFUND, refund_id.hex)
-    pause_s = _POLL_FIRST_S
-    while True:
-        view = await _read(gateway, refund_id)
-        if view.status is not RefundStatus.PENDING or gateway.stopping.is_set():
-            return view
-        standing = (await gateway.operations.stand([operation_id])).get(operation_id)
-        if standing is None or standing.operation.status is not OperationStatus.OPEN:
-            return await _read(gateway, refund_id)
-        await asyncio.sleep(pause_s)
-        pause_s = min(pause_s * 2, _POLL_CAP_S)
-
-
 async def _read(gateway: Gateway, refund_id: UUID) -> RefundView:
-    view = await gateway.refunds.read(refund_id)
-    if view is None:  # committed a moment ago: only a lost database can take it away
-        raise CoatcheckError(ErrorCode.INTERNAL, "The refund's row is gone. Check the database.")
-    return view
+    return still_there(await gateway.refunds.read(refund_id), "refund's row is")
+
+
+def _is_working(view: RefundView) -> bool:
+    return view.status is RefundStatus.PENDING
 
 
 @get("/v1/refunds/{refund_id:str}")
@@ -180,11 +152,7 @@ async def get_refund(request: Request[Any, Any, Any]) -> Response[bytes]:
     printed_id = request.path_params["refund_id"]
     refund_id = parse_id(REFUND, printed_id)
     view = None if refund_id is None else await gateway.refunds.read(refund_id)
-    if view is None or (view.shop_id, view.mode) != (caller.shop_id, caller.mode):
-        raise CoatcheckError(
-            ErrorCode.NOT_FOUND, f"No refund {printed_id} in shop {caller.shop_name}, {caller.mode} mode."
-        )
-    return answer(refund_body(view))
+    return answer(refund_body(own(caller, view, f"refund {printed_id}")))
 
 
 @get("/v1/refunds")

@@ -13,7 +13,7 @@ from coatcheck.api.payments import Amount
 from coatcheck.api.questions import Parameters, answer, caller_of, parameters_of
 from coatcheck.errors import CoatcheckError, ErrorCode, Problem
 from coatcheck.money import format_amount
-from coatcheck.reports import Fees, Granularity, Period, Revenue, Volume, fees, revenue, volumes
+from coatcheck.reporting.reports import Fees, Granularity, Period, Revenue, Volume, fees, revenue, volumes
 from coatcheck.shops import Caller
 
 Rate = Annotated[

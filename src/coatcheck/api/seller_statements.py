@@ -14,7 +14,7 @@ from coatcheck.api.payments import Amount
 from coatcheck.api.questions import Parameters, answer, caller_of, name_in_path, parameters_of
 from coatcheck.errors import CoatcheckError, ErrorCode, Problem
 from coatcheck.money import format_amount
-from coatcheck.seller_statements import (
+from coatcheck.reporting.seller_statements import (
     MOVEMENTS_MOST,
     PDF_MOVEMENTS_MOST,
     Balances,
@@ -137,7 +137,7 @@ async def _written(statement: Statement, wanted: StatementFormat) -> Response[by
         return _file(csv_of(statement).encode(), CSV, statement)
     if sum(len(part.movements) for part in statement.currencies) > PDF_MOVEMENTS_MOST:
         raise _wrong("/format", f"Ask for csv: a PDF holds at most {PDF_MOVEMENTS_MOST} movements.")
-    from coatcheck.seller_statements.pdf_file import pdf_of  # noqa: PLC0415 - a quarter of a second of every start
+    from coatcheck.reporting.seller_statements.pdf_file import pdf_of  # noqa: PLC0415 - a quarter of a second of every start
 
     # It takes processor time, and the loop has payments to run: beside it, and one at a time.
     raw = await asyncio.get_running_loop().run_in_executor(_SCRIBE, pdf_of, statement)

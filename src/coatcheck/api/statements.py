@@ -18,9 +18,9 @@ from coatcheck.api.questions import PageParameters, answer, caller_of, parameter
 from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.ledger import AccountKind
 from coatcheck.money import format_amount
-from coatcheck.reporting import Place
+from coatcheck.reporting.account_statements import AccountStatements, Standing, Statement
+from coatcheck.reporting.read_models import Place
 from coatcheck.shops import Caller
-from coatcheck.statements import Standing, Statement, Statements
 
 CURRENCY_PATTERN = "^[A-Z]{3}$"
 _NAME_PLACE = 3  # /v1/ledger/accounts/{account_name}/statement
@@ -135,9 +135,9 @@ async def get_statement(request: Request[Any, Any, Any]) -> Response[bytes]:
     return answer(statement_body(page, None if last is None else print_cursor(last, *list_name)))
 
 
-def statements_of(gateway: Gateway) -> Statements:
+def statements_of(gateway: Gateway) -> AccountStatements:
     """Construct what reads statements in a gateway's database."""
-    return Statements(gateway.store, gateway.clock)
+    return AccountStatements(gateway.store, gateway.clock)
 
 
 def place_of(standing: Standing) -> Place:

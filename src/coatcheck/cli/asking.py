@@ -11,7 +11,7 @@ from coatcheck.cli.options import with_config
 
 if TYPE_CHECKING:
     from coatcheck.api.gateway import Gateway
-    from coatcheck.audit import InvariantResult
+    from coatcheck.audit.invariants import InvariantResult
     from coatcheck.explain import Story
 
 _ROWS_SHOWN = 10
@@ -26,7 +26,7 @@ def audit(config: Path | None) -> int:
     run beside the gateway.
     """
     settings = settings_of(config)
-    from coatcheck.audit import run_invariants  # noqa: PLC0415
+    from coatcheck.audit.invariants import run_invariants  # noqa: PLC0415
 
     results = with_store(settings, run_invariants)
     if not results:

@@ -42,7 +42,6 @@ def list_breaks(*, shows_all: bool, kind: str | None, provider: str | None, limi
     """  # noqa: D301
 
     async def work(gateway: "Gateway") -> "list[ListedBreak]":
-        from coatcheck.api.breaks import breaks_of  # noqa: PLC0415
         from coatcheck.reconciliation.breaks import BreakKind, BreakQuery, BreakStatus  # noqa: PLC0415
 
         known = [each.value for each in BreakKind]
@@ -53,7 +52,7 @@ def list_breaks(*, shows_all: bool, kind: str | None, provider: str | None, limi
             kind=None if kind is None else BreakKind(kind),
             provider=provider,
         )
-        return await breaks_of(gateway).find(query, limit=limit)
+        return await gateway.breaks.find(query, limit=limit)
 
     found = at_desk(settings_of(config), work)
     if not found:
@@ -107,13 +106,12 @@ def propose(
     """  # noqa: D301
 
     async def work(gateway: "Gateway") -> "BreakProposal":
-        from coatcheck.api.breaks import breaks_of  # noqa: PLC0415
         from coatcheck.dead_letters import person_named  # noqa: PLC0415
         from coatcheck.reconciliation.breaks import BreakQuery, Destination, Explanation  # noqa: PLC0415
 
         listed = await _break(gateway, break_id)
         said = Explanation(destination=Destination(destination), note=note, evidence=evidence, account=account)
-        return await breaks_of(gateway).propose(listed.found.break_id, BreakQuery(), said, person_named(by))
+        return await gateway.breaks.propose(listed.found.break_id, BreakQuery(), said, person_named(by))
 
     proposal = at_desk(settings_of(config), work)
     from coatcheck.ids import print_id  # noqa: PLC0415
@@ -136,12 +134,11 @@ def confirm(break_id: str, proposal: str, by: str, config: Path | None) -> int:
     """
 
     async def work(gateway: "Gateway") -> "ListedBreak":
-        from coatcheck.api.breaks import breaks_of  # noqa: PLC0415
         from coatcheck.dead_letters import person_named  # noqa: PLC0415
         from coatcheck.reconciliation.breaks import BREAK, PROPOSAL, BreakQuery  # noqa: PLC0415
 
         named = id_of(BREAK, break_id)
-        return await breaks_of(gateway).confirm(named, id_of(PROPOSAL, proposal), BreakQuery(), person_named(by))
+        return await gateway.breaks.confirm(named, id_of(PROPOSAL, proposal), BreakQuery(), person_named(by))
 
     listed = at_desk(settings_of(config), work)
     where = "" if listed.proposal is None else f", {listed.proposal.account_name or 'nothing'} has its money"
@@ -150,10 +147,9 @@ def confirm(break_id: str, proposal: str, by: str, config: Path | None) -> int:
 
 
 async def _break(gateway: "Gateway", break_id: str) -> "ListedBreak":
-    from coatcheck.api.breaks import breaks_of  # noqa: PLC0415
     from coatcheck.reconciliation.breaks import BREAK, BreakQuery  # noqa: PLC0415
 
-    listed = await breaks_of(gateway).read(id_of(BREAK, break_id), BreakQuery())
+    listed = await gateway.breaks.read(id_of(BREAK, break_id), BreakQuery())
     if listed is None:
         raise UnusableError(f"no break {break_id}: `coatcheck breaks list --all` shows those that there are")
     return listed

@@ -14,7 +14,7 @@ from coatcheck.cli.options import with_config
 from coatcheck.cli.worlds import shop_named
 
 if TYPE_CHECKING:
-    from coatcheck.exports import Format
+    from coatcheck.reporting.exports import Format
     from coatcheck.store import Store
 
 _DAY = click.DateTime(["%Y-%m-%d"])
@@ -57,7 +57,7 @@ def export(
     Example:
       coatcheck export --format beancount --shop hats --live --output hats.beancount
     """  # noqa: D301
-    from coatcheck.exports import Format  # noqa: PLC0415
+    from coatcheck.reporting.exports import Format  # noqa: PLC0415
 
     days = _day_of(since), _day_of(until)
     if days[0] is not None and days[1] is not None and days[1] <= days[0]:
@@ -82,7 +82,7 @@ async def _write(
     store: "Store", form: "Format", world: tuple[str, bool], days: tuple[date | None, date | None], file: IO[str]
 ) -> None:
     from coatcheck.clock import SystemClock  # noqa: PLC0415
-    from coatcheck.exports import Scope, open_book, write  # noqa: PLC0415
+    from coatcheck.reporting.exports import Scope, open_book, write  # noqa: PLC0415
 
     shop_id, mode = await shop_named(store, *world)
     scope = Scope(shop_id=shop_id, shop_name=world[0], mode=mode, since=days[0], until=days[1])

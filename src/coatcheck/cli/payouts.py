@@ -14,7 +14,7 @@ from coatcheck.cli.tables import print_table
 if TYPE_CHECKING:
     from coatcheck.api.gateway import Gateway
     from coatcheck.payouts import Decision, Planned, Run, RunItem
-    from coatcheck.seller_statements import Statement
+    from coatcheck.reporting.seller_statements import Statement
     from coatcheck.store import Store
 
 _ITEMS_AT_ONCE = 500
@@ -255,8 +255,8 @@ def write_statement(
     import msgspec  # noqa: PLC0415
 
     from coatcheck.api.seller_statements import statement_body  # noqa: PLC0415
-    from coatcheck.seller_statements import csv_of, read_statement  # noqa: PLC0415
-    from coatcheck.seller_statements.pdf_file import pdf_of  # noqa: PLC0415
+    from coatcheck.reporting.seller_statements import csv_of, read_statement  # noqa: PLC0415
+    from coatcheck.reporting.seller_statements.pdf_file import pdf_of  # noqa: PLC0415
     from coatcheck.shops import shop_id_of  # noqa: PLC0415
     from coatcheck.states import Mode  # noqa: PLC0415
 

@@ -36,13 +36,12 @@ def recover(since: str, by: str, config: Path | None) -> int:
     when = _time(since)
 
     async def work(gateway: "Gateway") -> "RecoveryReport":
-        from coatcheck.api.breaks import recovery_of  # noqa: PLC0415
         from coatcheck.dead_letters import person_named  # noqa: PLC0415
         from coatcheck.providers.protocol import NotListedError  # noqa: PLC0415
         from coatcheck.reconciliation.recovery import RecoveryError  # noqa: PLC0415
 
         try:
-            return await recovery_of(gateway).run(when, person_named(by))
+            return await gateway.recovery.run(when, person_named(by))
         except (NotListedError, RecoveryError) as error:
             raise UnusableError(
                 f"the recovery has not finished, and nothing is charged until it has: {error}. Run it again."

@@ -13,7 +13,7 @@ from coatcheck.cli.opening import settings_of, with_store
 from coatcheck.cli.options import with_config
 
 if TYPE_CHECKING:
-    from coatcheck.replay import Difference, Replayed
+    from coatcheck.audit.replay import Difference, Replayed
 
 _SHOWN = 20
 _WIDEST = 120  # letters of a value that are shown; a file has all of them
@@ -41,7 +41,7 @@ def replay(path: Path | None, config: Path | None) -> int:
     settings = settings_of(config)
     import asyncpg  # noqa: PLC0415
 
-    from coatcheck.replay import replay as rebuild_and_compare  # noqa: PLC0415
+    from coatcheck.audit.replay import replay as rebuild_and_compare  # noqa: PLC0415
 
     with _report(path) as report:
         try:

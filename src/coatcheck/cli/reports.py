@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     import msgspec
 
-    from coatcheck.reports import Period
-    from coatcheck.statements import Statements
+    from coatcheck.reporting.account_statements import AccountStatements
+    from coatcheck.reporting.reports import Period
     from coatcheck.states import Mode
     from coatcheck.store import Store
 
@@ -81,7 +81,7 @@ def trial_balance(*, at: datetime | None, shop: str, live: bool, form: str, conf
       coatcheck reports trial-balance --shop hats --at 2026-12-01
     """  # noqa: D301
 
-    async def read(statements: "Statements", shop_id: "UUID", mode: "Mode") -> "msgspec.Struct":
+    async def read(statements: "AccountStatements", shop_id: "UUID", mode: "Mode") -> "msgspec.Struct":
         from coatcheck.api.ledger import trial_balance_body  # noqa: PLC0415
 
         standings, totals = await statements.standings(shop_id, mode, at=_utc(at))
@@ -124,7 +124,7 @@ def statement(
       coatcheck reports statement platform:commission --currency EUR --shop hats --from 2026-11-01 --to 2026-12-01
     """  # noqa: D301
 
-    async def read(statements: "Statements", shop_id: "UUID", mode: "Mode") -> "msgspec.Struct":
+    async def read(statements: "AccountStatements", shop_id: "UUID", mode: "Mode") -> "msgspec.Struct":
         from coatcheck.api.statements import statement_body  # noqa: PLC0415
 
         return statement_body(
@@ -148,7 +148,7 @@ def statement(
 
 
 async def _whole(
-    statements: "Statements",
+    statements: "AccountStatements",
     account: "tuple[UUID, Mode, str, str]",
     since: datetime | None,
     until: datetime | None,
@@ -182,7 +182,7 @@ def revenue(**asked: Any) -> int:
 
     async def read(store: "Store", shop_id: "UUID", mode: "Mode", period: "Period") -> "msgspec.Struct":
         from coatcheck.api.reports import revenue_body  # noqa: PLC0415
-        from coatcheck.reports import revenue as report  # noqa: PLC0415
+        from coatcheck.reporting.reports import revenue as report  # noqa: PLC0415
 
         return revenue_body(await report(store, shop_id, mode, period))
 
@@ -201,7 +201,7 @@ def fees(**asked: Any) -> int:
 
     async def read(store: "Store", shop_id: "UUID", mode: "Mode", period: "Period") -> "msgspec.Struct":
         from coatcheck.api.reports import fees_body  # noqa: PLC0415
-        from coatcheck.reports import fees as report  # noqa: PLC0415
+        from coatcheck.reporting.reports import fees as report  # noqa: PLC0415
 
         return fees_body(await report(store, shop_id, mode, period))
 
@@ -220,7 +220,7 @@ def volumes(**asked: Any) -> int:
 
     async def read(store: "Store", shop_id: "UUID", mode: "Mode", period: "Period") -> "msgspec.Struct":
         from coatcheck.api.reports import volumes_body  # noqa: PLC0415
-        from coatcheck.reports import volumes as report  # noqa: PLC0415
+        from coatcheck.reporting.reports import volumes as report  # noqa: PLC0415
 
         return volumes_body(await report(store, shop_id, mode, period))
 
@@ -232,7 +232,7 @@ def _over_period(
 ) -> int:
     import msgspec  # noqa: PLC0415
 
-    from coatcheck.reports import Granularity, Period  # noqa: PLC0415
+    from coatcheck.reporting.reports import Granularity, Period  # noqa: PLC0415
 
     period = Period(asked["since"].date(), asked["until"].date(), Granularity(asked["granularity"]))
     if period.problem is not None:
@@ -266,13 +266,13 @@ def _of_statements(
     config: Path | None,
     shop: str,
     live: bool,  # noqa: FBT001 - click's flag
-    read: "Callable[[Statements, UUID, Mode], Awaitable[msgspec.Struct]]",
+    read: "Callable[[AccountStatements, UUID, Mode], Awaitable[msgspec.Struct]]",
 ) -> "msgspec.Struct":
     async def work(store: "Store") -> "msgspec.Struct":
         from coatcheck.clock import SystemClock  # noqa: PLC0415
-        from coatcheck.statements import Statements  # noqa: PLC0415
+        from coatcheck.reporting.account_statements import AccountStatements  # noqa: PLC0415
 
-        return await read(Statements(store, SystemClock()), *await shop_named(store, shop, live))
+        return await read(AccountStatements(store, SystemClock()), *await shop_named(store, shop, live))
 
     return with_store(settings_of(config), work)
 
@@ -280,7 +280,7 @@ def _of_statements(
 def _show(form: str, body: "msgspec.Struct", names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     import msgspec  # noqa: PLC0415
 
-    from coatcheck.exports.cells import csv_line  # noqa: PLC0415
+    from coatcheck.reporting.exports.cells import csv_line  # noqa: PLC0415
 
     if form == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(body)).decode())

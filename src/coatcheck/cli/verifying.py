@@ -16,7 +16,7 @@ from coatcheck.cli.options import Tool, with_config
 from coatcheck.cli.replay import replay
 
 if TYPE_CHECKING:
-    from coatcheck.sealing.verifier import Report
+    from coatcheck.audit.sealing.verifier import Report
 
 _PATH = click.Path(path_type=Path)
 
@@ -89,10 +89,10 @@ audit.add_command(replay)
 async def _verify(
     database_url: str | None, anchor: Path | None, public_keys: tuple[Path, ...], config: Path | None
 ) -> "Report":
-    from coatcheck.sealing.verifier import UnreadableError, verify_database  # noqa: PLC0415
+    from coatcheck.audit.sealing.verifier import UnreadableError, verify_database  # noqa: PLC0415
 
     if database_url is None or anchor is None or not public_keys:
-        from coatcheck.sealing.places import places_of  # noqa: PLC0415
+        from coatcheck.audit.sealing.places import places_of  # noqa: PLC0415
 
         places = places_of(settings_of(config))
         anchor, public_keys = anchor or places.anchor, public_keys or (places.public_key,)

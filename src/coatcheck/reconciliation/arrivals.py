@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from uuid import UUID
 
 from coatcheck.clock import Clock
+from coatcheck.reconciliation.bank_statements import BankStatements
 from coatcheck.reconciliation.corrections import Corrections
 from coatcheck.reconciliation.expected import ExpectedFiles
 from coatcheck.reconciliation.files import Progress, Source, recognised
 from coatcheck.reconciliation.reconciler import Reconciler
 from coatcheck.reconciliation.report import Report, read_report
 from coatcheck.reconciliation.rules import Rule, kinds_with
-from coatcheck.reconciliation.statements import Statements
 from coatcheck.reconciliation.usual import Usual
 from coatcheck.states import Mode
 from coatcheck.store import Store
@@ -41,13 +41,14 @@ class Arrivals:
         self._escalated = kinds_with(rules, Rule.ESCALATE)
         self._expected = expected
         self._reconciler = Reconciler(store, clock, usual)
-        self._statements = Statements(store, clock)
+        self._statements = BankStatements(store, clock)
         self._one_at_a_time = asyncio.Lock()
 
     async def take(self, source: Source, progress: Progress = lambda _read, _size: None) -> Report:
         """Take a file, and do about its breaks what the rules say. Raises FileRefusedError: nothing of it was taken.
 
-        Idempotent on the file's content: again only what was left undone is done. Locks: see Reconciler and Statements.
+        Idempotent on the file's content: again only what was left undone is done. Locks: Reconciler and
+        BankStatements say which.
         """
         async with self._one_at_a_time:
             if self._expected is not None:  # so that it is known which day's file this may be

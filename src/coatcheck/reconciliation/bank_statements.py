@@ -1,0 +1,179 @@
+"""Takes a bank's statement: finds the payouts that PSPs said were on their way, and books what has arrived.
+
+All in one transaction, like a settlement file. What is no payout that we wait for stands in suspense, and is a break.
+"""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+
+from coatcheck.clock import Clock
+from coatcheck.events import EventKind
+from coatcheck.ids import account_id_of, derive_id, time_ordered_ids
+from coatcheck.ledger import (
+    AccountBook,
+    AccountName,
+    Ledger,
+    Transfer,
+    TransferKind,
+    bank,
+    psp_payouts_in_transit,
+    suspense,
+)
+from coatcheck.reconciliation.booked import TELL_OF_BREAKS, booked
+from coatcheck.reconciliation.files import BANK, Candidate, Progress, Source, chunks_of, recognised
+from coatcheck.reconciliation.lines import BankLine, ControlTotal, FileRefusedError, Item
+from coatcheck.reconciliation.reading import decoded
+from coatcheck.reconciliation.report import Report, read_report
+from coatcheck.store import Store
+
+_INCOMING: Final = """
+CREATE TEMP TABLE incoming_entry (
+    line_no integer PRIMARY KEY, statement text, account text, booked_on date, currency text, amount_minor bigint,
+    bank_reference text, reference_list text[]
+) ON COMMIT DROP;
+CREATE TEMP TABLE incoming_token (line_no integer, token text) ON COMMIT DROP;
+GRANT SELECT ON incoming_entry, incoming_token TO PUBLIC  -- of this session alone, for the functions that compare
+"""
+_ENTRY: Final = (
+    *("line_no", "statement", "account", "booked_on", "currency", "amount_minor", "bank_reference", "reference_list"),
+)
+_TAKE: Final = "SELECT take_settlement_file($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+_BREAK_TOTALS: Final = "SELECT break_control_totals($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+_LINES_AT_ONCE: Final = 2_000
+_WORDS: Final = re.compile(r"[A-Za-z0-9_-]{3,64}").findall
+
+StatementReport = Report  # one form for both
+
+
+class _Taken(msgspec.Struct):
+    """What reading a statement has come to so far."""
+
+    lines: int = 0
+    broken: list[ControlTotal] = msgspec.field(default_factory=list)
+
+
+class BankStatements:
+    """Compares banks' statements with what PSPs have paid out."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._ledger = Ledger(store)
+        self._accounts = AccountBook(store, clock)
+
+    async def take(self, source: Source, progress: Progress = lambda _read, _size: None) -> StatementReport:
+        """Take a bank's statement; again it changes nothing.
+
+        Posts what has arrived, per account and currency. Opens breaks. Raises FileRefusedError, and then nothing of
+        it was taken. Idempotent on its content. Locks: the statements of this shop and mode, accounts.
+        """
+        file = await asyncio.to_thread(recognised, source)
+        if file.form.provider is not None:
+            raise FileRefusedError(f"it is a settlement file of {file.provider}, not a bank's statement")
+        if await self._store.pool.fetchval("SELECT true FROM settlement_file WHERE file_id = $1", file.file_id):
+            return await read_report(self._store, file.file_id, is_repeat=True)
+        async with self._store.pool.acquire() as connection, connection.transaction():
+            is_new = await self._take(connection, file, progress)
+        return await read_report(self._store, file.file_id, is_repeat=not is_new)
+
+    async def _take(self, connection: Any, file: Candidate, progress: Progress) -> bool:
+        at, source = self._clock.now(), file.source
+        for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
+            await connection.execute(f"SET LOCAL {setting} = 0")
+        await connection.execute(_INCOMING)
+        taken = await _load(connection, file, progress)
+        words = file.form.name, source.name, file.digest, taken.lines, source.brought_by
+        await connection.execute("ANALYZE incoming_entry, incoming_token")
+        if not await connection.fetchval(_TAKE, at, file.file_id, *file.world, *words):
+            return False  # somebody else has brought it meanwhile
+        rows = await connection.fetch(
+            "SELECT * FROM match_bank_lines($1, $2, $3, $4)", at, file.file_id, source.shop_id, source.mode.value
+        )
+        if taken.broken:
+            names = ("what", "batch", "currency", "stated", "counted")
+            columns = [[getattr(total, name) for total in taken.broken] for name in names]
+            await connection.execute(_BREAK_TOTALS, at, file.file_id, *file.world, *columns)
+        await self._post(connection, file, rows)
+        await connection.execute("SELECT note_file($1, $2, $3, $4, $5)", at, file.file_id, *file.world)
+        await connection.execute(TELL_OF_BREAKS, at, file.file_id, *file.world)
+        return True
+
+    async def _post(self, connection: Any, file: Candidate, rows: list[asyncpg.Record]) -> None:
+        at, source = self._clock.now(), file.source
+        wanted = [
+            (name, row["currency"]) for row in rows for _, name, other, _ in _moves_of(row) for name in (name, other)
+        ]
+        await self._accounts.ensure(source.shop_id, source.mode, wanted)
+        transfers = [transfer for row in rows for transfer in _transfers_of(file, row)]
+        if transfers:
+            await self._ledger.post_within(connection, transfers, at)
+        (event_id,) = time_ordered_ids(at, 1)
+        told = msgspec.json.encode(await booked(connection, file.file_id) | {"transfers": transfers}).decode()
+        kind, world = EventKind.SETTLEMENT_BOOKED.value, (source.shop_id, source.mode.value)
+        await connection.execute(self._store.queries["event_write"], *(file.file_id, event_id, kind, *world, at, told))
+
+
+async def _load(connection: Any, file: Candidate, progress: Progress) -> _Taken:
+    """Read the statement into the session's own tables, a piece at a time; the reading itself is done in a thread."""
+    items = file.form.read(decoded(chunks_of(file.source.path, progress)))
+    taken = _Taken()
+    while lines := await asyncio.to_thread(_next_lines, items, taken):
+        await connection.copy_records_to_table("incoming_entry", records=map(_record_of, lines), columns=_ENTRY)
+        tokens = {(line.line_no, word) for line in lines for word in _words_of(line)}
+        await connection.copy_records_to_table("incoming_token", records=sorted(tokens))
+    return taken
+
+
+def _next_lines(items: Iterator[Item], taken: _Taken) -> list[BankLine]:
+    lines: list[BankLine] = []
+    for item in items:
+        if isinstance(item, BankLine):
+            lines.append(item)
+            if len(lines) == _LINES_AT_ONCE:
+                break
+        elif isinstance(item, ControlTotal) and not item.holds:
+            taken.broken.append(item)
+    taken.lines += len(lines)
+    return lines
+
+
+def _record_of(line: BankLine) -> tuple[object, ...]:
+    return (
+        *(line.line_no, line.statement, line.account, line.booked_on, line.currency, line.amount_minor),
+        *(line.bank_reference, list(line.references)),
+    )
+
+
+def _words_of(line: BankLine) -> Iterator[str]:
+    for text in (*line.references, line.bank_reference or ""):
+        yield from _WORDS(text)
+
+
+def _moves_of(row: asyncpg.Record) -> Iterator[tuple[TransferKind, AccountName, AccountName, int]]:
+    """Say what has arrived: at the bank, from a PSP's payouts or from nobody that we know."""
+    account = bank(row["account"])
+    if row["confirmed_minor"]:
+        yield TransferKind.BANK_CREDIT, account, psp_payouts_in_transit(row["provider"]), row["confirmed_minor"]
+    if row["strange_minor"]:
+        yield TransferKind.UNEXPLAINED, account, suspense(BANK), row["strange_minor"]
+
+
+def _transfers_of(file: Candidate, row: asyncpg.Record) -> Iterator[Transfer]:
+    source, currency = file.source, row["currency"]
+    for kind, debit, credit, amount_minor in _moves_of(row):
+        names = (debit, credit) if amount_minor > 0 else (credit, debit)
+        ids = [account_id_of(source.shop_id, source.mode, name.name, currency) for name in names]
+        yield Transfer(
+            transfer_id=derive_id("statement", file.file_id.hex, row["account"], currency, credit.name),
+            kind=kind.value,
+            debit_account_id=ids[0],
+            credit_account_id=ids[1],
+            amount_minor=abs(amount_minor),
+            currency=currency,
+            subject_id=file.file_id,
+        )

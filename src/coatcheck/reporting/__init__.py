@@ -1,0 +1,1 @@
+"""What can be read of the books: lists, statements, reports and exports. Nothing here moves money."""
