@@ -33,6 +33,7 @@ from coatcheck.reconciliation.breaks import (
     ListedBreak,
 )
 from coatcheck.reconciliation.corrections import Corrections
+from coatcheck.reconciliation.payout_adoption import PayoutAdoption
 from coatcheck.reconciliation.recovery import Recovery
 from coatcheck.reporting import Place
 from coatcheck.shops import Caller
@@ -148,12 +149,21 @@ def corrections_of(gateway: Gateway) -> Corrections:
 
 def recovery_of(gateway: Gateway) -> Recovery:
     """Put together what makes a gateway's restored books whole."""
+    adoption = adoption_of(gateway)
     return Recovery(
         gateway.store,
         gateway.clock,
         operations=gateway.operations,
         executor=gateway.executor,
-        adoption=adoption_of(gateway),
+        adoption=adoption,
+        payout_adoption=PayoutAdoption(
+            gateway.store,
+            gateway.clock,
+            payouts=gateway.payouts,
+            operations=gateway.operations,
+            executor=gateway.executor,
+            adoption=adoption,
+        ),
         provider=gateway.settings.provider,
     )
 
