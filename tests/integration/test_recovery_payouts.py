@@ -727,3 +727,23 @@ async def test_the_invariants_see_what_was_taken_from_pending_and_not_noted(fire
         for change in ("UPDATE adopted_payout SET ahead_minor = 0", "DELETE FROM adopted_payout"):
             await fire.as_owner(change)
             assert set(await stand.world.violations()) == {"payout_equals_its_transfers"}
+
+
+async def test_the_replay_names_what_was_tampered_with_of_an_adopted_payout(fire: Fire) -> None:
+    async with fire.restored(poor, settled_and_paid) as stand:
+        await fire.put_out(stand)
+        assert (await stand.ask(None)).verdict is PayoutVerdict.EXISTS
+        assert await differences_of(stand.world.store) == []
+        for table, column, value in (
+            ("adopted_payout", "ahead_minor", "ahead_minor + 1"),
+            ("adopted_payout", "adopted_by", "'somebody'"),
+            ("adopted_payout", "recognised_at", "NULL"),
+            ("payout", "request_digest", "''"),
+            ("payout", "created_at", "created_at + interval '1 second'"),
+        ):
+            await fire.as_owner(f"CREATE TABLE kept AS SELECT * FROM {table}")
+            await fire.as_owner(f"UPDATE {table} SET {column} = {value}")
+            found = await differences_of(stand.world.store)
+            assert [(each.table, each.column) for each in found] == [(table, column)]
+            await fire.as_owner(f"DELETE FROM {table}; INSERT INTO {table} SELECT * FROM kept; DROP TABLE kept")
+        assert await stand.is_sound()
