@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
+import msgspec
 import pytest
 from tests.integration.conftest import new_database
 from tests.integration.outside import CALLER, World
@@ -17,6 +18,7 @@ from tests.integration.test_maturing import HATTER, HOLD, Shop
 from tests.integration.test_recovery import TWO_DAYS, Town, backup_of, recovered
 from tests.integration.test_replay import differences_of
 
+from coatcheck.api.breaks import recovery_of
 from coatcheck.ids import OPERATION, payout_id_of, print_id
 from coatcheck.payouts import Decision, PayoutAnswer, PayoutRequest, PayoutVerdict
 from coatcheck.payouts.commits import payout_operation_id
@@ -496,6 +498,38 @@ async def test_G16_charges_come_back_before_the_payouts_that_they_pay(fire: Fire
         await stand.mature(HOLD)
         assert await stand.purse() == fire.purse
         assert await stand.payable() == 0
+        assert await stand.is_sound()
+
+
+async def test_G16_a_provider_that_only_pays_out_is_asked_as_well(fire: Fire) -> None:
+    async def housed(stand: Stand) -> None:
+        await house(stand.world, HATTER.name)
+
+    async def paid_at_once(stand: Stand) -> None:
+        await fund(stand.world, HATTER.name, 500)
+        await stand.ask(None)
+        await stand.sell("o1")  # so that there is a purse
+
+    async with fire.restored(housed, paid_at_once) as stand:
+        recovery = recovery_of(stand.world.gateway)
+        recovery._provider = "another one charges"
+        report = await recovery.run(fire.backup_at, "person ada")
+        assert (report.adopted, report.strange) == (2, [])
+        assert await stand.payouts() == fire.payouts
+
+
+async def test_A15_G16_an_answer_about_another_amount_is_told_and_nothing_is_booked(fire: Fire) -> None:
+    async with fire.restored(rich, paid) as stand:
+        listed = stand.world.provider.look_up
+
+        async def less(intent: Any) -> Any:
+            outcome = await listed(intent)
+            return msgspec.structs.replace(outcome, amount_minor=399)
+
+        stand.world.provider.look_up = less  # type: ignore[method-assign]
+        report = await recovered(stand.world, fire.backup_at)
+        assert (report.adopted, [each.why.value for each in report.strange]) == (0, ["unclear"])
+        assert await stand.payouts() == {}
         assert await stand.is_sound()
 
 

@@ -124,11 +124,14 @@ class PayoutAdoption:
         """
         verdicts = {each.provider_reference: Adopted.FOREIGN for each in found}
         ours = [candidate for candidate in map(payout_candidate_of, found) if candidate is not None]
-        await self._open_accounts(provider, ours)
+        verdicts |= {each.found.provider_reference: Adopted.UNCLEAR for each in ours}
         for start in range(0, len(ours), _ASKED_AT_ONCE):
             part = ours[start : start + _ASKED_AT_ONCE]
             answers = await asyncio.gather(*[self._adoption.ask(provider, each.intent) for each in part])
-            for each, outcome in zip(part, answers, strict=True):
+            answered = zip(part, answers, strict=True)
+            fitting = [(each, outcome) for each, outcome in answered if fits(each.intent, outcome)]
+            await self._open_accounts(provider, [each for each, _ in fitting])
+            for each, outcome in fitting:
                 verdicts[each.found.provider_reference] = await self._adopt_one(provider, each, outcome, by, why)
         return verdicts
 
@@ -143,8 +146,6 @@ class PayoutAdoption:
     async def _adopt_one(
         self, provider: str, candidate: PayoutCandidate, outcome: Outcome, by: str, why: str
     ) -> Adopted:
-        if not fits(candidate.intent, outcome):
-            return Adopted.UNCLEAR
         try:
             async with self._store.pool.acquire() as connection, connection.transaction():
                 said = Adopted(await connection.fetchval(_ADOPT, *self._row_of(provider, candidate, by, why)))
