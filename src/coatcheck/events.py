@@ -30,6 +30,8 @@ class EventKind(StrEnum):
     PAYOUT_PAID = "payout.paid"
     PAYOUT_FAILED = "payout.failed"
     PAYOUT_RETURNED = "payout.returned"
+    PAYOUT_ADOPTED = "payout.adopted"
+    PAYOUT_RECOGNISED = "payout.recognised"
     PAYOUT_DESTINATION_CHANGED = "payout_destination.changed"
     PAYOUT_SCHEDULE_CHANGED = "payout_schedule.changed"
     PAYOUT_RUN_PROPOSED = "payout_run.proposed"

@@ -17,7 +17,7 @@ from coatcheck.failpoints import CALM, Failpoint, Failpoints
 from coatcheck.ids import operation_id_of, time_ordered_ids
 from coatcheck.metrics import Metrics
 from coatcheck.providers.outcome import Outcome
-from coatcheck.providers.protocol import Intent
+from coatcheck.providers.protocol import Intent, PayoutOrigin
 from coatcheck.states import (
     Capture,
     Mode,
@@ -176,10 +176,13 @@ class Operations:
         )
         return await self._claimed(rows)
 
-    async def reopen(self, operation_ids: Sequence[UUID], why: str) -> list[Operation]:
-        """Ask again about decided operations of which the PSP says something else by now. They are never sent again."""
+    async def reopen(self, operation_ids: Sequence[UUID], why: str, *, connection: Any = None) -> list[Operation]:
+        """Ask again about decided operations of which the PSP says something else by now. They are never sent again.
+
+        `connection`: within its transaction.
+        """
         at = self._clock.now()
-        rows = await self._store.pool.fetch(
+        rows = await (connection or self._store.pool).fetch(
             "SELECT * FROM reopen_operations($1, $2, $3, $4, $5)",
             at,
             self.holder,
@@ -187,7 +190,7 @@ class Operations:
             list(operation_ids),
             why,
         )
-        return await self._claimed(rows)
+        return await self._claimed(rows, connection)
 
     async def claim_authorizations(self, soonest: timedelta, latest: timedelta, most: int) -> list[UUID]:
         """Take the authorizations that it is time to ask about.
@@ -210,12 +213,12 @@ class Operations:
         """Read operations that this process has just made and holds the leases of."""
         return [standing.operation for standing in (await self.stand(operation_ids)).values()]
 
-    async def _claimed(self, claims: Sequence[asyncpg.Record]) -> list[Operation]:
+    async def _claimed(self, claims: Sequence[asyncpg.Record], connection: Any = None) -> list[Operation]:
         if not claims:
             return []
         await self._failpoints.reach(Failpoint.CLAIM_BEFORE_READ)
         attempts = {row["operation_id"]: row["attempt"] for row in claims}
-        standing = await self.stand(attempts)
+        standing = await self.stand(attempts, connection=connection)
         # Read after the claim: the attempt is the claim's own, whatever has happened since.
         return [
             msgspec.structs.replace(standing[operation_id].operation, attempt=attempt)
@@ -368,5 +371,15 @@ def _operation_of(row: asyncpg.Record) -> Operation:
             is_final=row["is_final"],
             is_hosted=row["is_hosted"],
             refund_id=row["refund_id"],
+            payout=None if row["payout_key"] is None else _payout_of(row),
         ),
+    )
+
+
+def _payout_of(row: asyncpg.Record) -> PayoutOrigin:
+    return PayoutOrigin(
+        shop_id=row["shop_id"],
+        seller_account=row["seller_account"],
+        key=row["payout_key"],
+        run_id=row["payout_run_id"],
     )

@@ -43,6 +43,7 @@ from coatcheck.reconciliation.breaks import Breaks
 from coatcheck.reconciliation.corrections import Corrections
 from coatcheck.reconciliation.expected import expected_files_of
 from coatcheck.reconciliation.nightly import Nightly, nightly_plan_of
+from coatcheck.reconciliation.payout_adoption import PayoutAdoption
 from coatcheck.reconciliation.recovery import Recovery
 from coatcheck.reconciliation.rules import rules_of
 from coatcheck.reconciliation.usual import usual_of
@@ -270,6 +271,9 @@ def make_gateway(
             operations=operations,
             executor=executor,
             adoption=adoption,
+            payout_adoption=PayoutAdoption(
+                store, clock, payouts=payouts, operations=operations, executor=executor, adoption=adoption
+            ),
             provider=settings.provider,
         ),
         maturing=Maturing(store, clock, usual_terms_of(settings), metrics),
@@ -397,6 +401,7 @@ async def _loops_of(gateway: Gateway) -> AsyncIterator[None]:
         asyncio.create_task(gateway.executor.recover(recovery)),
         asyncio.create_task(gateway.inbox.work(recovery, gateway.stopping)),
         asyncio.create_task(gateway.upkeep.tend(upkeep, gateway.stopping)),
+        asyncio.create_task(gateway.arrivals.finish(timedelta(seconds=settings.watch_interval_s), gateway.stopping)),
         asyncio.create_task(gateway.maturing.work(timedelta(seconds=settings.maturing_interval_s), gateway.stopping)),
         asyncio.create_task(AccountStatements(gateway.store, gateway.clock).keep(gateway.stopping)),
         asyncio.create_task(

@@ -233,6 +233,32 @@ async def test_G16_an_operation_that_was_sent_after_the_backup_is_asked_about_fi
                 assert await world.violations() == {}
 
 
+async def test_G16_what_was_done_with_a_charge_that_was_undecided_at_the_backup_is_adopted_with_it(
+    server: EmbeddedServer, template_made: list[str]
+) -> None:
+    """A capture and a refund name the PSP's charge, and the books have not heard that name when the lists are read."""
+    town = Town()
+    async with new_database(server, template_made) as url:
+        async with _open(url, pool_size=4) as store:
+            world = town.world(store)
+            await world.accept(checkout("c1", "o1", capture=Capture.MANUAL), "k1")
+            await world.accept(checkout("c2", "o2"), "k2")
+            await world.store.pool.execute("SELECT release_operations($1, $2)", START, world.gateway.operations.holder)
+        async with backup_of(server, url) as backup:
+            async with _open(url, pool_size=4) as store:
+                lost = town.world(store)
+                await lost.recover()
+                await town.ask(lost, "capture", "o1", 600, "cap-o1")
+                await town.ask(lost, "refund", "o2", 250, "ref-o2")
+                wanted = await orders_of(lost)
+            async with _open(backup, pool_size=4) as store:
+                world = town.world(store)
+                report = await recovered(world, START)
+                assert (report.strange, report.asked, report.adopted) == ([], 2, 2)
+                assert await orders_of(world) == wanted
+                assert await world.violations() == {}
+
+
 async def test_G16_a_list_that_breaks_off_leaves_the_door_closed(store: Store) -> None:
     town = Town()
     world = town.world(store)

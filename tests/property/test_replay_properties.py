@@ -46,10 +46,12 @@ UNDECIDED: Final = ("OPEN", "PENDING", "UNRESOLVED")
 JOINT: Final = "all-or-nothing"
 # Kinds that say the same as another that is played: an attempt that decided nothing.
 SAME_BODY: Final = {"operation.pending", "operation.unresolved", "operation.answer_refused"}
-# Played in tests/integration/test_replay_of_the_month.py, against the database that tells them.
+# Played in tests/integration/test_replay_of_the_month.py, against the database that tells them; the last two in
+# tests/integration/test_recovery_payouts.py.
 ELSEWHERE: Final = {
     *("payment.adopted", "payment.recognised", "operation.adopted", "operation.doubted", "refund.recognised"),
     *("payout.requested", "payout.paid", "payout.failed", "payout.returned", "order.undisputed"),
+    *("payout.adopted", "payout.recognised"),
 }
 
 

@@ -37,6 +37,9 @@ _TEST_ABSENT: Final = "integration/test_absent.py"
 _PAYOUTS: Final = "sql/functions/110_payouts.sql"
 _TEST_PAYOUTS: Final = "integration/test_payouts.py"
 _TEST_RUNS: Final = "integration/test_payout_runs.py"
+_PAYOUT_ADOPTION: Final = "reconciliation/payout_adoption.py"
+_ADOPT_PAYOUT: Final = "sql/functions/115_payout_adoption.sql"
+_TEST_FORGOTTEN: Final = "integration/test_recovery_payouts.py"
 
 SABOTAGES: Final = (
     Sabotage(
@@ -561,6 +564,70 @@ SABOTAGES: Final = (
         "    IF EXISTS (SELECT FROM recovery WHERE finished_at IS NULL) THEN RETURN; END IF;",
         "    IF false THEN RETURN; END IF;",
         f"{_TEST_RECOVERY}::test_G16_a_list_that_breaks_off_leaves_the_door_closed",
+    ),
+    Sabotage(
+        "a forgotten payout stays forgotten",
+        "G16",
+        "reconciliation/recovery.py",
+        "        verdicts |= await self._adopt_payouts(name, payouts, by)\n",
+        "",
+        f"{_TEST_FORGOTTEN}::test_D8_G16_what_a_forgotten_settlement_had_made_available_is_not_paid_again",
+    ),
+    Sabotage(
+        "a forgotten payout takes only what is available",
+        "D8",
+        _ADOPT_PAYOUT,
+        "(pending_transfer_id, pending_id, minor - there_minor)",
+        "(pending_transfer_id, available_id, minor - there_minor)",
+        f"{_TEST_FORGOTTEN}::test_D8_G16_what_a_forgotten_settlement_had_made_available_is_not_paid_again",
+    ),
+    Sabotage(
+        "what a forgotten payout took ahead is not noted",
+        "G16",
+        _ADOPT_PAYOUT,
+        "    VALUES (new_payout_id, minor - there_minor, adopt_payout.at, who);",
+        "    VALUES (new_payout_id, 0, adopt_payout.at, who);",
+        f"{_TEST_FORGOTTEN}::test_D8_G16_what_a_forgotten_settlement_had_made_available_is_not_paid_again",
+    ),
+    Sabotage(
+        "anybody's payout is ours",
+        "G16",
+        _PAYOUT_ADOPTION,
+        "payout_operation_id(payout_id) != operation_id or ",
+        "",
+        f"{_TEST_FORGOTTEN}::test_G16_what_is_not_provably_ours_is_told_and_left_alone",
+    ),
+    Sabotage(
+        "a forgotten payout that came back has only failed",
+        "D10",
+        _PAYOUT_ADOPTION,
+        "outcome.kind is OutcomeKind.DECLINED and candidate.found.was_paid:",
+        "outcome.kind is OutcomeKind.PENDING and candidate.found.was_paid:",
+        f"{_TEST_FORGOTTEN}::test_G16_a_returned_payout_was_paid_first_and_each_is_told",
+    ),
+    Sabotage(
+        "an adopted payout's key stands for any amount",
+        "B2",
+        _ADOPT_PAYOUT,
+        "           AND p.amount_minor = coalesce(wanted_minor, p.amount_minor)\n",
+        "",
+        f"{_TEST_FORGOTTEN}::test_B2_G16_the_shop_s_retry_finds_the_adopted_payout",
+    ),
+    Sabotage(
+        "payouts go out while the books are made whole",
+        "G16",
+        _PAYOUTS,
+        "    PERFORM refuse_while_recovering();\n    SELECT * INTO d ",
+        "    SELECT * INTO d ",
+        f"{_TEST_FORGOTTEN}::test_G16_while_the_door_is_closed_the_api_pays_nobody_out",
+    ),
+    Sabotage(
+        "a run that is made again forgets what it has paid",
+        "D11",
+        _PAYOUTS,
+        "           coalesce(done.amount_minor, payable_of(g.available_id)),",
+        "           payable_of(g.available_id),",
+        f"{_TEST_FORGOTTEN}::test_D11_G16_a_run_that_is_planned_again_pays_no_item_again",
     ),
     Sabotage(
         "one person explains a break",

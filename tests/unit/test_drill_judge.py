@@ -7,18 +7,32 @@ from uuid import UUID
 
 import pytest
 
-from coatcheck.drill.evidence import PspAction, PspBooks, PspCharge, Rows, printed
-from coatcheck.drill.journal import Asked, Told
-from coatcheck.drill.judge import Evidence, Verdict, judge
-from coatcheck.drill.plan import GivesBack, Order
+from coatcheck.drill.evidence import PspAction, PspBooks, PspCharge, PspDispute, PspPayout, Rows, printed
+from coatcheck.drill.journal import Asked, AskedPayout, Told
+from coatcheck.drill.judge import Evidence, judge
+from coatcheck.drill.plan import Dispute, GivesBack, Order
 from coatcheck.drill.rebuild import Rebuilt
+from coatcheck.drill.verdict import Verdict
 from coatcheck.ids import OPERATION, print_id
 
-RECEIVABLE, PENDING, COMMISSION = UUID(int=91), UUID(int=92), UUID(int=93)
+RECEIVABLE, PENDING, COMMISSION, AVAILABLE, TRANSIT, PAID_FROM, FEES, DISPUTE_FEES, ON_ITS_WAY, BANK = (
+    UUID(int=number) for number in range(91, 101)
+)
+PAYOUT, PAYOUT_OPERATION = UUID(int=21), UUID(int=22)
 PAID, HELD, REFUSED = UUID(int=1), UUID(int=2), UUID(int=3)
 REFUND, REFUND_OPERATION = UUID(int=11), UUID(int=12)
-KINDS = {RECEIVABLE: "psp_receivable", PENDING: "seller_pending", COMMISSION: "platform_commission"}
-NAMES = {RECEIVABLE: "psp:simulator:receivable", PENDING: "seller:s1:pending", COMMISSION: "platform:commission"}
+NAMES = {
+    RECEIVABLE: ("psp:simulator:receivable", "psp_receivable"),
+    PENDING: ("seller:s1:pending", "seller_pending"),
+    COMMISSION: ("platform:commission", "platform_commission"),
+    AVAILABLE: ("seller:s1:available", "seller_available"),
+    TRANSIT: ("payouts:in_transit:s1", "payouts_in_transit"),
+    PAID_FROM: ("bank:simulator", "bank"),
+    FEES: ("platform:psp_fees", "platform_psp_fees"),
+    DISPUTE_FEES: ("platform:dispute_fees", "platform_dispute_fees"),
+    ON_ITS_WAY: ("psp:simulator:payouts_in_transit", "psp_payouts_in_transit"),
+    BANK: ("bank:DRILLEUR", "bank"),
+}
 
 
 def order_row(order_id: UUID, amount: int, status: str, **counts: int) -> dict[str, Any]:
@@ -85,13 +99,39 @@ EVENTS: list[tuple[str, dict[str, Any]]] = [
             refund_status="SUCCEEDED",
         ),
     ),
+    (
+        "dispute.funds_withdrawn",
+        {
+            "order_id": str(PAID),
+            "transfers": [transfer(10, PENDING, RECEIVABLE), transfer(3, DISPUTE_FEES, RECEIVABLE)],
+        },
+    ),
+    ("settlement.booked", {"transfers": [transfer(2, FEES, RECEIVABLE), transfer(45, ON_ITS_WAY, RECEIVABLE)]}),
+    ("settlement.booked", {"transfers": [transfer(45, BANK, ON_ITS_WAY)]}),
+    ("wallet.released", {"transfers": [transfer(30, PENDING, AVAILABLE)]}),
+    ("payout.requested", {"payout_id": str(PAYOUT), "transfers": [transfer(30, AVAILABLE, TRANSIT)]}),
+    ("operation.rescheduled", {"order_id": str(PAYOUT), "order_status": None, "status": "OPEN"}),
+    ("payout.paid", decided(PAYOUT, "PAID", transfer(30, TRANSIT, PAID_FROM), payout_id=str(PAYOUT))),
 ]
+ACCOUNTS = {
+    RECEIVABLE: (100, 100, 200, 0),
+    PENDING: (76, 90, 0, 180),
+    COMMISSION: (4, 10, 0, 20),
+    AVAILABLE: (30, 30, 0, 0),
+    TRANSIT: (30, 30, 0, 0),
+    PAID_FROM: (0, 30, 0, 0),
+    FEES: (2, 0, 0, 0),
+    DISPUTE_FEES: (3, 0, 0, 0),
+    ON_ITS_WAY: (45, 45, 0, 0),
+    BANK: (45, 0, 0, 0),
+}
 
 
 def account_row(account_id: UUID, *counters: int) -> dict[str, Any]:
     names = ("debits_posted_minor", "credits_posted_minor", "debits_pending_minor", "credits_pending_minor")
     moved = {"moved_debit_minor": counters[0], "moved_credit_minor": counters[1]}
-    about = {"account_id": account_id, "name": NAMES[account_id], "kind": KINDS[account_id], "currency": "EUR"}
+    name, kind = NAMES[account_id]
+    about = {"account_id": account_id, "name": name, "kind": kind, "currency": "EUR"}
     return about | dict(zip(names, counters, strict=True)) | moved
 
 
@@ -104,13 +144,26 @@ def rebuilt_of(events: list[tuple[str, dict[str, Any]]]) -> Rebuilt:
 
 def orders_asked() -> tuple[Order, ...]:
     return tuple(
-        Order(f"o{order_id.int}", "s1", amount, amount // 10, "EUR", GivesBack.NOTHING)
+        Order(f"o{order_id.int}", "s1", amount, amount // 10, "EUR", GivesBack.NOTHING, Dispute.NONE)
         for order_id, amount in ((PAID, 100), (HELD, 200), (REFUSED, 300))
     )
 
 
+def payout_row() -> dict[str, Any]:
+    whose = {"payout_id": PAYOUT, "operation_id": PAYOUT_OPERATION, "key": "k1", "seller_account": "s1"}
+    return whose | {"currency": "EUR", "amount_minor": 30, "status": "PAID"}
+
+
+def dispute_row() -> dict[str, Any]:
+    about = {"dispute_id": UUID(int=31), "order_id": PAID, "provider_reference": "dp_1"}
+    return about | {"status": "LOST", "taken_minor": 10, "fee_minor": 3}
+
+
 def story() -> Evidence:
-    """A story in which everything is true: one order paid and partly refunded, one held, one refused."""
+    """A story in which everything is true: one order paid, partly refunded and disputed, one held, one refused.
+
+    The PSP has settled with us, the bank has said so, and the seller was paid what had matured.
+    """
     asked = Asked("c1", orders_asked(), "pay_1", {"o1": Told(["SUCCESS"]), "o3": Told(["FAILED"])}, is_answered=True)
     asked.refunds[printed("rf", REFUND)] = "SUCCEEDED"
     refund = {
@@ -130,12 +183,12 @@ def story() -> Evidence:
             order_row(REFUSED, 300, "FAILED"),
         ],
         refunds=[refund],
+        payouts=[payout_row()],
+        disputes=[dispute_row()],
+        breaks=[],
+        evidence_waiting=0,
         undecided=[],
-        accounts=[
-            account_row(RECEIVABLE, 100, 40, 200, 0),
-            account_row(PENDING, 36, 90, 0, 180),
-            account_row(COMMISSION, 4, 10, 0, 20),
-        ],
+        accounts=[account_row(account_id, *counters) for account_id, counters in ACCOUNTS.items()],
         rebuilt=rebuilt_of(EVENTS),
     )
     books = PspBooks(
@@ -145,10 +198,15 @@ def story() -> Evidence:
             PspCharge("ch_3", "op_3", "declined", "EUR", 300, 0, 0),
         ],
         actions=[PspAction("re_1", "refund", "ch_1", printed("op", REFUND_OPERATION), "succeeded", 40)],
-        wrongs={"charged_twice": [], "done_twice": [], "over_captured": [], "over_refunded": []},
+        disputes=[PspDispute("dp_1", "ch_1", "EUR", "lost", 10, 3)],
+        payouts=[PspPayout("po_1", printed("op", PAYOUT_OPERATION), "dest_ok.s1", "EUR", 30, "paid")],
+        fees={"EUR": 2},
+        paid_out={"EUR": 45},
+        wrongs={"charged_twice": [], "done_twice": [], "over_captured": [], "over_refunded": [], "paid_out_twice": []},
         faults={},
     )
-    return Evidence(asked={"c1": asked}, rows=rows, books=books)
+    asked_payouts = {"k1": AskedPayout("s1", "EUR", {printed("out", PAYOUT)})}
+    return Evidence(asked={"c1": asked}, asked_payouts=asked_payouts, rows=rows, books=books)
 
 
 def test_a_true_story_is_proved() -> None:
@@ -157,7 +215,8 @@ def test_a_true_story_is_proved() -> None:
     assert verdict.is_ok
     assert verdict.proof(faults=5, kills=2) == (
         "PROOF payments=1 faults=5 kills=2 charged_twice=0 lost=0 over_refunded=0 overdrawn=0 unresolved=0 "
-        "ledger_difference=0 replay_difference=0 ok=true"
+        "ledger_difference=0 replay_difference=0 payouts_twice=0 breaks_open=0 clearing_open=0 payouts=1 disputes=1 "
+        "adopted=0 ok=true"
     )
 
 
@@ -235,6 +294,32 @@ def wrong(name: str) -> Change:
     return with_books(wrongs={"charged_twice": [], "done_twice": [], "over_refunded": [], name: ["op_1"]})
 
 
+def one_more_payout(**changes: Any) -> Change:
+    def change(told: Evidence) -> Evidence:
+        (payout,) = told.books.payouts
+        return replace(told, books=replace(told.books, payouts=[payout, replace(payout, payout_id="po_9", **changes)]))
+
+    return change
+
+
+def with_payout(**changes: Any) -> Change:
+    def change(told: Evidence) -> Evidence:
+        return replace(told, books=replace(told.books, payouts=[replace(told.books.payouts[0], **changes)]))
+
+    return change
+
+
+def with_dispute(**changes: Any) -> Change:
+    def change(told: Evidence) -> Evidence:
+        return replace(told, books=replace(told.books, disputes=[replace(told.books.disputes[0], **changes)]))
+
+    return change
+
+
+def payout_told_as(told_id: str) -> Change:
+    return lambda told: replace(told, asked_payouts={"k1": AskedPayout("s1", "EUR", {told_id})})
+
+
 UNDECIDED = {"operation_id": UUID(int=5), "order_id": HELD, "kind": "capture", "status": "OPEN", "cause": None}
 
 LIES: list[tuple[str, Change]] = [
@@ -243,6 +328,7 @@ LIES: list[tuple[str, Change]] = [
     ("charged_twice", one_more_charge("authorized", "EUR", 200, 0, 0)),
     ("charged_twice", wrong("charged_twice")),
     ("charged_twice", wrong("done_twice")),
+    ("payouts_twice", wrong("paid_out_twice")),
     # SUCCESS here, nothing there; money there, none here; another sum there
     ("lost", with_charge(0, status="declined", captured_minor=0, refunded_minor=0)),
     ("lost", with_charge(2, status="succeeded", captured_minor=300)),
@@ -262,11 +348,39 @@ LIES: list[tuple[str, Change]] = [
     ("unresolved", with_row("orders", 1, on_failure="all_or_nothing")),
     ("unresolved", with_charge(1, status="expired")),
     ("unresolved", never_answered),
+    ("unresolved", with_rows(evidence_waiting=1)),
+    # a payout made twice, under its own name or another; of another sum; to somebody else; forgotten on one side
+    ("payouts_twice", one_more_payout()),
+    ("lost", one_more_payout(reference="op_of_nobody")),
+    ("lost", with_payout(amount_minor=31)),
+    ("lost", with_payout(destination="dest_ok.s2")),
+    ("lost", with_payout(status="failed")),
+    ("lost", with_payout(status="returned")),
+    ("lost", with_books(payouts=[])),
+    ("lost", with_row("payouts", 0, status="FAILED")),
+    ("lost", payout_told_as("out_nobody_knows")),
+    ("ledger_difference", one_more_payout(reference="op_of_nobody")),
+    # a dispute that one side does not know, or of another sum, or that ended otherwise
+    ("lost", with_rows(disputes=[])),
+    ("lost", with_books(disputes=[])),
+    ("lost", with_dispute(taken_minor=11)),
+    ("lost", with_dispute(fee_minor=4)),
+    ("lost", with_dispute(status="won")),
+    ("ledger_difference", with_books(disputes=[])),
+    # files: another fee or payout than the books have, and what nobody has explained
+    ("ledger_difference", with_books(fees={"EUR": 3})),
+    ("ledger_difference", with_books(paid_out={"EUR": 44})),
+    ("breaks_open", with_rows(breaks=[{"kind": "status", "batch": "st_1", "line_no": 3, "detail": "charge ch_1"}])),
+    ("clearing_open", with_row("accounts", 0, credits_posted_minor=99, moved_credit_minor=99)),
+    ("clearing_open", with_row("accounts", 8, credits_posted_minor=44, moved_credit_minor=44)),
     ("ledger_difference", with_row("accounts", 2, credits_posted_minor=11)),
     ("ledger_difference", with_row("accounts", 0, debits_pending_minor=199)),
     ("ledger_difference", with_row("accounts", 1, name="seller:another:pending")),
     ("ledger_difference", with_row("refunds", 0, commission_minor=5)),
     ("replay_difference", with_events(EVENTS[:-1])),
+    ("replay_difference", with_events([each for each in EVENTS if each[0] != "wallet.released"])),
+    ("replay_difference", with_events([each for each in EVENTS if each[0] != "payout.requested"])),
+    ("replay_difference", with_row("payouts", 0, status="FAILED")),
     ("replay_difference", with_events([EVENTS[0], *EVENTS[2:]])),
     ("replay_difference", with_events([*EVENTS, ("order.cancelled", decided(UUID(int=77), "CANCELLED"))])),
     ("replay_difference", with_row("orders", 1, authorized_minor=199)),
@@ -322,16 +436,21 @@ def test_D6_a_refund_that_came_back_may_follow_one_that_succeeded() -> None:
         refund_id=str(REFUND),
         refund_status="FAILED",
     )
-    told = with_events([*EVENTS, ("refund.returned", returned)])(story())
+    settled = {"transfers": [transfer(40, ON_ITS_WAY, RECEIVABLE), transfer(40, BANK, ON_ITS_WAY)]}
+    told = with_events([*EVENTS, ("refund.returned", returned), ("settlement.booked", settled)])(story())
     none = {"refund_reserved_minor": 0, "refunded_minor": 0, "refund_commission_minor": 0}
     told = with_row("orders", 0, **none)(with_row("refunds", 0, status="FAILED")(told))
-    accounts = [
-        account_row(RECEIVABLE, 140, 40, 200, 0),
-        account_row(PENDING, 36, 126, 0, 180),
-        account_row(COMMISSION, 4, 14, 0, 20),
-    ]
+    counters = ACCOUNTS | {
+        RECEIVABLE: (140, 140, 200, 0),
+        PENDING: (76, 126, 0, 180),
+        COMMISSION: (4, 14, 0, 20),
+        ON_ITS_WAY: (85, 85, 0, 0),
+        BANK: (85, 0, 0, 0),
+    }
+    accounts = [account_row(account_id, *moved) for account_id, moved in counters.items()]
     actions = [replace(told.books.actions[0], status="failed")]
-    told = with_charge(0, refunded_minor=0)(with_books(actions=actions)(with_rows(accounts=accounts)(told)))
+    paid_back = with_books(actions=actions, paid_out={"EUR": 85})
+    told = with_charge(0, refunded_minor=0)(paid_back(with_rows(accounts=accounts)(told)))
     assert judge(told).findings == []
 
 
@@ -344,10 +463,12 @@ def test_a_rebuild_does_not_mind_in_which_order_clocks_put_the_events() -> None:
         changes={"captured_minor": 200},
     )
     events = [*EVENTS, ("order.succeeded", captured)]
-    backwards = rebuilt_of([events[0], *reversed(events[1:])])
+    first = [each for each in events if each[0] in ("payment.accepted", "payout.requested")]
+    backwards = rebuilt_of([*first, *[each for each in reversed(events) if each not in first]])
     assert backwards.orders == rebuilt_of(events).orders
     assert backwards.accounts == rebuilt_of(events).accounts
     assert backwards.refunds == rebuilt_of(events).refunds
+    assert backwards.payouts == rebuilt_of(events).payouts
     assert backwards.orders[str(HELD)].status == "SUCCESS"
 
 

@@ -11,6 +11,7 @@ import pytest
 from coatcheck.audit.replay.bodies import Event
 from coatcheck.audit.replay.fold import Told, fold
 from coatcheck.audit.replay.rows import AdoptedPaymentRow, OperationRow, OrderRow, PaymentRow, PayoutRow
+from coatcheck.audit.replay.subjects.adopted_payouts import AdoptedPayoutRow
 from coatcheck.audit.replay.subjects.breaks import BreakRow
 from coatcheck.audit.replay.subjects.disputes import DisputeRow
 from coatcheck.audit.replay.subjects.payees import ItemRow, RunRow, ScheduleMoved
@@ -92,6 +93,27 @@ def test_what_the_states_of_a_payout_do_not_allow_was_not_taken() -> None:
     assert the(told(requested(), failed, late), PayoutRow).status == "FAILED"
     assert len(told(failed).findings) == 1
     assert [finding.why for finding in told(requested(), requested()).findings] == ["the payment was accepted before"]
+
+
+def taken_over(when: datetime = START, **more: Any) -> Event:
+    body = msgspec.json.decode(requested().body) | {"request_digest": "", "provider_reference": "po_1", "by": "ada"}
+    body |= {"ahead_minor": 300, "created_at": at(-90), "first_sent_at": at(-90), "why": "after a restore"}
+    return event(EventKind.PAYOUT_ADOPTED, when, **(body | more))
+
+
+def test_an_adopted_payout_is_what_the_psp_has_had_since_then() -> None:
+    again = event(EventKind.PAYOUT_RECOGNISED, at(-5), payout_id=SUBJECT, request_digest="0a0b")
+    for events in ((taken_over(), again), (again, taken_over())):
+        result = told(*events)
+        payout, operation, row = (the(result, kind) for kind in (PayoutRow, OperationRow, AdoptedPayoutRow))
+        assert result.findings == []
+        assert (payout.status, payout.created_at, payout.request_digest) == ("PENDING", at(-90), b"\x0a\x0b")
+        assert (operation.status, operation.cause, operation.created_at) == ("PENDING", "after a restore", at(-90))
+        assert (operation.first_sent_at, operation.provider_reference) == (at(-90), "po_1")
+        assert row == AdoptedPayoutRow(SUBJECT, 300, START, "ada", at(-5))
+    assert len(told(again).findings) == 1
+    assert [finding.why for finding in told(requested(), taken_over()).findings] == ["the payment was accepted before"]
+    assert the(told(taken_over()), AdoptedPayoutRow).recognised_at is None
 
 
 def adopted(order: UUID, *order_ids: UUID, when: datetime = START) -> Event:

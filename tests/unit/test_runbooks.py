@@ -19,6 +19,7 @@ ELSEWHERE = {
     *("account.opened", "api_key.created", "api_key.revoked", "webhook.retried", "webhook.dismissed"),
     *("payment.accepted", "capture.requested"),
     *("payout.requested", "payout.paid", "payout.failed", "payout.returned"),  # of a payout: it has no order
+    *("payout.adopted", "payout.recognised"),
     *("payout_destination.changed", "payout_schedule.changed", "payout_run.proposed", "payout_run.approved"),
     *("payout_run.rejected", "payout_run.skipped", "payout_run.finished"),
     *("settlement.booked", "break.recorded", "break.closed"),  # of a file and of a break, not of a payment

@@ -7,9 +7,19 @@ import msgspec
 import pytest
 from tests.unit.simulator_desk import START, Desk, content
 
-from coatcheck.providers.protocol import NotListedError
-from coatcheck.providers.simulated_answers import Raw, listed_actions, listed_charge, listed_charges
-from coatcheck.states import OperationKind
+from coatcheck.ids import derive_id
+from coatcheck.providers.outcome import OutcomeKind
+from coatcheck.providers.protocol import Intent, NotListedError, PayoutOrigin
+from coatcheck.providers.simulated import _payout_body
+from coatcheck.providers.simulated_answers import (
+    Raw,
+    listed_actions,
+    listed_charge,
+    listed_charges,
+    listed_payout,
+    listed_payouts,
+)
+from coatcheck.states import Mode, OperationKind
 
 SHOP = "01234567-89ab-cdef-0123-456789abcdef"
 WORDS = {"shop": SHOP.replace("-", ""), "checkout": "c1", "seller": "seller-1", "commission": "100"}
@@ -118,3 +128,101 @@ def test_words_that_are_not_as_we_write_them_name_nobody(change: dict[str, str])
 def test_what_is_no_list_concludes_nothing(answer: Raw) -> None:
     with pytest.raises(NotListedError):
         listed_charges(answer)
+
+
+RUN = derive_id("run", "1")
+OURS = PayoutOrigin(shop_id=UUID(SHOP), seller_account="seller-1", key=f"run {RUN} seller-1", run_id=RUN)
+
+
+def payout_of(origin: PayoutOrigin | None = OURS) -> Intent:
+    return Intent(
+        operation_id=derive_id("operation", "1"),
+        kind=OperationKind.PAYOUT,
+        amount_minor=400,
+        currency="EUR",
+        mode=Mode.TEST,
+        body=b"",
+        target_reference="dest_ok",
+        payout=origin,
+    )
+
+
+def remit(desk: Desk, destination: str = "dest_ok", **more: Any) -> str:
+    body = {"amount": 400, "currency": "EUR", "destination": destination, "reference": "op_1"}
+    return str(desk.post("/v1/payouts", body | more)["id"])
+
+
+def test_G16_a_payout_s_body_says_whose_it_is_the_same_at_every_attempt() -> None:
+    body = _payout_body(payout_of())
+    assert body == _payout_body(msgspec.structs.replace(payout_of(), provider_reference="po_1", first_sent_at=None))
+    assert msgspec.json.decode(body)["metadata"] == {
+        "shop": UUID(SHOP).hex,
+        "seller": "seller-1",
+        "key": f"run {RUN} seller-1",
+        "run": RUN.hex,
+    }
+    longest = msgspec.structs.replace(OURS, key="k" * 255, seller_account="s" * 128, run_id=None)
+    desk = Desk()
+    desk.post("/v1/payouts", msgspec.json.decode(_payout_body(payout_of(longest))))
+    (found,), _ = listed_payouts(raw(desk.get("/v1/payouts?since=0")))
+    assert found.payout == longest
+    assert "metadata" not in msgspec.json.decode(_payout_body(payout_of(None)))
+
+
+def test_G16_payouts_are_listed_since_a_time_page_by_page_with_what_became_of_them() -> None:
+    desk = Desk()
+    remit(desk)
+    desk.time = START + 10
+    body = msgspec.json.decode(_payout_body(payout_of()))
+    back = desk.post("/v1/payouts", body)["id"]
+    remit(desk, "dest_closed")
+    remit(desk, "dest_pending")
+    desk.bank.payouts.send_back(back)
+    for bank in (desk.bank, desk.rebuilt()):
+        made, _ = bank.payouts.made_since(bank.merchant("shop", is_live=False), 0, 0, 10)
+        assert [each.metadata for each in made] == [None, body["metadata"], None, None]
+    first = desk.get(f"/v1/payouts?since={int(START) + 5}&limit=2")
+    second = desk.get(f"/v1/payouts?since={int(START) + 5}&limit=2&after={first['next']}")
+    found = [each for page in (first, second) for each in listed_payouts(raw(page))[0]]
+    assert second["next"] is None
+    assert [(each.kind, each.status, each.was_paid, each.payout) for each in found] == [
+        (OperationKind.PAYOUT, OutcomeKind.DECLINED, True, OURS),
+        (OperationKind.PAYOUT, OutcomeKind.DECLINED, False, None),
+        (OperationKind.PAYOUT, OutcomeKind.PENDING, False, None),
+    ]
+    (one, *_) = found
+    assert (one.destination, one.amount_minor, one.currency, one.reference) == (
+        "dest_ok",
+        400,
+        "EUR",
+        payout_of().reference,
+    )
+    assert one.made_at.timestamp() == START + 10
+    assert listed_payout(raw(desk.get(f"/v1/payouts/{back}/metadata"))) == one
+    for account in ("test_other", "live_shop"):
+        assert content(desk.send("GET", "/v1/payouts?since=0", account=account))["data"] == []
+        assert desk.send("GET", f"/v1/payouts/{back}/metadata", account=account).status == 404
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shop": "somebody"},
+        {"seller": ""},
+        {"seller": "s" * 129},
+        {"key": ""},
+        {"key": "k" * 256},
+        {"key": "two\nlines"},
+        {"run": "1"},
+    ],
+)
+def test_G16_words_on_a_payout_that_are_not_as_we_write_them_name_nobody(change: dict[str, str]) -> None:
+    desk = Desk()
+    remit(desk, metadata={"shop": UUID(SHOP).hex, "seller": "seller-1", "key": "k1"} | change)
+    (found,), _ = listed_payouts(raw(desk.get("/v1/payouts?since=0")))
+    assert found.payout is None
+
+
+def test_too_long_words_on_a_payout_are_refused() -> None:
+    body = {"amount": 400, "currency": "EUR", "destination": "dest_ok", "reference": "op_1"}
+    assert Desk().refusal("/v1/payouts", body | {"metadata": {"key": "k" * 501}}) == (400, "invalid_request")

@@ -1,6 +1,6 @@
 """What Stripe lists is read with what we wrote on it, to its end; what was only registered is nothing."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
@@ -9,9 +9,10 @@ import msgspec
 import pytest
 from tests.unit.test_stripe_actions import payment, refund
 from tests.unit.test_stripe_outcomes import Wire, ok, refused
+from tests.unit.test_stripe_transfers import payout, transfer
 
 from coatcheck.providers.outcome import OutcomeKind
-from coatcheck.providers.protocol import ChargeRequest, Intent, NotListedError, Origin, Registry
+from coatcheck.providers.protocol import ChargeRequest, Intent, NotListedError, Origin, PayoutOrigin, Registry
 from coatcheck.providers.stripe import StripeProvider
 from coatcheck.states import Mode, OperationKind
 
@@ -63,7 +64,7 @@ async def test_G16_payments_then_refunds_are_read_to_their_ends(wire: Wire, prov
     first = await provider.list_since(SINCE)
     second = await provider.list_since(SINCE, first.following)
     third = await provider.list_since(SINCE, second.following)
-    assert third.following is None
+    assert third.following == "transfers:"
     since = {"created[gte]": [str(int(SINCE.timestamp()))], "limit": ["100"]}
     assert asked(wire) == [
         ("/v1/payment_intents", since),
@@ -132,3 +133,74 @@ async def test_G16_a_refund_says_which_it_is(wire: Wire, provider: StripeProvide
     await provider.send(intent)
     sent = parse_qs(wire.sent[0][3])
     assert sent["metadata[coatcheck_refund]"] == [SHOP.hex]
+
+
+PAYEE = PayoutOrigin(shop_id=SHOP, seller_account="seller-1", key=f"run {SHOP} seller-1", run_id=SHOP)
+PAYOUT_WORDS = {
+    "coatcheck_operation": payout().reference,
+    "coatcheck_shop": SHOP.hex,
+    "coatcheck_seller": "seller-1",
+    "coatcheck_key": f"run {SHOP} seller-1",
+    "coatcheck_run": SHOP.hex,
+}
+
+
+async def test_G16_transfers_are_read_to_their_end_with_whose_payouts_they_are(
+    wire: Wire, provider: StripeProvider
+) -> None:
+    wire.answers = [
+        listed(transfer(id="tr_2", metadata=PAYOUT_WORDS, created=5), has_more=True),
+        listed(transfer(reversed=True, amount_reversed=1000, metadata={}), transfer(currency="jpy", amount=7)),
+    ]
+    first = await provider.list_since(SINCE, "transfers:")
+    second = await provider.list_since(SINCE, first.following)
+    assert second.following is None
+    since = {"created[gte]": [str(int(SINCE.timestamp()))], "limit": ["100"]}
+    assert asked(wire) == [("/v1/transfers", since), ("/v1/transfers", since | {"starting_after": ["tr_2"]})]
+    (one,) = first.found
+    assert (one.kind, one.status, one.was_paid) == (OperationKind.PAYOUT, OutcomeKind.APPROVED, True)
+    assert (one.reference, one.payout, one.destination) == (payout().reference, PAYEE, payout().target_reference)
+    assert (one.provider_reference, one.amount_minor, one.currency, one.is_live) == ("tr_2", 1000, "USD", False)
+    assert one.made_at == datetime.fromtimestamp(5, UTC)
+    back, yen = second.found
+    assert (back.status, back.was_paid, back.payout) == (OutcomeKind.DECLINED, True, None)
+    assert (yen.amount_minor, yen.currency) == (7, "JPY")
+
+
+async def test_G16_a_transfer_says_whose_payout_it_is_within_stripe_s_limits(
+    wire: Wire, provider: StripeProvider
+) -> None:
+    longest = PayoutOrigin(shop_id=SHOP, seller_account="s" * 128, key="k" * 255)
+    for origin in (PAYEE, PAYEE, longest):
+        wire.answers.append(ok(transfer()))
+        await provider.send(payout(payout=origin))
+    bodies = [parse_qs(body if isinstance(body, str) else body.decode()) for _, _, _, body in wire.sent]
+    words = [{name: value for name, (value,) in body.items() if name.startswith("metadata")} for body in bodies]
+    assert bodies[0] == bodies[1]
+    assert words[0] == {f"metadata[{name}]": value for name, value in PAYOUT_WORDS.items()}
+    assert "metadata[coatcheck_run]" not in words[2]
+    assert max(len(value) for each in words for value in each.values()) <= 500
+
+
+@pytest.mark.parametrize("missing", ["coatcheck_shop", "coatcheck_seller", "coatcheck_key"])
+async def test_G16_a_transfer_without_all_our_words_names_nobody(
+    wire: Wire, provider: StripeProvider, missing: str
+) -> None:
+    words = {name: value for name, value in PAYOUT_WORDS.items() if name != missing}
+    wire.answers = [listed(transfer(metadata=words), transfer(metadata=PAYOUT_WORDS | {"coatcheck_run": "no id"}))]
+    page = await provider.list_since(SINCE, "transfers:")
+    assert [each.payout for each in page.found] == [None, None]
+
+
+async def test_H6_one_transfer_is_found_with_its_words(wire: Wire, provider: StripeProvider) -> None:
+    wire.answers = [ok(transfer(metadata=PAYOUT_WORDS)), refused(404, code="resource_missing")]
+    found = await provider.find("tr_1", OperationKind.PAYOUT)
+    assert found is not None
+    assert found.payout == PAYEE
+    assert await provider.find("tr_2", OperationKind.PAYOUT) is None
+
+
+async def test_a_stand_in_without_transfers_is_not_asked_for_them(wire: Wire) -> None:
+    wire.answers = [listed()]
+    page = await StripeProvider("sk_test_key", idempotency_window=timedelta(0)).list_since(SINCE, "refunds:")
+    assert (page.found, page.following) == ([], None)

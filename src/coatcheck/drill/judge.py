@@ -111,10 +111,10 @@ def _judge_strangers(evidence: Evidence, charges: Mapping[_Sum, Sequence[PspChar
 
 def _judge_the_psps_word(evidence: Evidence, verdict: Verdict) -> None:
     """Take what the PSP's own books call wrong."""
-    names = {"charged_twice": "charged_twice", "done_twice": "charged_twice", "over_refunded": "over_refunded"}
+    names = {"done_twice": "charged_twice", "paid_out_twice": "payouts_twice", "over_captured": None}
     for wrong, references in evidence.books.wrongs.items():
         for reference in references:
-            verdict.find(names.get(wrong), f"{reference} is {wrong.replace('_', ' ')} by the PSP's books")
+            verdict.find(names.get(wrong, wrong), f"{reference} is {wrong.replace('_', ' ')} by the PSP's books")
     if forged := evidence.books.faults.get("webhook_forged_accepted"):
         verdict.find(None, f"{forged} forged webhooks were accepted")
 

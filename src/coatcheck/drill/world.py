@@ -134,6 +134,7 @@ class World:
             "RECOVERY_INTERVAL_MS": 400,
             "WALLET_HOLD_DAYS": 0,
             "MATURING_INTERVAL_S": 3,
+            "WATCH_INTERVAL_S": 5,
             "LOG_LEVEL": "info",
             "LOG_FORMAT": "json",
         }

@@ -67,6 +67,11 @@ def transfer_id_of(payout_id: UUID, kind: TransferKind) -> UUID:
     return derive_id("payout transfer", payout_id.hex, kind)
 
 
+def ahead_transfer_id_of(payout_id: UUID) -> UUID:
+    """Name the transfer of what an adopted payout has taken from the seller's pending account."""
+    return derive_id("payout transfer", payout_id.hex, TransferKind.PAYOUT, "ahead")
+
+
 def decided_rows(items: Sequence[Decided], at: datetime) -> tuple[list[Row], list[Row]]:
     """Write the rows of a batch: one per decision, and one per transfer after the place of its decision (from 1)."""
     decisions: list[Row] = []

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -100,7 +101,9 @@ class Payouts:
         """
         payout_id = payout_id_of(caller.shop_id, caller.mode, key)
         payee = (caller.shop_id, caller.mode, asked.seller_account, asked.currency)
-        if not await self._store.pool.fetchval(self._store.queries["payout_destination_known"], *payee):
+        has_destination = await self._store.pool.fetchval(self._store.queries["payout_destination_known"], *payee)
+        # A payout that was adopted after a restore is there whatever became of its destination.
+        if not has_destination and await self.read(payout_id) is None:
             return PayoutAnswer(PayoutVerdict.NO_DESTINATION, payout_id)
         await self.open_accounts(*payee)
         await self._failpoints.reach(Failpoint.PAYOUT_BEFORE_COMMIT)
@@ -152,12 +155,20 @@ class Payouts:
         """
         return await self._apply.submit(Decided(operation, outcome))
 
+    async def apply_within(self, connection: Any, operation: Operation, outcome: Outcome) -> bool:
+        """Book a decision in the caller's transaction, as `apply` does."""
+        (is_applied,) = await self._apply_on(connection, [Decided(operation, outcome)])
+        return is_applied
+
     async def _apply_batch(self, items: Sequence[Decided]) -> list[bool]:
+        return await self._apply_on(self._store.pool, items)
+
+    async def _apply_on(self, writer: Any, items: Sequence[Decided]) -> list[bool]:
         at = self._clock.now()
         decisions, transfers = decided_rows(items, at)
         moved = list(zip(*transfers, strict=True)) or [()] * _TRANSFER_COLUMNS
         columns = [list(column) for column in (*zip(*decisions, strict=True), *moved)]
-        rows = await self._store.pool.fetch(self._store.queries["payout_apply_outcomes"], at, *columns)
+        rows = await writer.fetch(self._store.queries["payout_apply_outcomes"], at, *columns)
         applied = {place for place, outcome in rows if outcome == "applied"}
         return [place in applied for place in range(1, len(items) + 1)]
 

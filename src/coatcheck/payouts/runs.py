@@ -29,6 +29,7 @@ from coatcheck.store import Store
 GATEWAY = "gateway"  # who proposes a run that nobody asked for
 _LAST_PLACE = (datetime.fromisoformat("9999-01-01T00:00:00+00:00"), UUID(int=2**128 - 1))
 _GROUPS_MOST = 100
+_IS_RECOVERING = "SELECT EXISTS (SELECT FROM recovery WHERE finished_at IS NULL)"
 
 log = structlog.get_logger("coatcheck.payouts")
 
@@ -172,7 +173,12 @@ class PayoutRuns:
         return run
 
     async def tend_once(self, most: int) -> int:
-        """Propose what is due, and ask for items of runs that may go. Returns how much there was to do."""
+        """Propose what is due, and ask for items of runs that may go. Returns how much there was to do.
+
+        Nothing while the books are being made whole after a restore: what was forgotten must be back first (G16).
+        """
+        if await self._store.pool.fetchval(_IS_RECOVERING):
+            return 0
         planned = await self.plan()
         for each in planned:
             await self.propose(each)
@@ -196,7 +202,7 @@ class PayoutRuns:
         mode, payout_id = Mode(row["mode"]), row["payout_id"]
         await self._payouts.open_accounts(row["shop_id"], mode, row["seller_account"], row["currency"])
         at = self._clock.now()
-        key = f"run {row['run_id']} {row['seller_account']}"  # no shop's key has a space
+        key = item_key_of(row["run_id"], row["seller_account"])
         available, transit = account_ids(row["shop_id"], mode, row["seller_account"], row["currency"])
         await self._failpoints.reach(Failpoint.PAYOUT_RUN_BEFORE_ITEM)
         return PayoutVerdict(
@@ -260,7 +266,12 @@ class PayoutRuns:
 
 def item_id_of(planned: Planned, seller: str) -> UUID:
     """Name the payout of a run's item: by the run and the seller, so that the item is paid once (hazard D11)."""
-    return payout_id_of(planned.shop_id, planned.mode, f"run {planned.run_id} {seller}")
+    return payout_id_of(planned.shop_id, planned.mode, item_key_of(planned.run_id, seller))
+
+
+def item_key_of(run_id: UUID, seller: str) -> str:
+    """Write the key of a run's item. No shop's key has a space."""
+    return f"run {run_id} {seller}"
 
 
 def _run_of(row: asyncpg.Record) -> Run:

@@ -54,7 +54,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     charge that a capture, void or refund acts on; of a payout, the token of where the money goes.
     `is_final`: nothing will be captured after this capture.
     `is_hosted`: the buyer pays on the PSP's page; we register the page and then only ask.
-    `refund_id`: of a refund, which the PSP keeps for us.
+    `refund_id`: of a refund, which the PSP keeps for us. `payout`: of a payout, whose it is; the PSP keeps that, too.
     """
 
     operation_id: UUID
@@ -69,6 +69,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     is_final: bool = True
     is_hosted: bool = False
     refund_id: UUID | None = None
+    payout: "PayoutOrigin | None" = None
 
     @property
     def reference(self) -> str:
@@ -177,12 +178,25 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     commission_minor: int = 0
 
 
+class PayoutOrigin(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose payout it is: the key it was asked for under proves it, for the payout's id is made of shop, mode and key.
+
+    `run_id`: of an item of a run, whose key names the run.
+    """
+
+    shop_id: UUID
+    seller_account: str
+    key: str
+    run_id: UUID | None = None
+
+
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """One object of a PSP's, as its list shows it: a charge or authorization, or what was done with one.
+    """One object of a PSP's, as its list shows it: a charge or authorization, what was done with one, or a payout.
 
     `kind` None: a charge or an authorization, which its reference tells apart. `reference` is ours, None where it has
     none. `charge_reference`: the PSP's id of the charge that a capture, void or refund acted on. `status`: what a
-    look-up would say now. `origin` and `refund_id`: what we wrote on it. Minor units.
+    look-up would say now. `origin`, `refund_id` and `payout`: what we wrote on it. `destination`: the token of where a
+    payout went. `was_paid`: a payout that was paid, also if it came back since. Minor units.
     """
 
     kind: OperationKind | None
@@ -197,6 +211,9 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin | None = None
     refund_id: UUID | None = None
     is_final: bool = True
+    payout: PayoutOrigin | None = None
+    destination: str | None = None
+    was_paid: bool = False
 
     @property
     def is_first(self) -> bool:

@@ -25,6 +25,7 @@ from coatcheck.providers.protocol import (
     NotChargeableError,
     NotListedError,
     Origin,
+    PayoutOrigin,
 )
 from coatcheck.providers.simulated_answers import (
     Raw,
@@ -39,6 +40,8 @@ from coatcheck.providers.simulated_answers import (
     listed_actions,
     listed_charge,
     listed_charges,
+    listed_payout,
+    listed_payouts,
     page_end_outcome,
     page_outcome,
     payout_outcome,
@@ -108,6 +111,7 @@ class _PayoutBody(msgspec.Struct, frozen=True, gc=False):
     currency: str
     destination: str
     reference: str
+    metadata: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 _encode_body = msgspec.json.Encoder().encode
@@ -254,23 +258,30 @@ class SimulatedProvider:
         return _address(self._charges_url, known, intent.reference), lambda raw: found_charge(raw, intent)
 
     async def list_since(self, since: datetime, following: str | None = None) -> FoundPage:
-        """List charges and authorizations, then captures, voids and refunds, oldest first. Raises NotListedError."""
+        """List charges and authorizations, then captures, voids and refunds, then payouts, each oldest first.
+
+        Raises NotListedError.
+        """
         shelf, _, after = (following or "charges").partition("-")
-        url = self._charges_url if shelf == "charges" else self._actions_url
+        url, listed, then = {
+            "charges": (self._charges_url, listed_charges, "actions-0"),
+            "actions": (self._actions_url, listed_actions, "payouts-0"),
+            "payouts": (self._payouts_url, listed_payouts, None),
+        }[shelf]
         asked = {"since": str(max(int(since.timestamp()), 0)), "after": after or "0", "limit": "500"}
-        listed = listed_charges if shelf == "charges" else listed_actions
         found, place = listed(_answered(await self._get(url.with_query(asked))))
-        if place is not None:
-            return FoundPage(found, f"{shelf}-{place}")
-        return FoundPage(found, "actions-0" if shelf == "charges" else None)
+        return FoundPage(found, then if place is None else f"{shelf}-{place}")
 
     async def find(self, provider_reference: str, kind: OperationKind | None) -> Found | None:
         """Find one object by the PSP's id, with what we wrote on it. Raises NotListedError."""
         if _ID.fullmatch(provider_reference) is None:
             return None
-        url = self._charges_url if kind is None else self._actions_url
-        raw = _answered(await self._get(url / provider_reference / "metadata"))
-        return listed_charge(raw) if kind is None else listed_action(raw)
+        url, listed = self._actions_url, listed_action
+        if kind is None:
+            url, listed = self._charges_url, listed_charge
+        elif kind is OperationKind.PAYOUT:
+            url, listed = self._payouts_url, listed_payout
+        return listed(_answered(await self._get(url / provider_reference / "metadata")))
 
     async def read_dispute(self, provider_reference: str, mode: Mode, at: datetime) -> DisputeAnswer:  # noqa: ARG002 - it has a count of its own
         """Ask how a dispute stands."""
@@ -398,8 +409,17 @@ def _payout_body(intent: Intent) -> bytes:
             currency=intent.currency,
             destination=intent.target_reference or "",
             reference=intent.reference,
+            metadata=_written_on_payout(intent.payout),
         )
     )
+
+
+def _written_on_payout(origin: PayoutOrigin | None) -> dict[str, str] | msgspec.UnsetType:
+    """Say on a payout whose it is; with its key it can be proven."""
+    if origin is None:
+        return msgspec.UNSET
+    written = {"shop": origin.shop_id.hex, "seller": origin.seller_account, "key": origin.key}
+    return written if origin.run_id is None else written | {"run": origin.run_id.hex}
 
 
 def _address(url: URL, provider_reference: str | None, reference: str) -> URL:

@@ -45,7 +45,7 @@ from uuid import UUID
 import msgspec
 
 from coatcheck.providers.outcome import Outcome, OutcomeKind
-from coatcheck.providers.protocol import Found, Intent, NotListedError, Origin
+from coatcheck.providers.protocol import Found, Intent, NotListedError, Origin, PayoutOrigin
 from coatcheck.states import OperationKind
 
 _CREATED, _OK, _NOT_FOUND, _FIRST_SERVER_ERROR = 201, 200, 404, 500
@@ -148,6 +148,7 @@ class PayoutAnswer(msgspec.Struct, frozen=True, gc=False):
     status: Literal["pending", "paid", "failed", "returned"]
     livemode: bool
     failure_code: str | None = None
+    created: _UnixTime = 0
 
 
 class PageEntry(msgspec.Struct, frozen=True):
@@ -579,6 +580,18 @@ class _ActionList(msgspec.Struct, frozen=True):
     next: str | None = None
 
 
+class _ListedPayout(msgspec.Struct, frozen=True):
+    payout: PayoutAnswer
+    metadata: dict[str, str] | None = None
+
+
+class _PayoutList(msgspec.Struct, frozen=True):
+    data: list[_ListedPayout]
+    next: str | None = None
+
+
+_decode_listed_payout = msgspec.json.Decoder(_ListedPayout).decode
+_decode_payout_list = msgspec.json.Decoder(_PayoutList).decode
 _decode_listed = msgspec.json.Decoder(_Listed).decode
 _decode_listed_action = msgspec.json.Decoder(_ListedAction).decode
 _decode_charge_list = msgspec.json.Decoder(_ChargeList).decode
@@ -586,6 +599,7 @@ _decode_action_list = msgspec.json.Decoder(_ActionList).decode
 _HEX_ID = re.compile(r"[0-9a-f]{32}")
 _MINOR = re.compile(r"[0-9]{1,16}")
 _LONGEST_NAME: Final = 128
+_LONGEST_KEY: Final = 255
 
 
 def listed_charges(raw: Raw) -> tuple[list[Found], str | None]:
@@ -608,6 +622,17 @@ def listed_charge(raw: Raw) -> Found | None:
 def listed_action(raw: Raw) -> Found | None:
     """Read one capture, void or refund with what we wrote on it. Raises NotListedError."""
     return None if raw.status == _NOT_FOUND else _found_action(_list_of(_decode_listed_action, raw))
+
+
+def listed_payouts(raw: Raw) -> tuple[list[Found], str | None]:
+    """Read a part of the list of payouts. Raises NotListedError."""
+    listed = _list_of(_decode_payout_list, raw)
+    return [_found_payout_of(each) for each in listed.data], listed.next
+
+
+def listed_payout(raw: Raw) -> Found | None:
+    """Read one payout with what we wrote on it. Raises NotListedError."""
+    return None if raw.status == _NOT_FOUND else _found_payout_of(_list_of(_decode_listed_payout, raw))
 
 
 def _list_of(decode: Callable[[bytes], _T], raw: Raw) -> _T:
@@ -665,3 +690,32 @@ def _origin_of(description: str | None, written: Mapping[str, str]) -> Origin | 
         seller_account=seller_account,
         commission_minor=int(commission),
     )
+
+
+def _found_payout_of(listed: _ListedPayout) -> Found:
+    payout = listed.payout
+    return Found(
+        kind=OperationKind.PAYOUT,
+        provider_reference=payout.id,
+        reference=payout.reference,
+        amount_minor=payout.amount,
+        currency=payout.currency,
+        status=_PAID[payout.status],
+        is_live=payout.livemode,
+        made_at=datetime.fromtimestamp(payout.created, UTC),
+        payout=_payout_origin_of(listed.metadata or {}),
+        destination=payout.destination,
+        was_paid=payout.status in ("paid", "returned"),
+    )
+
+
+def _payout_origin_of(written: Mapping[str, str]) -> PayoutOrigin | None:
+    """Read what we wrote on a payout; None where it is not whole, or not as we write it."""
+    shop, run = written.get("shop", ""), written.get("run")
+    seller, key = written.get("seller", ""), written.get("key", "")
+    if not _HEX_ID.fullmatch(shop) or (run is not None and not _HEX_ID.fullmatch(run)):
+        return None
+    limits = ((seller, _LONGEST_NAME), (key, _LONGEST_KEY))
+    if not all(0 < len(text) <= most and text.isprintable() for text, most in limits):
+        return None
+    return PayoutOrigin(shop_id=UUID(shop), seller_account=seller, key=key, run_id=None if run is None else UUID(run))

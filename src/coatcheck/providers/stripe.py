@@ -57,7 +57,14 @@ from coatcheck.providers.stripe_answers import (
     silence,
     unclear,
 )
-from coatcheck.providers.stripe_list import found_in_payment, found_in_refund, written_of, written_on_refund
+from coatcheck.providers.stripe_list import (
+    found_in_payment,
+    found_in_refund,
+    found_in_transfer,
+    written_of,
+    written_on_refund,
+    written_on_transfer,
+)
 from coatcheck.providers.stripe_words import CAPTURE_KEY, PAGE_KEY, REFERENCE_KEY, from_stripe_amount, to_stripe_amount
 from coatcheck.providers.transport import sendable
 from coatcheck.states import Mode, OperationKind
@@ -269,36 +276,49 @@ class StripeProvider:
         return await self._ask(intent, Stage.LOOK_UP, self._look_up)
 
     async def list_since(self, since: datetime, following: str | None = None) -> FoundPage:
-        """List PaymentIntents, then Refunds, newest first, with what we wrote on them. Raises NotListedError."""
+        """List PaymentIntents, then Refunds, then Transfers, newest first, with what we wrote on them.
+
+        Raises NotListedError.
+        """
         shelf, _, after = (following or "payments:").partition(":")
         asked: dict[str, Any] = {"limit": _PAGE_SIZE}
         if not self._is_stand_in:
             asked["created"] = {"gte": int(since.timestamp())}
         if after:
             asked["starting_after"] = after
-        is_payments = shelf == "payments"
         found: list[Found] = []
         last: str | None = None
         async with self._listing(is_for_one=False):
             client = self._client().v1
-            if is_payments:
+            if shelf == "payments":
                 payments = read(await client.payment_intents.list_async(cast("Any", asked)), Page[PaymentIntent])
                 found = [each for payment in payments.data for each in found_in_payment(payment)]
                 last = payments.data[-1].id if payments.has_more else None
-            else:
+            elif shelf == "refunds":
                 refunds = read(await client.refunds.list_async(cast("Any", asked)), Page[Refund])
                 found = [found_in_refund(refund) for refund in refunds.data]
                 last = refunds.data[-1].id if refunds.has_more else None
+            else:
+                transfers = read(await client.transfers.list_async(cast("Any", asked)), Page[Transfer])
+                found = [found_in_transfer(transfer) for transfer in transfers.data]
+                last = transfers.data[-1].id if transfers.has_more else None
         if last is not None:
             return FoundPage(found, f"{shelf}:{last}")
-        return FoundPage(found, "refunds:" if is_payments else None)
+        # A stand-in knows no Transfers, and has paid nobody out.
+        then = {"payments": "refunds:", "refunds": None if self._is_stand_in else "transfers:"}
+        return FoundPage(found, then.get(shelf))
 
     async def find(self, provider_reference: str, kind: OperationKind | None) -> Found | None:
-        """Find a PaymentIntent (a charge, authorization or capture) or a Refund by its id. Raises NotListedError."""
+        """Find a PaymentIntent (a charge, authorization or capture), a Refund or a Transfer by its id.
+
+        Raises NotListedError.
+        """
         async with self._listing(is_for_one=True):
             client = self._client().v1
             if kind is OperationKind.REFUND:
                 return found_in_refund(read(await client.refunds.retrieve_async(provider_reference), Refund))
+            if kind is OperationKind.PAYOUT:
+                return found_in_transfer(read(await client.transfers.retrieve_async(provider_reference), Transfer))
             payment = read(await client.payment_intents.retrieve_async(provider_reference), PaymentIntent)
             return next((each for each in found_in_payment(payment) if each.kind is kind), None)
         return None
@@ -468,7 +488,7 @@ class StripeProvider:
             "currency": intent.currency.lower(),
             "destination": intent.target_reference,
             "transfer_group": intent.reference,  # what a list can be asked for
-            "metadata": {REFERENCE_KEY: intent.reference},
+            "metadata": {REFERENCE_KEY: intent.reference} | written_on_transfer(intent.payout),
         }
         try:
             answer = await call.client.v1.transfers.create_async(

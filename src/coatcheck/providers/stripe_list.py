@@ -10,13 +10,21 @@ from typing import Final
 from uuid import UUID
 
 from coatcheck.providers.outcome import OutcomeKind
-from coatcheck.providers.protocol import Found, Origin
-from coatcheck.providers.stripe_answers import PaymentIntent, Refund, outcome_of_payment, outcome_of_refund
+from coatcheck.providers.protocol import Found, Origin, PayoutOrigin
+from coatcheck.providers.stripe_answers import (
+    PaymentIntent,
+    Refund,
+    Transfer,
+    outcome_of_payment,
+    outcome_of_refund,
+    outcome_of_transfer,
+)
 from coatcheck.providers.stripe_words import CAPTURE_KEY, from_stripe_amount
 from coatcheck.states import OperationKind
 
 _SHOP, _CHECKOUT, _ORDER = "coatcheck_shop", "coatcheck_checkout", "coatcheck_order"
 _SELLER, _COMMISSION, _REFUND = "coatcheck_seller", "coatcheck_commission", "coatcheck_refund"
+_KEY, _RUN = "coatcheck_key", "coatcheck_run"
 _HEX_ID: Final = re.compile(r"[0-9a-f]{32}").fullmatch
 _MINOR: Final = re.compile(r"[0-9]{1,16}").fullmatch
 
@@ -37,6 +45,23 @@ def written_of(origin: Origin | None) -> dict[str, str]:
 def written_on_refund(refund_id: UUID | None) -> dict[str, str]:
     """Write on a refund which it is, as metadata."""
     return {} if refund_id is None else {_REFUND: refund_id.hex}
+
+
+def written_on_transfer(origin: PayoutOrigin | None) -> dict[str, str]:
+    """Write on a transfer whose payout it is, as metadata."""
+    if origin is None:
+        return {}
+    written = {_SHOP: origin.shop_id.hex, _SELLER: origin.seller_account, _KEY: origin.key}
+    return written if origin.run_id is None else written | {_RUN: origin.run_id.hex}
+
+
+def payout_origin_of(metadata: Mapping[str, str] | None) -> PayoutOrigin | None:
+    """Read whose payout a transfer is; None where our writing is not there or not whole."""
+    written = metadata or {}
+    shop, seller, key, run = written.get(_SHOP, ""), written.get(_SELLER), written.get(_KEY), written.get(_RUN)
+    if not (_HEX_ID(shop) and seller and key and (run is None or _HEX_ID(run))):
+        return None
+    return PayoutOrigin(shop_id=UUID(shop), seller_account=seller, key=key, run_id=None if run is None else UUID(run))
 
 
 def origin_of(metadata: Mapping[str, str] | None) -> Origin | None:
@@ -108,4 +133,22 @@ def found_in_refund(refund: Refund) -> Found:
         is_live=refund.livemode,
         made_at=datetime.fromtimestamp(refund.created, UTC),
         refund_id=UUID(named) if _HEX_ID(named) else None,
+    )
+
+
+def found_in_transfer(transfer: Transfer) -> Found:
+    """Say what a transfer is of ours: a payout, paid at once. Raises NotChargeableError as the others do."""
+    currency = transfer.currency.upper()
+    return Found(
+        kind=OperationKind.PAYOUT,
+        provider_reference=transfer.id,
+        reference=transfer.reference,
+        amount_minor=from_stripe_amount(transfer.amount, currency),
+        currency=currency,
+        status=outcome_of_transfer(transfer, None).kind,
+        is_live=transfer.livemode,
+        made_at=datetime.fromtimestamp(transfer.created, UTC),
+        payout=payout_origin_of(transfer.metadata),
+        destination=transfer.destination,
+        was_paid=True,
     )

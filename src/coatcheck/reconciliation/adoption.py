@@ -145,7 +145,7 @@ class Adoption:
         }
         answered = await self._look_up(provider, list(ours.values()))
         verdicts |= {each.found.provider_reference: Adopted.UNCLEAR for each in ours.values()}
-        fitting = [(each, outcome) for each, outcome in answered if _fits(each.intent, outcome)]
+        fitting = [(each, outcome) for each, outcome in answered if fits(each.intent, outcome)]
         await self._open_accounts(provider, [each for each, _ in fitting])
         return verdicts | await self._adopt(provider, fitting, by, why)
 
@@ -248,7 +248,7 @@ class Adoption:
             return Adopted.FOREIGN
         intent = _intent_of(found, found.kind, operation_id, order)
         outcome = await self.ask(provider, intent)
-        if not _fits(intent, outcome):
+        if not fits(intent, outcome):
             return Adopted.UNCLEAR
         at, holder = self._clock.now(), self._operations.holder
         row = (
@@ -284,7 +284,7 @@ def _as_it_began(candidate: Candidate, outcome: Outcome) -> Outcome:
     return msgspec.structs.replace(outcome, kind=OutcomeKind.APPROVED, is_cancelled=False, decline_code=None)
 
 
-def _fits(intent: Intent, outcome: Outcome) -> bool:
+def fits(intent: Intent, outcome: Outcome) -> bool:
     """Whether an answer is about this very thing, and says that there is one."""
     is_there = outcome.kind in (OutcomeKind.APPROVED, OutcomeKind.DECLINED, OutcomeKind.PENDING)
     return is_there and mismatch_of(intent, outcome) is None

@@ -1,8 +1,13 @@
 """A file that arrives, whoever brings it: taken, corrected where the rules say so, and told of where they say so."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
+from datetime import timedelta
+from typing import Final
 from uuid import UUID
+
+import structlog
 
 from coatcheck.clock import Clock
 from coatcheck.reconciliation.bank_statements import BankStatements
@@ -15,6 +20,14 @@ from coatcheck.reconciliation.rules import Rule, kinds_with
 from coatcheck.reconciliation.usual import Usual
 from coatcheck.states import Mode
 from coatcheck.store import Store
+
+_OVERTAKEN: Final = """
+SELECT DISTINCT k.file_id
+  FROM reconciliation_break AS k JOIN operation AS o USING (operation_id)
+ WHERE k.closed_at IS NULL AND k.kind = 'status' AND o.status IN ('APPROVED', 'UNRESOLVED')
+"""
+
+log = structlog.get_logger("coatcheck.reconciliation")
 
 
 class Arrivals:
@@ -63,6 +76,27 @@ class Arrivals:
                 await self._corrections.give_up_absent(source.shop_id, source.mode, report.provider)
             await self.escalate(source.shop_id, source.mode)
             return report
+
+    async def finish_once(self) -> int:
+        """Go on with files of which something was undecided here when they came, and is not any more.
+
+        What was on its way is decided by whoever was at it, not by the file; then the two agree, and the break is over.
+        Returns how many breaks that closed.
+        """
+        if "status" not in self._corrected:
+            return 0
+        rows = await self._store.pool.fetch(_OVERTAKEN)
+        return sum([await self._corrections.correct(row["file_id"], takes_over=False) for row in rows])
+
+    async def finish(self, interval: timedelta, stopping: asyncio.Event) -> None:
+        """Go on with such files until stopped; trouble with the database is waited out."""
+        while not stopping.is_set():
+            try:
+                await self.finish_once()
+            except Exception:
+                log.exception("finishing_files_failed")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), interval.total_seconds())
 
     async def escalate(self, shop_id: UUID, mode: Mode) -> int:
         """Call somebody for the open breaks whose rule says so; returns how many are new. Idempotent on the break."""

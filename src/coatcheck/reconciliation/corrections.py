@@ -104,15 +104,15 @@ class Corrections:
         self._unrecorded = unrecorded
         self._ledger = Ledger(store)
 
-    async def correct(self, file_id: UUID, *, decides: bool = True) -> int:
+    async def correct(self, file_id: UUID, *, decides: bool = True, takes_over: bool = True) -> int:
         """Bring the books to what a file has proven; returns how many breaks that closed.
 
         `decides`: what is undecided here and charged or refunded by the file is decided. What the books never had is
-        adopted, or adopted and refunded, by policy (hazard H6). Idempotent: what could not be done is left open, and
-        done at the next call.
+        adopted, or adopted and refunded, by policy (hazard H6), if it `takes_over`. Idempotent: what could not be done
+        is left open, and done at the next call.
         """
         closed = await self._decide_by(file_id) if decides else 0
-        return closed + await self._take_over(file_id)
+        return closed + (await self._take_over(file_id) if takes_over else 0)
 
     async def _decide_by(self, file_id: UUID) -> int:
         """Decide what is undecided; ask about what was decided otherwise: its file alone does not do (hazard A9)."""

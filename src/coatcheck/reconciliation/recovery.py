@@ -20,6 +20,7 @@ from coatcheck.operations import Operation, Operations, Standing
 from coatcheck.providers.outcome import OutcomeKind
 from coatcheck.providers.protocol import Found, Registry
 from coatcheck.reconciliation.adoption import Adopted, Adoption
+from coatcheck.reconciliation.payout_adoption import PayoutAdoption
 from coatcheck.states import OperationKind, OperationStatus, OrderStatus
 from coatcheck.store import Store
 
@@ -27,7 +28,10 @@ from coatcheck.store import Store
 MARGIN: Final = timedelta(hours=1)
 _PASSES_MOST: Final = 10
 _AT_ONCE: Final = 100
-_IS_USED: Final = "SELECT EXISTS (SELECT FROM operation WHERE provider = $1)"
+_IS_USED: Final = """
+SELECT EXISTS (SELECT FROM operation WHERE provider = $1)
+    OR EXISTS (SELECT FROM payout_destination WHERE provider = $1)
+"""
 _WHY: Final = "found at the provider after a restore"
 _UNDECIDED: Final = frozenset({OperationStatus.OPEN, OperationStatus.PENDING, OperationStatus.UNRESOLVED})
 # A charge must be here before what was done with it, and a void ends what may still be captured.
@@ -77,6 +81,7 @@ class Recovery:
         operations: Operations,
         executor: Executor,
         adoption: Adoption,
+        payout_adoption: PayoutAdoption,
         provider: str,
     ) -> None:
         self._store = store
@@ -84,6 +89,7 @@ class Recovery:
         self._operations = operations
         self._executor = executor
         self._adoption = adoption
+        self._payout_adoption = payout_adoption
         self._provider = provider
 
     async def run(self, since: datetime, by: str) -> RecoveryReport:
@@ -95,6 +101,8 @@ class Recovery:
         names = await self._in_use()
         recovery_id, since = await self._begin(names, since, by)
         undecided = await self._store.pool.fetch("SELECT * FROM doubt_operations($1)", self._clock.now())
+        # Before the lists: a capture or refund finds its order by the charge, and that may be among the undecided.
+        await self._ask([row[0] for row in undecided])
         adopted, seen, strange = 0, 0, list[Strange]()
         for _ in range(_PASSES_MOST):
             before = adopted
@@ -109,7 +117,6 @@ class Recovery:
                 break
         else:
             raise RecoveryError("the provider's list does not end growing: stop whoever still charges there, run again")
-        await self._ask([row[0] for row in undecided])
         await self._finish(recovery_id, by, listed=seen, adopted=adopted, asked=len(undecided), strange=len(strange))
         return RecoveryReport(
             recovery_id=recovery_id,
@@ -121,7 +128,7 @@ class Recovery:
         )
 
     async def _in_use(self) -> list[str]:
-        """Name the providers that may have charged for us: an adapter that was never used has nobody to ask."""
+        """Name the providers that may have charged or paid for us: an adapter never used has nobody to ask."""
         return [
             name
             for name in self._adoption.providers
@@ -166,8 +173,11 @@ class Recovery:
             [each for each in found if each.kind in _ORDER_OF_ACTS],
             key=lambda each: (_ORDER_OF_ACTS[each.kind or OperationKind.CAPTURE], each.made_at),
         )
+        payouts = [each for each in found if each.kind is OperationKind.PAYOUT]
         verdicts = await self._adopt_charges(name, charges, by)
         verdicts |= await self._adopt_acts(name, acts, by)
+        # Last, for what they are paid from are charges, less what was given back.
+        verdicts |= await self._adopt_payouts(name, payouts, by)
         strange = [
             Strange(
                 provider=name,
@@ -177,7 +187,7 @@ class Recovery:
                 currency=each.currency,
                 why=verdicts[_key_of(each)],
             )
-            for each in (*charges, *acts)
+            for each in (*charges, *acts, *payouts)
             if not verdicts.get(_key_of(each), Adopted.EXISTS).is_here
         ]
         return sum(each is Adopted.ADOPTED for each in verdicts.values()), strange
@@ -195,11 +205,7 @@ class Recovery:
             said = await self._adoption.adopt_charges(name, missing, by=by, why=_WHY)
             verdicts |= {(reference, None): word for reference, word in said.items()}
             verdicts |= {_key_of(each): Adopted.CONFLICT for each in part if _is_second(each, known)}
-        loud = {each.provider_reference for each in speaking}
-        twice = [
-            each for each in charges if each.provider_reference not in loud and each.status is OutcomeKind.APPROVED
-        ]
-        return verdicts | {_key_of(each): Adopted.CONFLICT for each in twice}
+        return verdicts | {_key_of(each): Adopted.CONFLICT for each in _twice(charges, speaking)}
 
     async def _adopt_acts(
         self, name: str, acts: Sequence[Found], by: str
@@ -216,6 +222,19 @@ class Recovery:
             is_done = said is Adopted.NOT_POSSIBLE and each.kind is OperationKind.VOID
             verdicts[_key_of(each)] = Adopted.EXISTS if is_done else said
         return verdicts
+
+    async def _adopt_payouts(
+        self, name: str, payouts: Sequence[Found], by: str
+    ) -> dict[tuple[str, OperationKind | None], Adopted]:
+        """Adopt what is missing, failed ones too: a shop was told of them, and asks again with the same key."""
+        speaking = _speaking(payouts)
+        known = await self._known(speaking)
+        await self._bring(speaking, known)
+        missing = [each for each in speaking if _operation_id(each) not in known]
+        said = await self._payout_adoption.adopt(name, missing, by=by, why=_WHY)
+        verdicts = {_key_of(each): said[each.provider_reference] for each in missing}
+        paid_twice = [*_twice(payouts, speaking), *[each for each in speaking if _is_second(each, known)]]
+        return verdicts | {_key_of(each): Adopted.CONFLICT for each in paid_twice}
 
     async def _known(self, found: Sequence[Found]) -> dict[UUID, Standing]:
         return await self._operations.stand([each for each in map(_operation_id, found) if each is not None])
@@ -270,6 +289,12 @@ def _speaking(charges: Sequence[Found]) -> list[Found]:
         if known is None or _LOUDEST.index(each.status) < _LOUDEST.index(known.status):
             best[each.reference or each.provider_reference] = each
     return list(best.values())
+
+
+def _twice(found: Sequence[Found], speaking: Sequence[Found]) -> list[Found]:
+    """List what took or paid money besides the one that speaks for its reference."""
+    loud = {each.provider_reference for each in speaking}
+    return [each for each in found if each.provider_reference not in loud and each.status is OutcomeKind.APPROVED]
 
 
 def _is_second(found: Found, known: dict[UUID, Standing]) -> bool:

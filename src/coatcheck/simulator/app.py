@@ -157,14 +157,19 @@ class App:
     def _list(self, path: str, query: Query, merchant: Merchant) -> Reply:
         """Answer what was made since a time, page by page, or one thing with what the merchant wrote on it."""
         match path.split("/")[2:]:
-            case ["charges" | "actions" as shelf]:
+            case ["charges" | "actions" | "payouts" as shelf]:
                 since, after = whole_number(query, "since", 0), whole_number(query, "after", 0)
                 limit = min(max(whole_number(query, "limit", 100), 1), MAX_PAGE)
-                listed = self.bank.made_since if shelf == "charges" else self.bank.done_since
-                shown, following = listed(merchant, since, after, limit)
+                shown: object
+                if shelf == "payouts":
+                    shown, following = self.bank.payouts.made_since(merchant, since, after, limit)
+                else:
+                    listed = self.bank.made_since if shelf == "charges" else self.bank.done_since
+                    shown, following = listed(merchant, since, after, limit)
                 return _found({"data": shown, "next": None if following is None else str(following)})
-            case ["charges" | "actions" as shelf, name, "metadata"]:
-                found = (self.bank.made if shelf == "charges" else self.bank.done)(merchant, name)
+            case ["charges" | "actions" | "payouts" as shelf, name, "metadata"]:
+                shelves = {"charges": self.bank.made, "actions": self.bank.done, "payouts": self.bank.payouts.made}
+                found = shelves[shelf](merchant, name)
                 if found is not None:
                     return _found(found)
         raise Refusal(404, "not_found", "There is nothing at this address.")

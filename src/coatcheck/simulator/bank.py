@@ -7,7 +7,6 @@ the next look after its time.
 
 import heapq
 import math
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
 from itertools import islice
@@ -58,6 +57,7 @@ from coatcheck.simulator.records import (
     Settled,
     add_position,
     newest_first,
+    positions_since,
 )
 from coatcheck.simulator.sessions import Sessions
 from coatcheck.simulator.settlements import Movement, Settlements
@@ -363,7 +363,7 @@ class Bank:
     def made_since(self, merchant: Merchant, since: float, after: int, limit: int) -> tuple[list[Made], int | None]:
         """List a merchant's charges made at or after a time, oldest first, from a place; the next page's place."""
         self.now()
-        positions = _positions_since(self._booked_at, since, after)
+        positions = positions_since(self._booked_at, since, after)
         mine = list(islice((each for each in positions if self._owners[each] is merchant), limit + 1))
         return [self._made(position) for position in mine[:limit]], mine[limit] if len(mine) > limit else None
 
@@ -472,7 +472,7 @@ class Bank:
     def done_since(self, merchant: Merchant, since: float, after: int, limit: int) -> tuple[list[Done], int | None]:
         """List a merchant's captures, voids and refunds, as `made_since` lists charges."""
         self.now()
-        positions = _positions_since(self._acted_at, since, after)
+        positions = positions_since(self._acted_at, since, after)
         mine = list(islice((each for each in positions if self._is_of(each, merchant)), limit + 1))
         return [self._done(position) for position in mine[:limit]], mine[limit] if len(mine) > limit else None
 
@@ -678,8 +678,3 @@ class Bank:
         self._charges[position] = after
         if told is not None:
             self.announce(told, self._owners[position].account, at, after)
-
-
-def _positions_since(made_at: list[float], since: float, after: int) -> range:
-    """List the places of what was made at or after a time; what is made is put behind what was made before."""
-    return range(max(bisect_left(made_at, since), after), len(made_at))

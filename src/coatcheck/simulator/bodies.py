@@ -232,9 +232,7 @@ def _check_money(body: ChargeBody | ItemBody | PayoutBody) -> None:
         raise Refusal(400, "invalid_currency", "currency is an ISO 4217 code in capitals.")
     if _REFERENCE.fullmatch(body.reference) is None:
         _check_reference(body.reference)
-    if isinstance(body, PayoutBody):
-        return
-    if body.description is not None and len(body.description) > _MAX_DESCRIPTION:
+    if not isinstance(body, PayoutBody) and body.description is not None and len(body.description) > _MAX_DESCRIPTION:
         raise Refusal(400, "invalid_request", f"description has at most {_MAX_DESCRIPTION} characters.")
     if body.metadata:
         _check_metadata(body.metadata)

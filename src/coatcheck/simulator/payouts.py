@@ -6,6 +6,7 @@ What a destination does is its token's business, like a card's; docs/simulator.m
 import re
 from collections import Counter
 from enum import StrEnum
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,9 +22,11 @@ from coatcheck.simulator.records import (
     PayoutDecided,
     PayoutEntry,
     Refusal,
+    Remitted,
     Sending,
     add_position,
     newest_first,
+    positions_since,
 )
 
 if TYPE_CHECKING:
@@ -51,6 +54,7 @@ class PayoutBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     currency: str
     destination: str
     reference: str
+    metadata: dict[str, str] | None = None
 
 
 def destination_of(token: str) -> Destination:
@@ -71,6 +75,7 @@ class Payouts:
         self._made_at: list[float] = []
         self._position_of: dict[str, int] = {}
         self._owners: dict[str, str] = {}
+        self._notes: dict[str, dict[str, str]] = {}  # what merchants wrote, by the payout's id
         self._live: Counter[str] = Counter()  # payouts that paid or may still pay, by reference
         self._paid_twice: dict[str, None] = {}
 
@@ -113,6 +118,7 @@ class Payouts:
             busy_s=sending.busy_s,
             payout=payout,
             due_at=now + due_s if due_s else None,
+            metadata=body.metadata,
         )
         bank.enter(entry)
         if kind is Destination.WRONG_AMOUNT:  # a lie; the books keep the truth
@@ -156,9 +162,27 @@ class Payouts:
         """Find a merchant's payout by its id; it is visible at once."""
         self._bank.now()
         position = self._position_of.get(payout_id)
-        if position is None or position not in merchant.payouts.get(self._payouts[position].reference, ()):
-            return None
-        return self._payouts[position]
+        return self._payouts[position] if position is not None and self._is_of(position, merchant) else None
+
+    def _is_of(self, position: int, merchant: Merchant) -> bool:
+        return position in merchant.payouts.get(self._payouts[position].reference, ())
+
+    def made_since(self, merchant: Merchant, since: float, after: int, limit: int) -> tuple[list[Remitted], int | None]:
+        """List a merchant's payouts made at or after a time, oldest first, from a place; the next page's place."""
+        self._bank.now()
+        positions = positions_since(self._made_at, since, after)
+        mine = list(islice((each for each in positions if self._is_of(each, merchant)), limit + 1))
+        return [self._remitted(self._payouts[each]) for each in mine[:limit]], mine[limit] if len(
+            mine
+        ) > limit else None
+
+    def made(self, merchant: Merchant, payout_id: str) -> Remitted | None:
+        """Find a merchant's payout with what the merchant wrote on it."""
+        payout = self.find(merchant, payout_id)
+        return None if payout is None else self._remitted(payout)
+
+    def _remitted(self, payout: Payout) -> Remitted:
+        return Remitted(payout, self._notes.get(payout.id))
 
     def search(self, merchant: Merchant, reference: str, lag_s: float = 0) -> list[Payout]:
         """List a merchant's payouts with a reference, newest first, leaving out those younger than the lag."""
@@ -201,6 +225,8 @@ class Payouts:
         self._made_at.append(entry.at)
         self._position_of[payout.id] = position
         self._owners[payout.id] = entry.account
+        if entry.metadata is not None:
+            self._notes[payout.id] = entry.metadata
         add_position(merchant.payouts, payout.reference, position)
         bank.number()
         bank.remember(merchant, entry, payout)

@@ -4,6 +4,7 @@ Amounts are whole minor units; `created` and `expires_at` are Unix seconds. Fiel
 a journal of an earlier version is still read.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping
 
 import msgspec
@@ -108,6 +109,13 @@ class Payout(msgspec.Struct, frozen=True, gc=False, tag_field="object", tag="pay
     failure_code: str | None
     livemode: bool
     created: int
+
+
+class Remitted(msgspec.Struct, frozen=True, gc=False):
+    """One entry of a list of payouts, with what the merchant wrote on it."""
+
+    payout: Payout
+    metadata: dict[str, str] | None
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
@@ -315,6 +323,7 @@ class PaidOut(Keyed, frozen=True, gc=False, kw_only=True, omit_defaults=True, ta
 
     payout: Payout
     due_at: float | None = None
+    metadata: dict[str, str] | None = None
 
 
 class PayoutDecided(msgspec.Struct, frozen=True, tag_field="entry", tag="payout_decide"):
@@ -408,6 +417,11 @@ def newest_first(
 ) -> list[int]:
     """List the positions of a reference, leaving out what was made after `visible_at`."""
     return [position for position in reversed(positions.get(reference, ())) if made_at[position] <= visible_at]
+
+
+def positions_since(made_at: list[float], since: float, after: int) -> range:
+    """List the places of what was made at or after a time; what is made is put behind what was made before."""
+    return range(max(bisect_left(made_at, since), after), len(made_at))
 
 
 def in_todays_words(entry: Entry) -> Entry:

@@ -186,6 +186,21 @@ class PayoutRequested(Said, frozen=True, kw_only=True):
     first_sent_at: datetime | None
 
 
+class PayoutAdopted(PayoutRequested, frozen=True, kw_only=True):
+    """A payout that a PSP had was taken over, with its operation."""
+
+    provider_reference: str
+    created_at: datetime
+    why: str
+
+
+class PayoutRecognised(Said, frozen=True, kw_only=True):
+    """The shop asked again for an adopted payout."""
+
+    payout_id: UUID
+    request_digest: Hexadecimal
+
+
 class PayoutDecided(Said, frozen=True, kw_only=True):
     """A PSP's decision of a payout. `status` is its new one."""
 
@@ -383,6 +398,8 @@ KINDS: Mapping[str, type[Said]] = MappingProxyType(
         EventKind.OPERATION_DOUBTED.value: Doubted,
         EventKind.REFUND_RECOGNISED.value: RefundRecognised,
         EventKind.PAYOUT_REQUESTED.value: PayoutRequested,
+        EventKind.PAYOUT_ADOPTED.value: PayoutAdopted,
+        EventKind.PAYOUT_RECOGNISED.value: PayoutRecognised,
         EventKind.ACCOUNT_OPENED.value: AccountOpened,
         **{kind.value: Decided for kind in _DECISIONS},
         **{kind.value: PayoutDecided for kind in _PAYOUT_DECISIONS},

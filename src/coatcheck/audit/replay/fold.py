@@ -32,7 +32,9 @@ from coatcheck.audit.replay.bodies import (
     Event,
     MadeOperation,
     OperationAdopted,
+    PayoutAdopted,
     PayoutDecided,
+    PayoutRecognised,
     PayoutRequested,
     Postponed,
     Recognised,
@@ -129,7 +131,8 @@ def fold(events: Iterable[Event]) -> Told:
 
 
 def _rows_of_payment(heard: "_Heard") -> Iterator[msgspec.Struct]:
-    accepted, adopted, requested = heard.of(Accepted), heard.of(Adopted), heard.of(PayoutRequested)
+    accepted, adopted = heard.of(Accepted), heard.of(Adopted)
+    requested: list[Heard[Any]] = [*heard.of(PayoutRequested), *heard.of(PayoutAdopted)]
     if requested:
         yield from _rows_of_payout(requested[0], heard)
     elif accepted:
@@ -188,7 +191,7 @@ class _Heard:
     def about_a_payment(self) -> list[Heard[Any]]:
         """List what says nothing without its payment."""
         others: tuple[type[Said], ...] = (ActRequested, CheckoutDecided, RefundRequested, Disputed, Undisputed)
-        others += (Recognised, OperationAdopted, RefundRecognised)
+        others += (Recognised, OperationAdopted, RefundRecognised, PayoutRecognised)
         return [*self.attempted(), *[each for kind in others for each in self.groups.get(kind, [])]]
 
 
@@ -305,15 +308,27 @@ def _rows_of_payout(requested: Heard[PayoutRequested], heard: _Heard) -> Iterato
     """Make a payout and its operation. The payout has one, and goes the ways that its states allow, by its attempts."""
     payout = _payout_of(requested)
     operation = _paying_out_of(payout, requested)
+    if isinstance(requested.body, PayoutAdopted):
+        _take_over(requested.body, payout, operation)
     about = [each for each in heard.attempted() if each.body.operation_id == operation.operation_id]
+    recognised = heard.of(PayoutRecognised)
+    for told in recognised:
+        payout.request_digest = bytes.fromhex(told.body.request_digest)
     for needy in heard.about_a_payment():
-        if needy not in about:
+        if needy not in (*about, *recognised):
             heard.find(needy.event, "is about no operation of this payout")
     _fold_operation(operation, about, [])
     for each in sorted([each for each in about if isinstance(each.body, PayoutDecided)], key=_place):
         _decide_payout(payout, each)
     yield payout
     yield operation
+
+
+def _take_over(body: PayoutAdopted, payout: PayoutRow, operation: OperationRow) -> None:
+    """Begin as what a PSP has had since then."""
+    payout.created_at = operation.created_at = body.created_at
+    operation.status, operation.cause = OperationStatus.PENDING.value, body.why
+    operation.provider_reference = body.provider_reference
 
 
 def _decide_payout(row: PayoutRow, heard: Heard[Any]) -> None:

@@ -107,13 +107,15 @@ DECLARE
     there_minor bigint;
     posted text;
 BEGIN
+    PERFORM refuse_while_recovering();
     SELECT * INTO d FROM payout_destination AS p
      WHERE p.shop_id = wanted_shop AND p.mode = wanted_mode AND p.seller_account = seller AND p.currency = wanted_currency
        FOR SHARE;
     PERFORM ledger_lock_accounts(ARRAY[available_id, transit_id]);
     SELECT * INTO known FROM payout AS p WHERE p.payout_id = new_payout_id;
     IF known.payout_id IS NOT NULL THEN
-        RETURN CASE WHEN known.request_digest = digest THEN 'exists' ELSE 'key_reused' END;
+        RETURN CASE WHEN recognise_payout(at, new_payout_id, seller, wanted_currency, wanted_minor, digest, event_id)
+                      OR known.request_digest = digest THEN 'exists' ELSE 'key_reused' END;
     END IF;
     IF d.token IS NULL THEN RETURN 'no_destination'; END IF;
     IF d.usable_from > at THEN RETURN 'cooling_down'; END IF;
@@ -260,8 +262,10 @@ DECLARE
                  ORDER BY r.period DESC LIMIT history) AS before);
     planned bigint;
     planned_items integer;
+    to_do integer;
     new_status text;
 BEGIN
+    PERFORM refuse_while_recovering();
     INSERT INTO payout_run (run_id, shop_id, mode, schedule, currency, period, items, total_minor, usual_minor, status,
                             proposed_by, proposed_at)
     VALUES (new_run_id, wanted_shop, wanted_mode, wanted_schedule, wanted_currency, wanted_period, 0, 0, usual,
@@ -285,23 +289,28 @@ BEGIN
         RETURN;
     END IF;
 
-    INSERT INTO payout_run_item (run_id, seller_account, shop_id, mode, currency, period, payout_id, planned_minor)
-    SELECT new_run_id, s.seller_account, s.shop_id, s.mode, s.currency, wanted_period, g.payout_id, payable_of(g.available_id)
+    -- What was paid already and forgotten (a restore from a backup) is an item of it as it was paid, whatever is there now.
+    INSERT INTO payout_run_item (run_id, seller_account, shop_id, mode, currency, period, payout_id, planned_minor, outcome)
+    SELECT new_run_id, s.seller_account, s.shop_id, s.mode, s.currency, wanted_period, g.payout_id,
+           coalesce(done.amount_minor, payable_of(g.available_id)), CASE WHEN done.payout_id IS NOT NULL THEN 'requested' END
       FROM unnest(sellers, payout_ids, available_ids) AS g (seller, payout_id, available_id)
       JOIN payout_schedule AS s
         ON s.shop_id = wanted_shop AND s.mode = wanted_mode AND s.seller_account = g.seller
        AND s.currency = wanted_currency AND s.cron = wanted_schedule AND s.next_at <= wanted_period
-      JOIN payout_destination AS d
+      LEFT JOIN payout_destination AS d
         ON d.shop_id = s.shop_id AND d.mode = s.mode AND d.seller_account = s.seller_account AND d.currency = s.currency
-     WHERE d.usable_from <= propose_payout_run.at AND payable_of(g.available_id) >= s.threshold_minor
+      LEFT JOIN payout AS done ON done.payout_id = g.payout_id
+     WHERE done.payout_id IS NOT NULL
+        OR d.usable_from <= propose_payout_run.at AND payable_of(g.available_id) >= s.threshold_minor
     ON CONFLICT DO NOTHING;
     UPDATE payout_schedule AS s SET next_at = following
      WHERE s.shop_id = wanted_shop AND s.mode = wanted_mode AND s.cron = wanted_schedule
        AND s.currency = wanted_currency AND s.next_at <= wanted_period AND s.seller_account = ANY (sellers);
 
-    SELECT coalesce(sum(i.planned_minor), 0), count(*) INTO planned, planned_items
+    SELECT coalesce(sum(i.planned_minor), 0), count(*), count(*) FILTER (WHERE i.outcome IS NULL)
+      INTO planned, planned_items, to_do
       FROM payout_run_item AS i WHERE i.run_id = new_run_id;
-    new_status := CASE WHEN planned = 0 THEN 'FINISHED'
+    new_status := CASE WHEN to_do = 0 THEN 'FINISHED'
                        WHEN usual IS NULL OR planned > usual::numeric * factor OR planned::numeric * factor < usual
                        THEN 'WAITING' ELSE 'APPROVED' END;
     UPDATE payout_run AS r
@@ -359,6 +368,7 @@ DECLARE
     i payout_run_item;
     verdict text;
 BEGIN
+    PERFORM refuse_while_recovering();
     SELECT item.* INTO i FROM payout_run_item AS item JOIN payout_run AS r ON r.run_id = item.run_id
      WHERE item.payout_id = wanted_payout AND item.outcome IS NULL AND r.status = 'APPROVED'
        FOR UPDATE OF item SKIP LOCKED;

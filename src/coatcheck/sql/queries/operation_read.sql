@@ -7,6 +7,7 @@ SELECT o.operation_id, o.attempt, o.tries, o.kind, o.status, o.order_id, o.payme
        coalesce(p.status, 'EXECUTING') AS order_status, coalesce(p.authorized_minor, 0) AS authorized_minor,
        coalesce(p.captured_minor, 0) AS captured_minor, p.acting IS NOT NULL AS is_acting,
        o.refund_id, r.commission_minor AS refund_commission_minor, r.status AS refund_status, q.status AS payout_status,
+       q.key AS payout_key, q.run_id AS payout_run_id,
        coalesce(y.capture, 'automatic') AS capture, coalesce(y.on_failure, 'keep') AS on_failure,
        l.attempt AS lease_attempt, l.holder, l.due_at
   FROM operation AS o
