@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from tests.integration.outside import CALLER, SETTINGS, checkout
 from tests.simulation.calm import at_the_psp
@@ -246,6 +247,30 @@ async def test_A1_an_unknown_charge_is_decided_by_the_file(store: Store, tmp_pat
     assert await desk.balances() == {"psp_payouts_in_transit": 975, "platform_psp_fees": 25}
     assert await desk.corrections.correct(report.file_id) == 0
     assert await desk.world.count("reconciliation_break", "closed_at IS NULL") == 0
+    assert await desk.world.violations() == {}
+
+
+async def test_A1_a_charge_that_was_on_its_way_when_the_file_came_leaves_no_break_behind(
+    store: Store, owner: asyncpg.Connection, tmp_path: Path
+) -> None:
+    """Whoever was at it decides it, not the file; then nothing is left in suspense."""
+    desk = Desk(store, tmp_path, drop_after_charge_share=1.0)
+    await desk.world.pay(checkout("c1", "o1"))
+    assert await desk.world.count("operation", "status = 'OPEN'") == 1
+    await owner.execute("UPDATE lease SET holder = gen_random_uuid(), due_at = due_at + interval '1 hour'")
+    report = await desk.take(desk.close()[0])
+    assert kinds(report) == ["status"]
+    arrivals = desk.world.gateway.arrivals
+    assert await arrivals.finish_once() == 0
+    assert await desk.corrections.correct(report.file_id) == 0
+    assert (await desk.balances())["suspense"] == -1000
+    await owner.execute("UPDATE lease SET holder = NULL, due_at = due_at - interval '1 day'")
+    for _ in range(6):
+        await desk.world.recover()
+    assert await desk.world.count("operation", "status = 'APPROVED'") == 1
+    assert await arrivals.finish_once() == 1
+    assert await arrivals.finish_once() == 0
+    assert await desk.balances() == {"psp_payouts_in_transit": 975, "platform_psp_fees": 25}
     assert await desk.world.violations() == {}
 
 

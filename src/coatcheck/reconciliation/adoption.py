@@ -155,7 +155,9 @@ class Adoption:
 
         async def ask(candidate: Candidate) -> _Answered:
             async with gate:
-                return candidate, _as_it_began(candidate, await self.ask(provider, candidate.intent))
+                outcome = await self.ask(provider, candidate.intent)
+                was_captured = candidate.found.status is OutcomeKind.APPROVED
+                return candidate, as_it_began(candidate.intent, outcome, was_captured=was_captured)
 
         return await asyncio.gather(*[ask(candidate) for candidate in candidates])
 
@@ -273,13 +275,12 @@ class Adoption:
         return words.get(said, Adopted.NOT_POSSIBLE)  # or why no refund may be reserved
 
 
-def _as_it_began(candidate: Candidate, outcome: Outcome) -> Outcome:
+def as_it_began(intent: Intent, outcome: Outcome, *, was_captured: bool) -> Outcome:
     """Take an authorization that was captured as the reservation it was: the captures are adopted after it.
 
     Of one whose rest was let go with the capture a PSP says that it is over.
     """
-    was_captured = outcome.is_cancelled and candidate.found.status is OutcomeKind.APPROVED
-    if candidate.intent.kind is not OperationKind.AUTHORIZE or not was_captured:
+    if intent.kind is not OperationKind.AUTHORIZE or not (outcome.is_cancelled and was_captured):
         return outcome
     return msgspec.structs.replace(outcome, kind=OutcomeKind.APPROVED, is_cancelled=False, decline_code=None)
 

@@ -5,7 +5,7 @@ drill, step by step.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -19,7 +19,7 @@ from coatcheck.ids import OPERATION, parse_id, random_id
 from coatcheck.operations import Operation, Operations, Standing
 from coatcheck.providers.outcome import OutcomeKind
 from coatcheck.providers.protocol import Found, Registry
-from coatcheck.reconciliation.adoption import Adopted, Adoption
+from coatcheck.reconciliation.adoption import Adopted, Adoption, as_it_began
 from coatcheck.reconciliation.payout_adoption import PayoutAdoption
 from coatcheck.states import OperationKind, OperationStatus, OrderStatus
 from coatcheck.store import Store
@@ -101,8 +101,8 @@ class Recovery:
         names = await self._in_use()
         recovery_id, since = await self._begin(names, since, by)
         undecided = await self._store.pool.fetch("SELECT * FROM doubt_operations($1)", self._clock.now())
-        # Before the lists: a capture or refund finds its order by the charge, and that may be among the undecided.
-        await self._ask([row[0] for row in undecided])
+        # First, for a capture or refund finds its order by the charge, and that may be among the undecided.
+        await self._ask([row[0] for row in undecided], await self._captured(names, since))
         adopted, seen, strange = 0, 0, list[Strange]()
         for _ in range(_PASSES_MOST):
             before = adopted
@@ -250,21 +250,28 @@ class Recovery:
         if reopened:
             await self._executor.start(reopened)
 
-    async def _ask(self, undecided: Sequence[UUID]) -> None:
+    async def _captured(self, names: Sequence[str], since: datetime) -> set[str]:
+        """Name the charges of which something was captured since then."""
+        lists = [await self._listed(name, since - MARGIN) for name in names]
+        captures = [each for found in lists for each in found if each.kind is OperationKind.CAPTURE]
+        return {each.charge_reference or "" for each in captures if each.status is OutcomeKind.APPROVED}
+
+    async def _ask(self, undecided: Sequence[UUID], captured: Collection[str]) -> None:
         """Ask the PSPs about what was undecided at the backup. Nothing is sent."""
         gate = asyncio.Semaphore(_AT_ONCE)
 
         async def ask(operation: Operation) -> None:
             async with gate:
-                await self._settle(operation)
+                await self._settle(operation, captured)
 
         await asyncio.gather(*[ask(each) for each in await self._operations.claim_named(undecided)])
 
-    async def _settle(self, operation: Operation) -> None:
+    async def _settle(self, operation: Operation, captured: Collection[str]) -> None:
         provider = self._adoption.providers.get(operation.provider)
         if provider is None:
             return  # its lease runs out, and the executor says what is wrong
         outcome = await self._adoption.ask(operation.provider, operation.intent)
+        outcome = as_it_began(operation.intent, outcome, was_captured=outcome.provider_reference in captured)
         if outcome.kind is OutcomeKind.NOT_FOUND:
             lag = provider.capabilities.look_up_lag
             outcome = msgspec.structs.replace(outcome, cause=NOT_FOUND, retry_after=lag)
