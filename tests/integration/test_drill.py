@@ -19,7 +19,8 @@ from coatcheck.drill.schedule import Blow
 
 PROOF = re.compile(
     r"PROOF payments=(\d+) faults=(\d+) kills=(\d+) charged_twice=0 lost=0 over_refunded=0 overdrawn=0 unresolved=0 "
-    r"ledger_difference=0 replay_difference=0 ok=true"
+    r"ledger_difference=0 replay_difference=0 payouts_twice=0 breaks_open=0 clearing_open=0 "
+    r"payouts=(\d+) disputes=(\d+) adopted=(\d+) ok=true"
 )
 RUN = "from coatcheck.cli import main; main()"
 # A gateway that charges an order a second time, under a name of its own: nobody but the PSP can know.
@@ -89,15 +90,16 @@ def assert_everything_was_broken(report: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(220)
-def test_A2_F1_F2_G6_G20_a_drill_with_every_kind_of_fault_is_proved(directory: Path) -> None:
+@pytest.mark.timeout(300)
+def test_A2_D8_F1_F2_G6_G16_G20_a_drill_with_every_kind_of_fault_is_proved(directory: Path) -> None:
     report = directory / "report.json"
     drill = start(directory, RUN, "drill", "--seconds", "20", "--seed", "11", "--clients", "40", "--json", str(report))
-    output, _ = drill.communicate(timeout=210)
+    output, _ = drill.communicate(timeout=290)
     assert drill.returncode == 0, output
     found = PROOF.fullmatch(output.rstrip().splitlines()[-1])
     assert found is not None, output
     assert int(found[1]) > 100
+    assert min(int(count) for count in found.groups()) > 0, "payouts, disputes, and what was forgotten, too"
     assert_everything_was_broken(json.loads(report.read_bytes()))
     assert "Again: coatcheck drill --seconds 20 --seed 11" in output
     assert "\x1b" not in output, "a file must not get colours"

@@ -182,6 +182,14 @@ async def test_G16_what_was_forgotten_is_adopted_and_nobody_is_charged_twice(
                 assert (again.adopted, again.strange) == (0, [])
 
 
+async def provider_id_of(database_url: str, kind: str) -> str:
+    """The PSP's own id of the only operation of a kind."""
+    owner = await asyncpg.connect(database_url)
+    found = await owner.fetchval("SELECT provider_reference FROM operation WHERE kind = $1", kind)
+    await owner.close()
+    return str(found)
+
+
 def charge_of(town: Town, name: str) -> str:
     from coatcheck.ids import OPERATION, operation_id_of, print_id  # noqa: PLC0415
 
@@ -256,6 +264,31 @@ async def test_G16_what_was_done_with_a_charge_that_was_undecided_at_the_backup_
                 report = await recovered(world, START)
                 assert (report.strange, report.asked, report.adopted) == ([], 2, 2)
                 assert await orders_of(world) == wanted
+                assert await world.violations() == {}
+
+
+async def test_G16_D6_a_refund_that_came_back_since_is_adopted_as_one_that_went(
+    server: EmbeddedServer, template_made: list[str]
+) -> None:
+    """The PSP's file will tell of both, the refund and its return; books with neither would call them breaks."""
+    town = Town()
+    async with new_database(server, template_made) as url:
+        async with _open(url, pool_size=4) as store:
+            world = town.world(store)
+            await world.pay(checkout("c1", "o1"), "k1")
+        async with backup_of(server, url) as backup:
+            async with _open(url, pool_size=4) as store:
+                await town.ask(town.world(store), "refund", "o1", None, "ref-o1")
+            refund_id = await provider_id_of(url, "refund")
+            town.psp.bank.fail_refund(refund_id)
+            async with _open(backup, pool_size=4) as store:
+                world = town.world(store)
+                assert (await recovered(world, START)).strange == []
+                kinds = ["refund", "commission_refund", "refund_return", "commission_refund_return"]
+                for kind in kinds[::2]:
+                    assert await world.count("transfer", f"kind = '{kind}'") == 1
+                assert await world.count("refund", "status = 'FAILED'") == 1
+                assert (await orders_of(world))["o1"][:3] == ("SUCCESS", 1000, 0)
                 assert await world.violations() == {}
 
 

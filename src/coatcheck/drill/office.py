@@ -14,7 +14,6 @@ import msgspec
 from coatcheck.drill.plan import DECIMALS, SELLERS, amount_text, minor_units, seller_named
 from coatcheck.drill.shop import GAVE_NO_ANSWER, Answer, Request, Shop
 
-_PAYS_OUT_EVERY_S: Final = 15.0
 _PAYS_SELLERS_EVERY_S: Final = 0.7
 _PATIENCE_S: Final = 120.0
 _FILE: Final[Mapping[str, Any]] = {
@@ -31,11 +30,12 @@ _TYPE, _ID, _OCCURRED_AT, _CURRENCY, _NET = 2, 3, 6, 7, 10
 class Office:
     """The people behind the shop. `returns`: some sellers' banks send money back, which only a webhook tells."""
 
-    def __init__(self, shop: Shop, name: str, seed: int, *, returns: bool) -> None:
+    def __init__(self, shop: Shop, name: str, seed: int, *, returns: bool, pays_out_every_s: float) -> None:
         self._shop = shop
         self._journal = shop.journal
         self._name = name
         self._returns = returns
+        self._pays_out_every_s = pays_out_every_s
         self._dice = random.Random(f"office {name} {seed}")  # noqa: S311 - a drill that can be run again
         self._brought: set[str] = set()
         self._accounts = {currency: _Account(name) for currency in DECIMALS}
@@ -65,7 +65,7 @@ class Office:
 
     async def _keep_books(self) -> None:
         while True:
-            await asyncio.sleep(_PAYS_OUT_EVERY_S * (0.5 + self._dice.random()))
+            await asyncio.sleep(self._pays_out_every_s * (0.5 + self._dice.random()))
             try:
                 await self.close_books()
             except GAVE_NO_ANSWER:  # the PSP, asked for its files, is slow; they are there the next time

@@ -32,6 +32,7 @@ _INTERRUPTED: Final = 130
 _BANK_EVERY_S: Final = 2.0
 _BACKUP_AT: Final = 0.75  # of the time: what comes after it will be forgotten
 _LAST_ANSWERS_S: Final = 330.0  # how long clients may take to finish what they have begun
+_PAYS_OUT_AT: Final = 0.05  # of the time, again and again
 _QUIET_S: Final = 180.0
 _QUIET_FOR_S: Final = 5.0  # longer than a refund takes to come back, and than a late webhook
 _TAIL: Final = "the data and logs are in {directory}"
@@ -130,7 +131,8 @@ class _Drill:
             self.console.print("Asking the PSPs' books and every row and event ...")
             await self._judge(verdict)
             outcome = self._outcome(verdict, await self._psp_faults(), took_s)
-            await self._suffer_amnesia(verdict)
+            if verdict.is_ok:
+                await self._suffer_amnesia(verdict)
             return outcome
 
     async def _suffer_amnesia(self, verdict: Verdict) -> None:
@@ -151,7 +153,8 @@ class _Drill:
             ending.push_async_callback(self.postgres.stop)
             await self.postgres.start()
             for name in ("one", "two"):
-                world = World(name, self.directory, self.seed, self.postgres)
+                every_s = self.plan.seconds * _PAYS_OUT_AT
+                world = World(name, self.directory, self.seed, self.postgres, pays_out_every_s=every_s)
                 self.worlds.append(world)
                 await ending.enter_async_context(world.running())
                 if not world.has_webhooks:

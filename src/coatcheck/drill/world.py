@@ -57,7 +57,7 @@ class World:
     shop: Shop
     office: Office
 
-    def __init__(self, name: str, directory: Path, seed: int, postgres: Postgres) -> None:
+    def __init__(self, name: str, directory: Path, seed: int, postgres: Postgres, *, pays_out_every_s: float) -> None:
         self.name = name
         self.is_second = name == "two"
         self.journal = Journal()
@@ -71,6 +71,7 @@ class World:
         self._data_dir = directory / f"data-{name}"
         self._seed = seed
         self._postgres = postgres
+        self._pays_out_every_s = pays_out_every_s
         self._database = f"drill_{name}"
         self._dice = random.Random(f"bank {name} {seed}")  # noqa: S311 - a drill that can be run again
 
@@ -96,7 +97,9 @@ class World:
             await self._open_webhooks(ending)
             self.shop = self._make_shop()
             ending.push_async_callback(self.shop.session.close)
-            self.office = Office(self.shop, self.name, self._seed, returns=self._may_return)
+            self.office = Office(
+                self.shop, self.name, self._seed, returns=self._may_return, pays_out_every_s=self._pays_out_every_s
+            )
             yield self
 
     async def _make_gateway(self, letter: str, ending: AsyncExitStack) -> GatewayProcess:

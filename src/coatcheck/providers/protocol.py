@@ -196,7 +196,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     `kind` None: a charge or an authorization, which its reference tells apart. `reference` is ours, None where it has
     none. `charge_reference`: the PSP's id of the charge that a capture, void or refund acted on. `status`: what a
     look-up would say now. `origin`, `refund_id` and `payout`: what we wrote on it. `destination`: the token of where a
-    payout went. `was_paid`: a payout that was paid, also if it came back since. Minor units.
+    payout went. `was_paid`: the money of a payout or refund went, also if it came back since. Minor units.
     """
 
     kind: OperationKind | None

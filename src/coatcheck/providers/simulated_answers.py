@@ -230,6 +230,7 @@ _MADE_AUTHORIZATION: Final[Mapping[str, OutcomeKind]] = {**_DECIDED, "authorized
 _FOUND_CHARGE: Final[Mapping[str, OutcomeKind]] = {**_MADE_CHARGE, "voided": _DECLINED, "expired": _DECLINED}
 _FOUND_AUTHORIZATION: Final[Mapping[str, OutcomeKind]] = {**_FOUND_CHARGE, "authorized": _APPROVED}
 _ACTED: Final = {"succeeded": _APPROVED, "pending": _PENDING, "failed": _DECLINED}
+_CAME_BACK: Final = "bank_returned"
 _PAID: Final = {"pending": _PENDING, "paid": _APPROVED, "failed": _DECLINED, "returned": _DECLINED}
 _PAGE_WITHOUT_CHARGE: Final[Mapping[str, tuple[OutcomeKind, str]]] = {
     "open": (_PENDING, "waits for the buyer"),
@@ -671,6 +672,7 @@ def _found_action(listed: _ListedAction) -> Found:
         made_at=datetime.fromtimestamp(action.created, UTC),
         refund_id=UUID(refund) if _HEX_ID.fullmatch(refund) else None,
         is_final=listed.final,
+        was_paid=action.status == "succeeded" or action.failure_code == _CAME_BACK,
     )
 
 

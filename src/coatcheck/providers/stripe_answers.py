@@ -142,7 +142,13 @@ class Refund(_Object, kw_only=True):
     status: str | None = None
     payment_intent: str | None = None
     failure_reason: str | None = None
+    failure_balance_transaction: str | None = None
     livemode: bool | None = None
+
+    @property
+    def was_paid(self) -> bool:
+        """Whether its money left our balance there, also if it came back since."""
+        return self.status == "succeeded" or self.failure_balance_transaction is not None
 
     @property
     def evidence(self) -> str:

@@ -133,6 +133,7 @@ def found_in_refund(refund: Refund) -> Found:
         is_live=refund.livemode,
         made_at=datetime.fromtimestamp(refund.created, UTC),
         refund_id=UUID(named) if _HEX_ID(named) else None,
+        was_paid=refund.was_paid,
     )
 
 

@@ -231,6 +231,12 @@ class Adoption:
             raise RuntimeError("an adopted operation was taken by somebody else within its own commit")
         return [each for each in held if not each[1].kind.is_definite]
 
+    async def _book_as_paid(self, connection: Any, operation_id: UUID, outcome: Outcome, why: str) -> None:
+        """Book first that the money went, of what came back since: the PSP's files tell of both (hazard D6)."""
+        paid = msgspec.structs.replace(outcome, kind=OutcomeKind.APPROVED, decline_code=None)
+        await self._book(connection, {operation_id: paid})
+        await self._operations.reopen([operation_id], why, connection=connection)
+
     # what was done with them
 
     async def orders_of(self, provider: str, charges: Sequence[str]) -> dict[str, ChargedOrder]:
@@ -265,6 +271,8 @@ class Adoption:
                     *(at, holder, at + self._operations.lease, by, why, *row, self._returns_commission),
                 )
                 if said == Adopted.ADOPTED:
+                    if found.was_paid and outcome.kind is OutcomeKind.DECLINED:
+                        await self._book_as_paid(connection, operation_id, outcome, why)
                     undecided = await self._book(connection, {operation_id: outcome})
         except asyncpg.CheckViolationError as error:
             log.warning("adoption_refused", reference=found.reference, error=str(error))

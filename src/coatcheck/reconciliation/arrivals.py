@@ -23,8 +23,14 @@ from coatcheck.store import Store
 
 _OVERTAKEN: Final = """
 SELECT DISTINCT k.file_id
-  FROM reconciliation_break AS k JOIN operation AS o USING (operation_id)
- WHERE k.closed_at IS NULL AND k.kind = 'status' AND o.status IN ('APPROVED', 'UNRESOLVED')
+  FROM reconciliation_break AS k
+  JOIN operation AS o USING (operation_id)
+  JOIN settlement_line AS l ON l.file_id = k.file_id AND l.line_no = k.line_no
+ WHERE k.closed_at IS NULL AND k.kind = 'status'
+   AND CASE WHEN l.kind = 'refund_returned' THEN o.status = 'DECLINED'
+            WHEN o.status = 'DECLINED' THEN EXISTS (
+                 SELECT FROM settled_record AS r WHERE r.operation_id = o.operation_id AND r.kind = 'refund_returned')
+            ELSE o.status IN ('APPROVED', 'UNRESOLVED') END
 """
 
 log = structlog.get_logger("coatcheck.reconciliation")

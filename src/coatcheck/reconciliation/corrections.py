@@ -18,7 +18,7 @@ from coatcheck.events import EventKind
 from coatcheck.executor import NOT_FOUND, Executor, window_is_open
 from coatcheck.ids import OPERATION, account_id_of, derive_id, parse_id, time_ordered_ids
 from coatcheck.ledger import AccountName, Ledger, Transfer, TransferKind, bank, psp_receivable, suspense
-from coatcheck.operations import NOT_AT_PROVIDER, Operation, Operations
+from coatcheck.operations import NOT_AT_PROVIDER, Operation, Operations, Standing
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Found, NotListedError, Registry
 from coatcheck.reconciliation.adoption import Adoption, ChargedOrder, candidate_of
@@ -30,12 +30,16 @@ from coatcheck.store import Store
 
 BY_THE_FILE = "coatcheck"
 _UNDECIDED = frozenset({OperationStatus.OPEN, OperationStatus.PENDING, OperationStatus.UNRESOLVED})
+# What a file tells of an operation, and whether another line tells that the money came back.
 _OF_STATUS = """
-SELECT k.break_id, k.operation_id, l.provider_reference, f.name, l.line_no
+SELECT k.break_id, k.operation_id, l.kind, l.provider_reference, f.name, l.line_no,
+       EXISTS (SELECT FROM settled_record AS r
+                WHERE r.operation_id = k.operation_id AND r.kind = 'refund_returned') AS came_back
   FROM reconciliation_break AS k
   JOIN settlement_line AS l ON l.file_id = k.file_id AND l.line_no = k.line_no
   JOIN settlement_file AS f ON f.file_id = k.file_id
- WHERE k.file_id = $1 AND k.kind = 'status' AND k.closed_at IS NULL AND l.kind IN ('charge', 'refund')
+ WHERE k.file_id = $1 AND k.kind = 'status' AND k.closed_at IS NULL
+   AND l.kind IN ('charge', 'refund', 'refund_returned')
 """
 # A charge comes before what was given back of it.
 _UNRECORDED = """
@@ -119,15 +123,13 @@ class Corrections:
         rows = await self._store.pool.fetch(_OF_STATUS, file_id)
         standing = await self._operations.stand([row["operation_id"] for row in rows])
         undecided = [row for row in rows if standing[row["operation_id"]].operation.status in _UNDECIDED]
-        await self._decide(undecided)
-        others = [row["operation_id"] for row in rows if row not in undecided]
-        reopened = await self._operations.reopen(others, "a settlement file has it") if others else []
+        await self._decide([row for row in undecided if row["kind"] != "refund_returned"])
+        differing = [row for row in rows if row not in undecided and not _agrees(row, standing[row["operation_id"]])]
+        reopened = await self._operations.reopen([row["operation_id"] for row in differing], "a settlement file has it")
         if reopened:
             await self._executor.start(reopened)
         after = await self._operations.stand([row["operation_id"] for row in rows])
-        agreeing = [
-            row["break_id"] for row in rows if after[row["operation_id"]].operation.status is OperationStatus.APPROVED
-        ]
+        agreeing = [row["break_id"] for row in rows if _agrees(row, after[row["operation_id"]])]
         return await self.close(agreeing, BY_THE_FILE, "the operation is settled as the file says")
 
     async def _decide(self, rows: Sequence[asyncpg.Record]) -> None:
@@ -267,6 +269,14 @@ class Corrections:
         await connection.execute(
             self._store.queries["event_write"], *(row["break_id"], event_id, kind, *world, row["closed_at"], told)
         )
+
+
+def _agrees(row: asyncpg.Record, standing: Standing) -> bool:
+    """Whether an operation stands as a line says. A refund that went and came back has one line for each."""
+    status = standing.operation.status
+    if row["kind"] == "refund_returned":
+        return status is OperationStatus.DECLINED
+    return status is OperationStatus.APPROVED or (status is OperationStatus.DECLINED and row["came_back"])
 
 
 async def _things_of(adoption: Adoption, row: asyncpg.Record) -> _Things | None:
