@@ -274,6 +274,43 @@ async def test_A1_a_charge_that_was_on_its_way_when_the_file_came_leaves_no_brea
     assert await desk.world.violations() == {}
 
 
+async def test_D6_a_refund_that_a_file_tells_came_back_is_asked_about_and_leaves_no_break_behind(desk: Desk) -> None:
+    """Its webhook was lost: the file is the first to tell."""
+    await desk.world.pay(checkout("c1", "o1"))
+    await desk.world.refund("o1", None, "k-refund")
+    refund_id = await desk.world.store.pool.fetchval("SELECT provider_reference FROM operation WHERE kind = 'refund'")
+    desk.psp.bank.fail_refund(refund_id)
+    report = await desk.take(desk.close()[0])
+    assert kinds(report) == ["status"]
+    assert await desk.corrections.correct(report.file_id) == 1
+    assert await desk.world.count("refund", "status = 'FAILED'") == 1
+    assert await desk.world.count("transfer", "kind = 'refund_return'") == 1
+    assert await desk.world.count("reconciliation_break", "closed_at IS NULL") == 0
+    assert set(await desk.balances()) == {"psp_payouts_in_transit", "platform_psp_fees"}
+    assert await desk.world.violations() == {}
+
+
+async def test_D6_a_refund_that_went_and_came_back_before_anybody_heard_of_it_leaves_no_break_behind(
+    desk: Desk,
+) -> None:
+    """Here it has only failed; the file has a line for each way, and together they are nothing."""
+    await desk.world.pay(checkout("c1", "o1", token="tok_refund_pending"))
+    await desk.world.refund("o1", None, "k-refund")
+    refund_id = await desk.world.store.pool.fetchval("SELECT provider_reference FROM operation WHERE kind = 'refund'")
+    desk.psp.bank.settle_refund(refund_id, "succeeded")
+    desk.psp.bank.fail_refund(refund_id)
+    desk.world.clock.advance(timedelta(minutes=5))
+    for _ in range(3):
+        await desk.world.recover()
+    assert await desk.world.count("refund", "status = 'FAILED'") == 1
+    assert await desk.world.count("transfer", "kind = 'refund'") == 0
+    report = await desk.take(desk.close()[0])
+    assert kinds(report) == ["status"]
+    assert await desk.world.gateway.arrivals.finish_once() == 1
+    assert set(await desk.balances()) == {"psp_payouts_in_transit", "platform_psp_fees"}
+    assert await desk.world.violations() == {}
+
+
 async def test_H5_what_we_have_declined_and_the_psp_has_charged_is_a_break(desk: Desk) -> None:
     view = await desk.world.pay(checkout("c1", "o1", token="tok_decline_do_not_honor"))
     await desk.world.pay(checkout("c2", "o2"), "k2")

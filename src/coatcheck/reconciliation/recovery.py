@@ -5,7 +5,7 @@ drill, step by step.
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -100,30 +100,32 @@ class Recovery:
         """
         names = await self._in_use()
         recovery_id, since = await self._begin(names, since, by)
-        undecided = await self._store.pool.fetch("SELECT * FROM doubt_operations($1)", self._clock.now())
-        # First, for a capture or refund finds its order by the charge, and that may be among the undecided.
-        await self._ask([row[0] for row in undecided], await self._captured(names, since))
-        adopted, seen, strange = 0, 0, list[Strange]()
+        asked, adopted, seen, strange = set[UUID](), 0, 0, list[Strange]()
         for _ in range(_PASSES_MOST):
-            before = adopted
+            before = adopted, len(asked)
+            lists = {name: await self._listed(name, since - MARGIN) for name in names}
+            # First, for a capture or refund finds its order by the charge, and that may be among the undecided. Again
+            # in each pass: a joint checkout whose charges are adopted has its captures made.
+            undecided = await self._undecided()
+            await self._ask(undecided, _captured(lists))
+            asked |= set(undecided)
             seen, strange = 0, []
-            for name in names:
-                found = await self._listed(name, since - MARGIN)
+            for name, found in lists.items():
                 seen += len(found)
                 news, odd = await self._compare(name, found, by)
                 adopted += news
                 strange += odd
-            if adopted == before:
+            if (adopted, len(asked)) == before:
                 break
         else:
             raise RecoveryError("the provider's list does not end growing: stop whoever still charges there, run again")
-        await self._finish(recovery_id, by, listed=seen, adopted=adopted, asked=len(undecided), strange=len(strange))
+        await self._finish(recovery_id, by, listed=seen, adopted=adopted, asked=len(asked), strange=len(strange))
         return RecoveryReport(
             recovery_id=recovery_id,
             since=since,
             listed=seen,
             adopted=adopted,
-            asked=len(undecided),
+            asked=len(asked),
             strange=strange,
         )
 
@@ -250,11 +252,10 @@ class Recovery:
         if reopened:
             await self._executor.start(reopened)
 
-    async def _captured(self, names: Sequence[str], since: datetime) -> set[str]:
-        """Name the charges of which something was captured since then."""
-        lists = [await self._listed(name, since - MARGIN) for name in names]
-        captures = [each for found in lists for each in found if each.kind is OperationKind.CAPTURE]
-        return {each.charge_reference or "" for each in captures if each.status is OutcomeKind.APPROVED}
+    async def _undecided(self) -> list[UUID]:
+        """Name what is undecided here; each may have been sent since the backup."""
+        rows = await self._store.pool.fetch("SELECT * FROM doubt_operations($1)", self._clock.now())
+        return [row[0] for row in rows]
 
     async def _ask(self, undecided: Sequence[UUID], captured: Collection[str]) -> None:
         """Ask the PSPs about what was undecided at the backup. Nothing is sent."""
@@ -276,6 +277,12 @@ class Recovery:
             lag = provider.capabilities.look_up_lag
             outcome = msgspec.structs.replace(outcome, cause=NOT_FOUND, retry_after=lag)
         await self._executor.settle(operation, outcome)
+
+
+def _captured(lists: Mapping[str, Sequence[Found]]) -> set[str]:
+    """Name the charges of which something was captured since the backup."""
+    captures = [each for found in lists.values() for each in found if each.kind is OperationKind.CAPTURE]
+    return {each.charge_reference or "" for each in captures if each.status is OutcomeKind.APPROVED}
 
 
 def _operation_id(found: Found) -> UUID | None:
