@@ -9,7 +9,7 @@ import pytest
 
 from coatcheck.drill.evidence import PspAction, PspBooks, PspCharge, PspDispute, PspPayout, Rows, printed
 from coatcheck.drill.journal import Asked, AskedPayout, Told
-from coatcheck.drill.judge import Evidence, judge
+from coatcheck.drill.judge import Evidence, judge, judge_adopted
 from coatcheck.drill.plan import Dispute, GivesBack, Order
 from coatcheck.drill.rebuild import Rebuilt
 from coatcheck.drill.verdict import Verdict
@@ -410,6 +410,23 @@ def test_what_has_no_count_of_its_own_is_found_all_the_same(lie: Change) -> None
     verdict = judge(lie(story()))
     assert verdict.findings_in_all > 0
     assert not verdict.is_ok
+
+
+@pytest.mark.parametrize("forgotten", ["orders", "refunds", "payouts"])
+def test_G16_what_restored_books_have_not_adopted_is_lost(forgotten: str) -> None:
+    told = story()
+    assert judge_adopted(told.rows, told.books).findings == []
+    nothing: dict[str, Any] = {forgotten: []}
+    assert judge_adopted(replace(told.rows, **nothing), told.books).counts["lost"] > 0
+
+
+def test_what_is_found_later_is_told_with_when() -> None:
+    verdict, later = judge(story()), judge(with_books(payouts=[])(story()))
+    verdict.add_later(later, "after the amnesia")
+    assert not verdict.is_ok
+    assert verdict.counts["lost"] == 1
+    assert verdict.payments == 1
+    assert any(finding.startswith("after the amnesia: lost: ") for finding in verdict.findings)
 
 
 def test_an_all_or_nothing_checkout_that_kept_a_part_is_found() -> None:

@@ -38,7 +38,7 @@ def judge(evidence: Evidence) -> Verdict:
     verdict = Verdict(payments=evidence.rows.payments)
     charges = _charges_by_sum(evidence.books)
     _judge_orders(evidence, charges, verdict)
-    _judge_strangers(evidence, charges, verdict)
+    _judge_strangers(evidence.rows, charges, verdict)
     _judge_the_psps_word(evidence, verdict)
     _judge_checkouts(evidence, verdict)
     _judge_refunds(evidence, verdict)
@@ -47,6 +47,21 @@ def judge(evidence: Evidence) -> Verdict:
     judge_books(evidence.rows, evidence.books, verdict)
     judge_payouts(evidence.asked_payouts, evidence.rows, evidence.books, verdict)
     judge_disputes(evidence.rows, evidence.books, verdict)
+    return verdict
+
+
+def judge_adopted(rows: Rows, books: PspBooks) -> Verdict:
+    """Hold that restored books know of all money that the PSP moved, before any client has asked for it again."""
+    verdict = Verdict()
+    _judge_strangers(rows, _charges_by_sum(books), verdict)
+    refunds = {printed("op", row["operation_id"]) for row in rows.refunds if row["operation_id"] is not None}
+    payouts = {printed("op", row["operation_id"]) for row in rows.payouts if row["operation_id"] is not None}
+    for action in books.actions:
+        if action.kind == "refund" and action.status == "succeeded" and action.reference not in refunds:
+            verdict.find("lost", f"{action.action_id} ({action.reference}) at the PSP is a refund that was not adopted")
+    for payout in books.payouts:
+        if payout.status == "paid" and payout.reference not in payouts:
+            verdict.find("lost", f"{payout.payout_id} ({payout.reference}) at the PSP is a payout that was not adopted")
     return verdict
 
 
@@ -100,9 +115,9 @@ def _judge_order(row: _Row, made: Sequence[PspCharge], verdict: Verdict) -> None
         verdict.find("unresolved", f"{name} is {status} here and the PSP {held}")
 
 
-def _judge_strangers(evidence: Evidence, charges: Mapping[_Sum, Sequence[PspCharge]], verdict: Verdict) -> None:
+def _judge_strangers(rows: Rows, charges: Mapping[_Sum, Sequence[PspCharge]], verdict: Verdict) -> None:
     """Count money that the PSP took for no order as lost."""
-    known = {(row["currency"], row["amount_minor"]) for row in evidence.rows.orders}
+    known = {(row["currency"], row["amount_minor"]) for row in rows.orders}
     for made in (made for each, made in charges.items() if each not in known):
         for charge in made:
             if _took(charge):

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from coatcheck.drill.amnesia import Backup, ask_for_everything_again, restore
 from coatcheck.drill.clients import let_clients_buy
-from coatcheck.drill.judge import Evidence, judge
+from coatcheck.drill.judge import Evidence, judge, judge_adopted
 from coatcheck.drill.processes import DrillError, GatewayProcess, Postgres, Process, run_command
 from coatcheck.drill.report import Outcome, Progress, make_console, print_report, write_json
 from coatcheck.drill.schedule import Blow, Stroke, plan_strokes
@@ -140,7 +140,9 @@ class _Drill:
         self.console.print("Amnesia: the database is restored from its backup, and told by the PSPs what it forgot ...")
         again = Verdict()
         verdict.done["adopted"] = await restore(self.backup, self.postgres, self.worlds)
-        self.console.print("Every client asks for everything again ...")
+        for world in self.worlds:
+            again.add(judge_adopted(await world.witnesses.read_rows(), await world.witnesses.read_books()))
+        self.console.print(f"{verdict.done['adopted']} were adopted. Every client asks for everything again ...")
         await asyncio.gather(*[ask_for_everything_again(world) for world in self.worlds])
         again.add(await self._close())
         await self._judge(again)
