@@ -191,10 +191,10 @@ async def provider_id_of(database_url: str, kind: str) -> str:
     return str(found)
 
 
-def charge_of(town: Town, name: str) -> str:
+def charge_of(town: Town, name: str, kind: str = "charge") -> str:
     from coatcheck.ids import OPERATION, operation_id_of, print_id  # noqa: PLC0415
 
-    operation_id = operation_id_of(order_id_of(CALLER.shop_id, CALLER.mode, name), "charge")
+    operation_id = operation_id_of(order_id_of(CALLER.shop_id, CALLER.mode, name), kind)
     (charge,) = town.psp.bank.search(
         town.psp.bank.merchant("coatcheck", is_live=False), print_id(OPERATION, operation_id)
     )
@@ -269,6 +269,33 @@ async def test_G16_what_was_done_with_a_charge_that_was_undecided_at_the_backup_
                 # The joint checkout's captures are made anew by what is adopted; they are asked about, too.
                 assert (report.strange, report.asked, report.adopted) == ([], 4 + 2, 3)
                 assert await orders_of(world) == wanted
+                assert await world.violations() == {}
+
+
+async def test_G16_a_capture_of_which_a_part_was_refused_is_found_by_its_key(
+    server: EmbeddedServer, template_made: list[str]
+) -> None:
+    """A PSP lists what it captured, not what it refused: of two orders the restored books know of one."""
+    town = Town()
+    async with new_database(server, template_made) as url:
+        async with _open(url, pool_size=4) as store:
+            view = await town.world(store).pay(checkout("c1", "o1", "o2", capture=Capture.MANUAL), "k1")
+        async with backup_of(server, url) as backup:
+            async with _open(url, pool_size=4) as store:
+                town.psp.bank.expire(charge_of(town, "o2", "authorize"))
+                lost = town.world(store)
+                assert await lost.capture(view, key="cap") == ["requested", "requested"]
+                assert await lost.capture(view, key="cap") == ["exists", "exists"]
+                assert await lost.capture(view, key="cap", o1=None) == ["key_reused"]
+            async with _open(backup, pool_size=4) as store:
+                world = town.world(store)
+                assert (await recovered(world, START)).adopted == 1
+                acts = town.psp.bank.action_count
+                assert await world.capture(view, key="cap") == ["exists", "not_authorized"]
+                assert await world.capture(view, key="cap", o2=None) == ["key_reused"]
+                assert town.psp.bank.action_count == acts
+                standing = await orders_of(world)
+                assert (standing["o1"][:2], standing["o2"][:2]) == (("SUCCESS", 1000), ("CANCELLED", 0))
                 assert await world.violations() == {}
 
 

@@ -91,14 +91,23 @@ DECLARE
     targets text[];
     all_ids CONSTANT uuid[] := order_ids || (SELECT p.order_ids FROM payment AS p WHERE p.payment_id = wanted_payment);
     taken_ids uuid[];  -- what this ticket took before; the same request names the same orders
+    is_other boolean;
 BEGIN
     PERFORM refuse_while_recovering();
     PERFORM 1 FROM payment_order AS o WHERE o.order_id = ANY (all_ids) ORDER BY o.order_id FOR UPDATE;
     taken_ids := ARRAY(SELECT c.order_id FROM operation AS c
                         WHERE c.operation_id IN (SELECT operation_id_of(n, 'capture', ticket) FROM unnest(all_ids) AS n));
+    is_other := taken_ids <> '{}' AND NOT (taken_ids @> order_ids AND order_ids @> taken_ids);
+    -- Of a capture that was adopted the PSP knows those orders only whose money it took.
+    IF is_other AND order_ids @> taken_ids THEN
+        is_other := NOT EXISTS (
+            SELECT FROM event AS e
+             WHERE e.subject_id = wanted_payment AND e.kind = 'operation.adopted'
+               AND (e.body ->> 'operation_id')::uuid = ANY (operation_ids));
+    END IF;
     SELECT array_agg(CASE
                WHEN (o.payment_id = wanted_payment) IS NOT TRUE THEN 'unknown'
-               WHEN taken_ids <> '{}' AND NOT (taken_ids @> order_ids AND order_ids @> taken_ids) THEN 'key_reused'
+               WHEN is_other THEN 'key_reused'
                WHEN c.operation_id IS NOT NULL
                THEN CASE WHEN c.is_final = final AND c.amount_minor = coalesce(g.amount_minor, c.amount_minor)
                          THEN 'exists' ELSE 'key_reused' END
