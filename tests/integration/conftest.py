@@ -9,6 +9,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 import structlog
+from tests.memory import directory_in_memory
 
 from coatcheck.store.database import Store, _open
 from coatcheck.store.embedded import EmbeddedServer, _start
@@ -25,7 +26,8 @@ def logs_as_they_were() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[EmbeddedServer]:
-    with tempfile.TemporaryDirectory(prefix="coatcheck-tests-", ignore_cleanup_errors=True) as directory:
+    place = directory_in_memory()
+    with tempfile.TemporaryDirectory(prefix="coatcheck-tests-", dir=place, ignore_cleanup_errors=True) as directory:
         Path(directory).chmod(0o755)
         running = _start(Path(directory))
         yield running

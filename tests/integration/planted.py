@@ -20,6 +20,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 from tests.integration.outside import CALLER
+from tests.memory import directory_in_memory
 
 from coatcheck.clock import SystemClock
 from coatcheck.ids import OPERATION, print_id
@@ -381,7 +382,8 @@ async def _judge(owner: asyncpg.Connection, ground: Field) -> Verdict:
 
 
 async def _run(lines: int, seed: int) -> Verdict:
-    with tempfile.TemporaryDirectory(prefix="coatcheck-planted-", ignore_cleanup_errors=True) as name:
+    place = directory_in_memory()
+    with tempfile.TemporaryDirectory(prefix="coatcheck-planted-", dir=place, ignore_cleanup_errors=True) as name:
         directory = Path(name)
         directory.chmod(0o755)  # noqa: ASYNC240 - nobody else runs in this loop
         server = _start(directory / "postgresql")

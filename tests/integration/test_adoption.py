@@ -249,6 +249,7 @@ async def test_H6_a_retried_all_or_nothing_checkout_goes_on_where_it_was(amnesia
     view = await amnesia.world.pay(joint)
     for _ in range(5):
         await amnesia.world.recover()
+        await amnesia.world.quiet()
     view = await amnesia.world.read(view.payment_id)
     assert {order.status.value for order in view.orders} == {"SUCCESS"}
     assert amnesia.charges == 2

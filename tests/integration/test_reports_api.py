@@ -148,6 +148,7 @@ async def test_what_is_wrong_with_a_question_is_told(gateway_server: RunningGate
     for path, pointer in (
         ("/v1/ledger/accounts/x/statement", "/currency"),
         ("/v1/ledger/accounts/x/statement?currency=eur", "/currency"),
+        (f"{RECEIVABLE}&from=2026-05-02T00:00:00Z&to=2026-05-01T00:00:00Z", "/to"),
         (RECEIVABLE + "&from=2026-01-01", "/from"),
         (RECEIVABLE + "&since=2026-01-01T00:00:00Z", "/since"),
         ("/v1/ledger/trial_balance?at=now", "/at"),

@@ -152,6 +152,9 @@ def model_of(account: Account, posted: Posted) -> list[tuple[datetime, UUID, int
     return sorted(lines)
 
 
+# By number: each example has accounts of its own, and what is drawn must not depend on them.
+places = st.integers(0, 3)
+pairs = st.permutations(range(4)).map(lambda chosen: chosen[:2])
 moments = st.integers(0, 40).map(lambda seconds: START + timedelta(seconds=seconds))
 
 
@@ -165,20 +168,21 @@ async def test_any_statement_is_what_the_model_says_whenever_entries_are_made(
 ) -> None:
     """Batches come in any order of their times, as late commits do; entries are made now and then, of any of them."""
     desk = await Desk(store).open()
-    pairs = st.permutations(desk.accounts).map(lambda chosen: (chosen[0], chosen[1]))
     posted: Posted = []
     for _ in range(data.draw(st.integers(1, 6))):
         at = data.draw(moments)
-        batch = [
-            move(*data.draw(pairs), amount)
-            for amount in data.draw(st.lists(st.integers(1, 500), min_size=1, max_size=5))
-        ]
+        batch = []
+        for amount in data.draw(st.lists(st.integers(1, 500), min_size=1, max_size=5)):
+            debit, credit = data.draw(pairs)
+            batch.append(move(desk.accounts[debit], desk.accounts[credit], amount))
         await desk.post(at, *batch)
         posted += [(at, transfer) for transfer in batch]
         if data.draw(st.booleans()):
             await desk.statements.fill(settle=NOW - data.draw(moments))
-    account = data.draw(st.sampled_from(desk.accounts))
+    account = desk.accounts[data.draw(places)]
     since, until = data.draw(st.none() | moments), data.draw(st.none() | moments)
+    if since is not None and until is not None and since > until:
+        since, until = until, since  # the API and the command refuse a period that ends before it begins
     page = await whole(desk, account, since, until, data.draw(st.integers(1, 4)))
     lines = model_of(account, posted)
     opening = sum(amount for at, _, amount in lines if since is not None and at < since)
@@ -187,9 +191,8 @@ async def test_any_statement_is_what_the_model_says_whenever_entries_are_made(
     assert [line.balance_minor for line in page.lines] == [
         opening + sum(amount for _, _, amount in shown[: place + 1]) for place in range(len(shown))
     ]
-    if since is None or until is None or since <= until:
-        assert page.opening_minor == opening
-        assert page.closing_minor == opening + sum(amount for _, _, amount in shown)
+    assert page.opening_minor == opening
+    assert page.closing_minor == opening + sum(amount for _, _, amount in shown)
     at = data.draw(moments)
     standings, totals = await desk.statements.standings(desk.shop_id, Mode.LIVE, at=at)
     expected = {

@@ -22,6 +22,7 @@ from uuid import uuid4
 import asyncpg
 import structlog
 import uvloop
+from tests.memory import directory_in_memory
 from tests.simulation.judge import Fault
 from tests.simulation.play import play
 
@@ -48,7 +49,8 @@ class Played(NamedTuple):
 
 @contextlib.contextmanager
 def _server() -> Iterator[EmbeddedServer]:
-    with tempfile.TemporaryDirectory(prefix="coatcheck-simulate-", ignore_cleanup_errors=True) as directory:
+    place = directory_in_memory()
+    with tempfile.TemporaryDirectory(prefix="coatcheck-simulate-", dir=place, ignore_cleanup_errors=True) as directory:
         Path(directory).chmod(0o755)
         running = _start(Path(directory))
         yield running

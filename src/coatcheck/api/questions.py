@@ -72,6 +72,11 @@ def own(caller: Caller, found: _Owned | None, name: str) -> _Owned:
     return found
 
 
+def wrong_parameter(name: str, detail: str) -> CoatcheckError:
+    """Say what is wrong with a parameter that looks right by itself."""
+    return CoatcheckError(ErrorCode.INVALID_REQUEST, f"query parameter {name}: {detail}", [Problem("/" + name, detail)])
+
+
 def name_in_path(request: Request[Any, Any, Any], place: int) -> str | None:
     """Read a name of the shop's own from the address: its path's segment number `place`, from 0.
 

@@ -11,8 +11,8 @@ from litestar import Request, Response, get
 from msgspec import Meta
 
 from coatcheck.api.payments import Amount
-from coatcheck.api.questions import Parameters, answer, caller_of, name_in_path, parameters_of
-from coatcheck.errors import CoatcheckError, ErrorCode, Problem
+from coatcheck.api.questions import Parameters, answer, caller_of, name_in_path, parameters_of, wrong_parameter
+from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.money import format_amount
 from coatcheck.reporting.seller_statements import (
     MOVEMENTS_MOST,
@@ -105,7 +105,7 @@ async def get_seller_statement(request: Request[Any, Any, Any]) -> Response[byte
     name = name_in_path(request, _NAME_PLACE)
     ends_at = asked.to or gateway.clock.now()
     if ends_at <= asked.from_:
-        raise _wrong("/to", "Write a time after `from`.")
+        raise wrong_parameter("to", "Write a time after `from`.")
     try:
         statement = (
             None
@@ -115,7 +115,7 @@ async def get_seller_statement(request: Request[Any, Any, Any]) -> Response[byte
             )
         )
     except TooLongError:
-        raise _wrong("/from", f"Ask for a shorter period: it has over {MOVEMENTS_MOST} movements.") from None
+        raise wrong_parameter("from", f"Ask for a shorter period: it has over {MOVEMENTS_MOST} movements.") from None
     if statement is None:
         named = "of that name" if name is None else name
         raise CoatcheckError(
@@ -124,19 +124,13 @@ async def get_seller_statement(request: Request[Any, Any, Any]) -> Response[byte
     return await _written(statement, asked.format)
 
 
-def _wrong(pointer: str, detail: str) -> CoatcheckError:
-    return CoatcheckError(
-        ErrorCode.INVALID_REQUEST, f"query parameter {pointer[1:]}: {detail}", [Problem(pointer, detail)]
-    )
-
-
 async def _written(statement: Statement, wanted: StatementFormat) -> Response[bytes]:
     if wanted is StatementFormat.JSON:
         return answer(statement_body(statement))
     if wanted is StatementFormat.CSV:
         return _file(csv_of(statement).encode(), CSV, statement)
     if sum(len(part.movements) for part in statement.currencies) > PDF_MOVEMENTS_MOST:
-        raise _wrong("/format", f"Ask for csv: a PDF holds at most {PDF_MOVEMENTS_MOST} movements.")
+        raise wrong_parameter("format", f"Ask for csv: a PDF holds at most {PDF_MOVEMENTS_MOST} movements.")
     from coatcheck.reporting.seller_statements.pdf_file import pdf_of  # noqa: PLC0415 - a quarter of a second of every start
 
     # It takes processor time, and the loop has payments to run: beside it, and one at a time.

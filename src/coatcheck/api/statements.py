@@ -14,7 +14,7 @@ from coatcheck.api.cursors import parse_cursor, print_cursor
 from coatcheck.api.gateway import Gateway
 from coatcheck.api.payment_list import NextCursor
 from coatcheck.api.payments import Amount
-from coatcheck.api.questions import PageParameters, answer, caller_of, parameters_of
+from coatcheck.api.questions import PageParameters, answer, caller_of, parameters_of, wrong_parameter
 from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.ledger import AccountKind
 from coatcheck.money import format_amount
@@ -113,6 +113,8 @@ async def get_statement(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Show the transfers of one ledger account by time, with the balance after each, page by page."""
     gateway, caller = await caller_of(request)
     asked = parameters_of(request, StatementParameters)
+    if asked.since is not None and asked.until is not None and asked.until <= asked.since:
+        raise wrong_parameter("to", "Write a time after `from`.")
     name = _name_in(request)
     list_name = (
         *("statement", caller.shop_id.hex, caller.mode, name or "", asked.currency),

@@ -123,6 +123,8 @@ def statement(
     Example:
       coatcheck reports statement platform:commission --currency EUR --shop hats --from 2026-11-01 --to 2026-12-01
     """  # noqa: D301
+    if since is not None and until is not None and until <= since:
+        raise click.UsageError("--to is after --from")
 
     async def read(statements: "AccountStatements", shop_id: "UUID", mode: "Mode") -> "msgspec.Struct":
         from coatcheck.api.statements import statement_body  # noqa: PLC0415

@@ -156,13 +156,13 @@ class Witnesses:
         self._database_url = database_url
         self._simulator_url = simulator_url
 
-    async def read_rows(self) -> Rows:
+    async def read_rows(self, *, with_events: bool = True) -> Rows:
         """Read the whole database, on one snapshot."""
         connection = await asyncpg.connect(self._database_url)
         try:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 rebuilt = Rebuilt()
-                for begins in (True, False):
+                for begins in (True, False) if with_events else ():
                     async for event in connection.cursor(_EVENTS, begins, prefetch=_ROWS_AT_ONCE):
                         rebuilt.hear(event["kind"], msgspec.json.decode(event["body"]))
                 return Rows(
