@@ -243,6 +243,17 @@ async def test_D12_32_at_once_have_one_effect(world: World) -> None:
     assert await world.violations() == {}
 
 
+async def test_D12_movements_that_come_at_once_are_each_booked(world: World) -> None:
+    """Each has its place among those of its dispute; two that took the same place would be one."""
+    await hear(world, word("o1", DisputeStatus.NEEDS_RESPONSE, 1))
+    news = [word("o1", DisputeStatus.NEEDS_RESPONSE, 1, moved(f"df_{place}", -10 - place)) for place in range(16)]
+    outcomes = await asyncio.gather(*[hear(world, each) for each in news])
+    assert outcomes == [["applied"]] * 16
+    assert await world.count("dispute_movement") == 16
+    assert await world.count("transfer", "kind = 'chargeback'") == 16
+    assert await world.violations() == {}
+
+
 async def test_C3_one_batch_that_says_it_twice_has_one_effect(world: World) -> None:
     taken = moved("df_1", -1000, 1500)
     same = word("o1", DisputeStatus.NEEDS_RESPONSE, 1, taken)

@@ -379,7 +379,7 @@ SABOTAGES: Final = (
         _DISPUTES,
         "    PERFORM 1 FROM payment_order AS o WHERE o.order_id = ANY (n_order_id) ORDER BY o.order_id FOR UPDATE;\n",
         "",
-        f"{_TEST_DISPUTES}::test_D12_32_at_once_have_one_effect",
+        f"{_TEST_DISPUTES}::test_D12_movements_that_come_at_once_are_each_booked",
     ),
     Sabotage(
         "a file's chargeback is booked beside its event",
