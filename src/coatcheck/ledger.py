@@ -6,6 +6,7 @@ docs/ledger.md has the accounts, the table of postings and what each outcome mea
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -234,6 +235,7 @@ def suspense(provider: str) -> AccountName:
     return AccountName(f"suspense:{provider}", AccountKind.SUSPENSE)
 
 
+@lru_cache(maxsize=10_000)
 def charge_accounts(provider: str, seller: str) -> tuple[AccountName, AccountName, AccountName]:
     """Name the accounts a charged order moves money between: receivable, the seller's pending, commission."""
     return psp_receivable(provider), seller_pending(seller), platform_commission()

@@ -92,14 +92,19 @@ class PaymentBody(msgspec.Struct, frozen=True):
 def order_body(order: OrderView) -> OrderBody:
     """Put an order into the API's words: amounts as decimal text."""
     currency = order.currency
+    amount = format_amount(order.amount_minor, currency)
+    authorized, captured = (
+        amount if minor == order.amount_minor else format_amount(minor, currency)
+        for minor in (order.authorized_minor, order.captured_minor)
+    )
     return OrderBody(
         order.payment_order_id,
         order.seller_account,
-        format_amount(order.amount_minor, currency),
+        amount,
         currency,
         format_amount(order.commission_minor, currency),
-        format_amount(order.authorized_minor, currency),
-        format_amount(order.captured_minor, currency),
+        authorized,
+        captured,
         format_amount(order.refunded_minor, currency),
         order.status,
         order.decline_code,

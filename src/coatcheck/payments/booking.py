@@ -15,6 +15,7 @@ from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.states import OperationKind, OperationStatus, OrderStatus
 
 _OPERATION_STATUS = {OutcomeKind.APPROVED: OperationStatus.APPROVED, OutcomeKind.DECLINED: OperationStatus.DECLINED}
+_LEGS_OF_A_CHARGE = 2
 _LEGS_AT_MOST = 4  # a final capture posts two shares of a hold and releases two
 
 _encode = msgspec.json.Encoder().encode
@@ -44,9 +45,9 @@ class BookingRows(msgspec.Struct, frozen=True):
 
 def booking_rows(items: Sequence[Booking], at: datetime) -> BookingRows:
     """Write the rows of a batch of decisions."""
-    event_ids = time_ordered_ids(at, len(items))
-    transfer_ids = iter(time_ordered_ids(at, _LEGS_AT_MOST * len(items)))
     is_plain = all(_is_plain(item) for item in items)
+    event_ids = time_ordered_ids(at, len(items))
+    transfer_ids = iter(time_ordered_ids(at, (_LEGS_OF_A_CHARGE if is_plain else _LEGS_AT_MOST) * len(items)))
     rows = BookingRows([], None if is_plain else [], [], None if is_plain else [])
     for place, (item, event_id) in enumerate(zip(items, event_ids, strict=True), 1):
         effect = effect_of(item.operation, item.outcome)
