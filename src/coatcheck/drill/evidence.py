@@ -15,7 +15,9 @@ from coatcheck.drill.rebuild import Rebuilt
 
 _PAGE: Final = 1_000
 _WRONGS: Final = ("charged_twice", "done_twice", "over_captured", "over_refunded", "paid_out_twice")
-_PSP_KEY: Final = {"Authorization": "Bearer sk_sim_test_coatcheck"}
+PSP_KEY: Final[Mapping[str, str]] = {"Authorization": "Bearer sk_sim_test_coatcheck"}
+# Of a line of the PSP's settlement file (docs/simulator.md).
+TYPE, ID, OCCURRED_AT, CURRENCY, FEE, NET = 2, 3, 6, 7, 9, 10
 _ROWS_AT_ONCE: Final = 5_000
 
 _ORDERS: Final = """
@@ -253,7 +255,7 @@ async def _rows(connection: asyncpg.Connection, query: str) -> list[dict[str, An
 async def _settle(session: aiohttp.ClientSession, reference: str, dice: Any) -> int:
     """Decide the pending charges under a reference: four of five succeed."""
     settled = 0
-    async with session.get(f"/v1/charges?reference={reference}", headers=_PSP_KEY) as response:
+    async with session.get(f"/v1/charges?reference={reference}", headers=PSP_KEY) as response:
         found = msgspec.json.decode(await response.read()).get("data", []) if response.ok else []
     for charge in found:
         if charge["status"] == "pending":
@@ -295,20 +297,20 @@ async def _settled(session: aiohttp.ClientSession) -> tuple[Counter[str], Counte
     fees: Counter[str] = Counter()
     paid_out: Counter[str] = Counter()
     for batch in (await _read(session, "/v1/settlements"))["data"]:
-        async with session.get(f"/v1/settlements/{batch['id']}/file", headers=_PSP_KEY) as response:
+        async with session.get(f"/v1/settlements/{batch['id']}/file", headers=PSP_KEY) as response:
             response.raise_for_status()
             async for line in response.content:
                 row = line.decode().rstrip().split(",")
-                kind, currency = row[2], row[7]
+                kind, currency = row[TYPE], row[CURRENCY]
                 if kind in ("charge", "capture"):
-                    fees[currency] += minor_units(row[9], currency)
+                    fees[currency] += minor_units(row[FEE], currency)
                 elif kind == "payout":
-                    paid_out[currency] -= minor_units(row[10], currency)
+                    paid_out[currency] -= minor_units(row[NET], currency)
     return fees, paid_out
 
 
 async def _read(session: aiohttp.ClientSession, path: str) -> dict[str, Any]:
-    async with session.get(path, headers=_PSP_KEY) as response:
+    async with session.get(path, headers=PSP_KEY) as response:
         response.raise_for_status()
         return msgspec.json.decode(await response.read(), type=dict[str, Any])
 

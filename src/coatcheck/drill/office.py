@@ -11,6 +11,7 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
+from coatcheck.drill.evidence import CURRENCY, ID, NET, OCCURRED_AT, PSP_KEY, TYPE
 from coatcheck.drill.plan import DECIMALS, SELLERS, amount_text, minor_units, seller_named
 from coatcheck.drill.shop import GAVE_NO_ANSWER, Answer, Request, Shop
 
@@ -23,8 +24,6 @@ _FILE: Final[Mapping[str, Any]] = {
 _TAKEN: Final = 201
 _TWICE_SHARE: Final = 0.4
 _NOTHING_TO_PAY: Final = frozenset({"payout_not_possible"})
-# Of a line of the PSP's file (docs/simulator.md).
-_TYPE, _ID, _OCCURRED_AT, _CURRENCY, _NET = 2, 3, 6, 7, 10
 
 
 class Office:
@@ -157,9 +156,6 @@ class Office:
             await self.pay(key, payout.seller_account, payout.currency)
 
 
-PSP_KEY: Final[Mapping[str, str]] = {"Authorization": "Bearer sk_sim_test_coatcheck"}
-
-
 def destination_of(seller: str, *, returns: bool) -> str:
     """Name a seller's bank account: with most of them all is well."""
     usual = {7: "dest_pending", 8: "dest_closed", 9: "dest_returns" if returns else "dest_ok"}
@@ -175,9 +171,9 @@ class _Account:
 
     def statement(self, batch: str, text: str) -> tuple[str, int]:
         """Write what the bank says of a file's payout, as MT940; returns it and the balance afterwards."""
-        paid = next(row for line in text.splitlines() if (row := line.split(","))[_TYPE] == "payout")
-        currency, day = paid[_CURRENCY], paid[_OCCURRED_AT][2:10].replace("-", "")
-        came = -minor_units(paid[_NET], currency)  # what left the PSP's balance came to ours
+        paid = next(row for line in text.splitlines() if (row := line.split(","))[TYPE] == "payout")
+        currency, day = paid[CURRENCY], paid[OCCURRED_AT][2:10].replace("-", "")
+        came = -minor_units(paid[NET], currency)  # what left the PSP's balance came to ours
         after = self.balance_minor + came
         lines = (
             f":20:{self._name}{batch}"[:20],
@@ -185,7 +181,7 @@ class _Account:
             ":28C:1/1",
             f":60F:{_signed(self.balance_minor, day + currency, currency)}",
             f":61:{day}{_signed(came, '', currency)}NTRF{batch}//{batch}",
-            f":86:Payout {paid[_ID]} of the PSP",
+            f":86:Payout {paid[ID]} of the PSP",
             f":62F:{_signed(after, day + currency, currency)}",
         )
         return "\n".join(lines) + "\n", after

@@ -121,6 +121,8 @@ class Corrections:
     async def _decide_by(self, file_id: UUID) -> int:
         """Decide what is undecided; ask about what was decided otherwise: its file alone does not do (hazard A9)."""
         rows = await self._store.pool.fetch(_OF_STATUS, file_id)
+        if not rows:  # as with most files
+            return 0
         standing = await self._operations.stand([row["operation_id"] for row in rows])
         undecided = [row for row in rows if standing[row["operation_id"]].operation.status in _UNDECIDED]
         await self._decide([row for row in undecided if row["kind"] != "refund_returned"])
