@@ -470,9 +470,9 @@ async def _serve(settings: Settings, clock: Clock | None, failpoints: Failpoints
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
         # What is alive now lives until the end: the collector need not look at it again with every request.
-        gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
+        gc.enable()
         host, port = listening.getsockname()[:2]
         log.info(
             "ready", url=f"http://{host}:{port}", provider=settings.provider, schema=f"http://{host}:{port}/schema"

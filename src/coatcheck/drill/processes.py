@@ -17,6 +17,7 @@ import asyncpg
 from coatcheck.drill.ports import free_port
 from coatcheck.store.embedded import prepare_cluster
 
+_NOT_INHERITED: Final = frozenset({"DATABASE_URL", "PYTHONDONTWRITEBYTECODE"})
 _ENVIRON: Final = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"}
 _START_S: Final = 90.0
 _STOP_S: Final = 45.0
@@ -33,11 +34,14 @@ class DrillError(Exception):
 
 
 def child_environ(settings: Mapping[str, str]) -> dict[str, str]:
-    """Make an environment without any setting of the user's own: a real DATABASE_URL must never meet the drill."""
+    """Make an environment without any setting of the user's own: a real DATABASE_URL must never meet the drill.
+
+    Compiled code is kept: a gateway that starts a thousand times would compile it a thousand times.
+    """
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("COATCHECK_") and name != "DATABASE_URL"
+        if not name.startswith("COATCHECK_") and name not in _NOT_INHERITED
     }
     return inherited | {"COATCHECK_CONFIG": os.devnull} | dict(settings)
 

@@ -23,6 +23,11 @@ _SESSION = {
     "idle_in_transaction_session_timeout": "15s",
 }
 
+# The arrays that the set-based functions take and give.
+_TYPES_ASKED = (
+    "SELECT $1::bigint[], $2::boolean[], $3::bytea[], $4::integer[], $5::text[], $6::timestamptz[], $7::uuid[]"
+)
+
 
 class StoreError(Exception):
     """The database cannot be used; the text says why and what to do."""
@@ -83,12 +88,21 @@ async def _open(owner_url: str, pool_size: int, application_url: str | None = No
         min_size=min(2, pool_size),
         max_size=pool_size,
         server_settings=_SESSION if application_url is not None else {**_SESSION, "role": APPLICATION_ROLE},
+        init=_learn_types,
         reset=_leave_as_it_is,
     )
     try:
         yield Store(pool, sql_files("queries"), sql_files("invariants"))
     finally:
         await pool.close()
+
+
+async def _learn_types(connection: asyncpg.Connection) -> None:
+    """Have the driver ask about all array types at once: else it asks again with each statement that brings a new one.
+
+    Its question is dear to plan, and every connection of every start asks it.
+    """
+    await connection.prepare(_TYPES_ASKED)
 
 
 async def _leave_as_it_is(_: Any) -> None:
