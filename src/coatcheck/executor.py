@@ -21,6 +21,7 @@ from coatcheck.breaker import Breaker
 from coatcheck.clock import Clock
 from coatcheck.events import EventKind
 from coatcheck.failpoints import CALM, Failpoint, Failpoints
+from coatcheck.loops import until_stopped
 from coatcheck.metrics import Metrics
 from coatcheck.operations import Operation, Operations, Postponement
 from coatcheck.payments import Payments
@@ -426,17 +427,11 @@ class Executor:
 
     async def recover(self, interval: timedelta) -> None:
         """Claim due work until stopped; trouble with the database is waited out."""
-        while not self._stopping.is_set():
-            try:
-                if await self.recover_once() >= self._recovery_in_flight:
-                    await asyncio.sleep(0)
-                    continue
-            except Exception:
-                log.exception("recovery_failed")
-            try:
-                await asyncio.wait_for(self._stopping.wait(), interval.total_seconds())
-            except TimeoutError:
-                continue
+
+        async def claim() -> bool:
+            return await self.recover_once() >= self._recovery_in_flight
+
+        await until_stopped(claim, interval, self._stopping, log=log, trouble="recovery_failed")
 
     def stop_claiming(self) -> None:
         """Take over no more work; what is running goes on."""

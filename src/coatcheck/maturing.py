@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from coatcheck.clock import Clock
+from coatcheck.loops import until_stopped
 from coatcheck.metrics import Metrics
 from coatcheck.seller_terms import Terms
 from coatcheck.store import Store
@@ -81,12 +82,4 @@ class Maturing:
 
     async def work(self, interval: timedelta, stopping: asyncio.Event) -> None:
         """Mature until stopped; trouble with the database is waited out."""
-        while not stopping.is_set():
-            try:
-                await self.mature_once()
-            except Exception:
-                log.exception("maturing_failed")
-            try:
-                await asyncio.wait_for(stopping.wait(), interval.total_seconds())
-            except TimeoutError:
-                continue
+        await until_stopped(self.mature_once, interval, stopping, log=log, trouble="maturing_failed")

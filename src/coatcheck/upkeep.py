@@ -11,6 +11,7 @@ import structlog
 from coatcheck.correspondence import Correspondence
 from coatcheck.executor import Executor
 from coatcheck.failpoints import CALM, Failpoint, Failpoints
+from coatcheck.loops import until_stopped
 from coatcheck.operations import Operations
 from coatcheck.payouts import PayoutRuns
 from coatcheck.refunds import Refunds
@@ -59,12 +60,4 @@ class Upkeep:
 
     async def tend(self, interval: timedelta, stopping: asyncio.Event) -> None:
         """Tend until stopped; trouble with the database is waited out."""
-        while not stopping.is_set():
-            try:
-                await self.tend_once()
-            except Exception:
-                log.exception("upkeep_failed")
-            try:
-                await asyncio.wait_for(stopping.wait(), interval.total_seconds())
-            except TimeoutError:
-                continue
+        await until_stopped(self.tend_once, interval, stopping, log=log, trouble="upkeep_failed")

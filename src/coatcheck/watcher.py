@@ -18,6 +18,7 @@ import structlog
 from coatcheck.audit.invariants import InvariantResult, run_invariants
 from coatcheck.clock import Clock
 from coatcheck.ids import DISPUTE, INBOX, OPERATION, ORDER, PAYOUT_RUN, print_id
+from coatcheck.loops import until_stopped
 from coatcheck.metrics import Metrics
 from coatcheck.money import format_amount
 from coatcheck.providers.protocol import Capabilities
@@ -119,16 +120,12 @@ class Watcher:
 
     async def watch(self, interval: timedelta, stopping: asyncio.Event) -> None:
         """Look until stopped; trouble with the database is waited out."""
-        while not stopping.is_set():
-            try:
-                await self.watch_once()
-                await self.check_invariants_in_turn()
-            except Exception:
-                log.exception("watch_failed")
-            try:
-                await asyncio.wait_for(stopping.wait(), interval.total_seconds())
-            except TimeoutError:
-                continue
+
+        async def look() -> None:
+            await self.watch_once()
+            await self.check_invariants_in_turn()
+
+        await until_stopped(look, interval, stopping, log=log, trouble="watch_failed")
 
     async def watch_once(self) -> list[Change]:
         """Look at everything but the invariants. Idempotent: what is told stays told until it is so no more."""

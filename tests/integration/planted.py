@@ -32,9 +32,9 @@ from coatcheck.store.embedded import _start
 
 START: Final = datetime(2026, 3, 1, tzinfo=UTC)
 HEADER: Final = "batch,line,type,id,charge,reference,occurred_at,currency,gross,fee,net\n"
-FILES: Final = 400  # of the full size: half a thousand lines each
+FILES: Final = 4_000  # of the full size: fifty lines each
 SPAN: Final = timedelta(days=60)  # what they tell of
-PLANTED_SHARE: Final = 0.0015  # of the lines, for each kind
+PLANTED_SHARE: Final = 0.01  # of the lines, for each kind
 REISSUED: Final = 10  # every so many batches is issued again
 BROKEN_TOTALS: Final = 2  # every so many files does not agree with itself
 SCHEDULE: Final = FeeSchedule(currency="EUR", rate_ppm=14_000, fixed_minor=25)

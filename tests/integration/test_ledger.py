@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -387,6 +388,29 @@ async def test_a_hold_reserves_against_the_floor_until_it_is_released(store: Sto
     assert await ledger.post([move(AVAILABLE, OTHER, 20)], AT) == [PostOutcome.POSTED]
     assert await counters(store, AVAILABLE) == (100, 100, 0, 0)
     await assert_books_hold(store)
+
+
+async def rows_read(connection: Any) -> int:
+    read: int = await connection.fetchval(
+        "SELECT sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::integer FROM pg_stat_xact_user_tables"
+        " WHERE relname IN ('account', 'hold', 'transfer')"
+    )
+    return read
+
+
+async def test_what_a_batch_reads_does_not_grow_with_the_books(store: Store, ledger: Ledger) -> None:
+    made = [move(RECEIVABLE, PENDING, 10, phase=Phase.HELD) for _ in range(500)]
+    assert await ledger.post(made, AT) == [PostOutcome.POSTED] * 500
+    batch = [
+        move(RECEIVABLE, PENDING, 4, phase=Phase.CAPTURED, hold_id=made[0].transfer_id),
+        move(RECEIVABLE, PENDING, 6, phase=Phase.RELEASED, hold_id=made[0].transfer_id),
+        move(RECEIVABLE, PENDING, 10, phase=Phase.HELD),
+        move(RECEIVABLE, PENDING, 10),
+    ]
+    async with store.pool.acquire() as connection, connection.transaction():
+        before = await rows_read(connection)
+        await ledger.post_within(connection, batch, AT)
+        assert await rows_read(connection) - before < 100
 
 
 async def test_E7_a_counter_stops_at_the_end_of_bigint(store: Store, ledger: Ledger) -> None:

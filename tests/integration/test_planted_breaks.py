@@ -1,4 +1,4 @@
-"""Every break that is planted in settlement files is found, and no other: a tenth of `make planted-breaks`."""
+"""Every break that is planted in settlement files is found, and no other: a twentieth of `make planted-breaks`."""
 
 from collections import Counter
 from pathlib import Path
@@ -27,10 +27,10 @@ def test_the_same_seed_plants_the_same_breaks() -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", [7])
 async def test_H5_every_planted_break_is_found_and_none_is_false(database_url: str, tmp_path: Path, seed: int) -> None:
-    verdict = await play(database_url, Field(20_000, seed), tmp_path)
+    verdict = await play(database_url, Field(10_000, seed), tmp_path)
     assert str(verdict) == (
         f"PLANTED lines={verdict.lines} planted={verdict.planted} found={verdict.planted} false=0 double_postings=0 "
         "ok=true"
     )
-    assert verdict.lines >= 19_000
-    assert verdict.planted >= len(KINDS) * 30
+    assert verdict.lines >= 9_500
+    assert verdict.planted >= (len(KINDS) + 1) * 90

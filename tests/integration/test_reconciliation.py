@@ -219,6 +219,32 @@ async def test_H4_a_batch_that_is_issued_again_posts_the_difference(desk: Desk) 
     assert await desk.world.violations() == {}
 
 
+@pytest.mark.parametrize("brought", [("first", "second"), ("second", "first")])
+async def test_H4_what_a_batch_issued_again_says_no_more_is_missing_at_the_psp(
+    desk: Desk, brought: tuple[str, str]
+) -> None:
+    """Also when its time was over long ago, and when a file had it before after all."""
+    await desk.world.pay(checkout("c1", "o1", "o2"))
+    first = desk.close()[0]
+    desk.world.clock.advance(timedelta(days=6))
+    await desk.world.pay(checkout("c2", "o3"), "k2")
+    second = desk.close()[0]
+    for text, name in sorted(
+        [(first, "first.csv"), (second, "second.csv")], key=lambda each: each[1], reverse=comes_late
+    ):
+        await desk.take(text, name)
+    assert await desk.world.count("reconciliation_break", "closed_at IS NULL") == 0
+    header, one, *_ = lines(first)
+    await desk.take(summed(header, one), "again.csv")
+    gone = await desk.world.store.pool.fetch(
+        "SELECT k.kind, o.payment_order_id FROM reconciliation_break AS k JOIN operation USING (operation_id)"
+        "  JOIN payment_order AS o USING (order_id) WHERE k.closed_at IS NULL"
+    )
+    assert [tuple(row) for row in gone] == [("missing_at_psp", "o2")]
+    await desk.take(summed(header, one, two), "and back.csv")
+    assert await desk.world.count("reconciliation_break", "closed_at IS NULL") == 0
+
+
 async def test_control_totals_that_do_not_hold_are_breaks_and_the_lines_are_loaded(desk: Desk) -> None:
     await desk.world.pay(checkout("c1", "o1"))
     (text,) = desk.close()

@@ -1,7 +1,6 @@
 """Handling what PSPs tell us unasked: stored first, raw and whole; handled afterwards, by any process."""
 
 import asyncio
-import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from coatcheck.failpoints import CALM, Failpoint, Failpoints
 from coatcheck.ids import INBOX, OPERATION, derive_id, parse_id, time_ordered_ids
 from coatcheck.inbox.hearing import EventOutcome, Hearing, hear
 from coatcheck.logs import redact_text
+from coatcheck.loops import pause
 from coatcheck.metrics import Metrics
 from coatcheck.operations import Operation, Operations, Standing
 from coatcheck.providers.disputes import DisputeNews
@@ -143,9 +143,9 @@ class Inbox:
                 log.exception("inbox_failed")
                 claimed = 0
             if claimed == 0:
-                await _wait(self._arrived, interval)
+                await pause(interval, self._arrived)
             elif claimed < self._most:
-                await _wait(stopping, _TOGETHER)
+                await pause(_TOGETHER, stopping)
 
     async def handle_once(self) -> int:
         """Claim what is due and handle it. Returns how many events were claimed."""
@@ -335,11 +335,6 @@ _STRONGEST = (
     EventOutcome.UNMATCHED,
     EventOutcome.UNKNOWN_TYPE,
 )
-
-
-async def _wait(event: asyncio.Event, most: timedelta) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), most.total_seconds())
 
 
 def _operation_of(notice: Notice) -> UUID | None:

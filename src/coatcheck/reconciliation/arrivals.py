@@ -1,7 +1,6 @@
 """A file that arrives, whoever brings it: taken, corrected where the rules say so, and told of where they say so."""
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
@@ -10,6 +9,7 @@ from uuid import UUID
 import structlog
 
 from coatcheck.clock import Clock
+from coatcheck.loops import until_stopped
 from coatcheck.reconciliation.bank_statements import BankStatements
 from coatcheck.reconciliation.corrections import Corrections
 from coatcheck.reconciliation.expected import ExpectedFiles
@@ -96,13 +96,7 @@ class Arrivals:
 
     async def finish(self, interval: timedelta, stopping: asyncio.Event) -> None:
         """Go on with such files until stopped; trouble with the database is waited out."""
-        while not stopping.is_set():
-            try:
-                await self.finish_once()
-            except Exception:
-                log.exception("finishing_files_failed")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), interval.total_seconds())
+        await until_stopped(self.finish_once, interval, stopping, log=log, trouble="finishing_files_failed")
 
     async def escalate(self, shop_id: UUID, mode: Mode) -> int:
         """Call somebody for the open breaks whose rule says so; returns how many are new. Idempotent on the break."""

@@ -19,6 +19,7 @@ import structlog
 
 from coatcheck.clock import Clock
 from coatcheck.config import TIME_OF_DAY, Settings
+from coatcheck.loops import until_stopped
 from coatcheck.providers.simulated_settlements import SettlementsUnavailableError
 from coatcheck.reconciliation.arrivals import Arrivals
 from coatcheck.reconciliation.expected import ExpectedFiles
@@ -122,15 +123,7 @@ class Nightly:
     async def tend(self, interval: timedelta, stopping: asyncio.Event) -> None:
         """Tend until stopped; trouble is waited out."""
         self._stopping = stopping
-        while not stopping.is_set():
-            try:
-                await self.tend_once()
-            except Exception:
-                log.exception("nightly_failed")
-            try:
-                await asyncio.wait_for(stopping.wait(), interval.total_seconds())
-            except TimeoutError:
-                continue
+        await until_stopped(self.tend_once, interval, stopping, log=log, trouble="nightly_failed")
 
     async def tend_once(self) -> NightlyReport | None:
         """See which files are late; when the day's time has come and nobody else has the turn, take what has come.

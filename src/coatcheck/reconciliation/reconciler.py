@@ -111,9 +111,9 @@ class Reconciler:
             await connection.execute(_BREAK_TOTALS, at, file_id, *world, *columns)
         await self._post(connection, file)
         await connection.execute("SELECT note_file($1, $2, $3, $4, $5)", at, file_id, *world)
+        await connection.execute("SELECT break_unsettled($1, $2, $3, $4, $5, $6)", at, file_id, *world, DRIFT)
         last = await connection.fetchval(_LAST_OF, file_id)
         if last is not None:
-            await connection.execute("SELECT break_unsettled($1, $2, $3, $4, $5)", at, *world, last - DRIFT)
             await connection.execute("SELECT break_unsettled_movements($1, $2, $3, $4, $5)", at, *world, last - DRIFT)
         await connection.execute(TELL_OF_BREAKS, at, file_id, *world)
         return True

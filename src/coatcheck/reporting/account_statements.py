@@ -16,6 +16,7 @@ import structlog
 from coatcheck.clock import Clock
 from coatcheck.ids import account_id_of
 from coatcheck.ledger import AccountKind
+from coatcheck.loops import until_stopped
 from coatcheck.states import Mode
 from coatcheck.store import Store
 
@@ -114,16 +115,11 @@ class AccountStatements:
 
     async def keep(self, stopping: asyncio.Event, interval: timedelta = INTERVAL) -> None:
         """Make entries until stopped; trouble with the database is waited out."""
-        while not stopping.is_set():
-            try:
-                if await self.fill(commits=1) >= _AT_ONCE:
-                    continue  # there is more, and nobody who wants us to stop waits for all of it
-            except Exception:
-                log.exception("entries_failed")
-            try:
-                await asyncio.wait_for(stopping.wait(), interval.total_seconds())
-            except TimeoutError:
-                continue
+
+        async def fill() -> bool:  # one commit: nobody who wants us to stop waits for all of it
+            return await self.fill(commits=1) >= _AT_ONCE
+
+        await until_stopped(fill, interval, stopping, log=log, trouble="entries_failed")
 
     async def page(
         self,

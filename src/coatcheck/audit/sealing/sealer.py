@@ -20,6 +20,7 @@ from coatcheck.audit.sealing.keys import SealingKey
 from coatcheck.audit.sealing.rows import TABLES, Entries, SealedTable
 from coatcheck.audit.sealing.seals import Seal, Sealing, line_of, make_seal
 from coatcheck.clock import Clock
+from coatcheck.loops import until_stopped
 from coatcheck.metrics import Metrics
 from coatcheck.store import Store
 
@@ -112,14 +113,13 @@ class Sealer:
     async def seal(self, interval: timedelta, stopping: asyncio.Event) -> None:
         """Seal until stopped; trouble with the database is waited out."""
         has_more = False
-        while not stopping.is_set():
+
+        async def seal() -> bool:
+            nonlocal has_more
             has_more = await self._seal_through_trouble(timedelta() if has_more else interval * 9 / 10)
-            if has_more:
-                continue
-            try:
-                await asyncio.wait_for(stopping.wait(), interval.total_seconds())
-            except TimeoutError:
-                continue
+            return has_more
+
+        await until_stopped(seal, interval, stopping, log=log, trouble="sealing_failed")
 
     async def _seal_through_trouble(self, every: timedelta) -> bool:
         try:

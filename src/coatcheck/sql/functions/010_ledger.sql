@@ -154,7 +154,7 @@ BEGIN
     ), pull AS (
         SELECT position, 'hold_exceeded' AS fault, held.amount_minor - captured_minor - released_minor AS room_minor,
                sum(candidate.amount_minor) OVER (PARTITION BY hold_id ORDER BY position) AS taken_minor
-        FROM candidate JOIN hold AS held USING (hold_id) WHERE hold_id = ANY (hold_ids)
+        FROM candidate JOIN (SELECT * FROM hold WHERE hold_id = ANY (hold_ids)) AS held USING (hold_id)
         UNION ALL
         SELECT position, 'overdrawn', balance_minor,
                sum(amount_minor) OVER (PARTITION BY account_id, side ORDER BY position)

@@ -110,14 +110,19 @@ BEGIN
       JOIN settlement_line AS l ON l.file_id = k.file_id AND l.line_no = k.line_no
      WHERE b.shop_id = shop AND b.mode = world AND b.provider = psp AND k.suspense_minor <> 0
        AND b.batch IN (SELECT t.batch FROM told_batch AS t);
+    CREATE TEMP TABLE withdrawn_record (operation_id uuid NOT NULL, kind text NOT NULL) ON COMMIT DROP;
     FOR earlier IN
         SELECT b.file_id, b.batch FROM settlement_batch AS b
          WHERE b.shop_id = shop AND b.mode = world AND b.provider = psp
            AND b.batch IN (SELECT t.batch FROM told_batch AS t)
     LOOP
-        DELETE FROM settled_record AS s USING settlement_line AS l
-         WHERE l.file_id = earlier.file_id AND l.batch = earlier.batch AND s.operation_id = l.operation_id
-           AND s.kind = l.kind AND s.file_id = l.file_id AND s.line_no = l.line_no;
+        WITH withdrawn AS (
+            DELETE FROM settled_record AS s USING settlement_line AS l
+             WHERE l.file_id = earlier.file_id AND l.batch = earlier.batch AND s.operation_id = l.operation_id
+               AND s.kind = l.kind AND s.file_id = l.file_id AND s.line_no = l.line_no
+         RETURNING s.operation_id, s.kind
+        )
+        INSERT INTO withdrawn_record SELECT w.operation_id, w.kind FROM withdrawn AS w;
         -- What is to be said anew about a line that went away goes along with the batch.
         UPDATE reconciliation_break AS k SET file_id = new_file_id, moved = k.moved + 1
          WHERE k.closed_at IS NULL AND k.kind = 'unexplained' AND k.line_no IS NULL
@@ -216,7 +221,7 @@ BEGIN
        SET closed_at = match_settlement_lines.at, closed_by = 'coatcheck', reason = 'a later file has it'
       FROM settled_record AS s
      WHERE k.closed_at IS NULL AND k.kind = 'missing_at_psp' AND s.operation_id = k.operation_id
-       AND s.file_id = new_file_id;
+       AND s.operation_id IN (SELECT t.record_id FROM told_line AS t) AND s.file_id = new_file_id;
 END;
 $$;
 
@@ -334,28 +339,45 @@ AS $$
            WITH ORDINALITY AS g (what, batch, currency, stated, counted, n);
 $$;
 
--- What we have and no file has: approved before a time by which every file must have told of it.
-CREATE OR REPLACE FUNCTION break_unsettled(at timestamptz, shop uuid, world text, psp text, before timestamptz)
+-- What we have and no file has: approved so long before this file's last charge that a file must have told of it. Looked at
+-- is what was decided since the time up to which the files before this one were looked at: what is older is settled or
+-- has its break. Of a batch that was issued again with less in it, what went away is looked at too, however old.
+CREATE OR REPLACE FUNCTION break_unsettled(at timestamptz, new_file_id uuid, shop uuid, world text, psp text, drift interval)
 RETURNS integer
-LANGUAGE sql SECURITY DEFINER
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
 AS $$
-    WITH opened AS (
-        INSERT INTO reconciliation_break (break_id, shop_id, mode, provider, kind, operation_id, currency, expected_minor,
-                                          stated_minor, suspense_minor, detail, opened_at)
-        SELECT reconciliation_id('unsettled', o.operation_id::text), shop, world, psp, 'missing_at_psp', o.operation_id,
-               o.currency, CASE o.kind WHEN 'refund' THEN -o.amount_minor ELSE o.amount_minor END, NULL, 0,
-               concat_ws(' ', o.kind, o.provider_reference), break_unsettled.at
-          FROM operation AS o
-         WHERE o.shop_id = shop AND o.mode = world AND o.provider = psp AND o.status = 'APPROVED'
-           AND o.kind IN ('charge', 'capture', 'refund') AND o.decided_at < before
-           AND NOT EXISTS (SELECT FROM settled_record AS s
-                            WHERE s.operation_id = o.operation_id
-                              AND s.kind = CASE o.kind WHEN 'refund' THEN 'refund' ELSE 'charge' END)
-        ON CONFLICT (break_id) DO NOTHING
-     RETURNING 1
-    )
-    SELECT count(*)::integer FROM opened;
+DECLARE
+    due timestamptz := (SELECT r.last_at - drift FROM settlement_reach AS r WHERE r.file_id = new_file_id);
+    due_before timestamptz := coalesce(
+        (SELECT max(r.last_at) - drift
+           FROM settlement_file AS f JOIN settlement_reach AS r ON r.file_id = f.file_id
+          WHERE f.shop_id = shop AND f.mode = world AND f.provider = psp AND f.file_id <> new_file_id), '-infinity');
+    opened integer;
+BEGIN
+    INSERT INTO reconciliation_break (break_id, shop_id, mode, provider, kind, operation_id, currency, expected_minor,
+                                      stated_minor, suspense_minor, detail, opened_at)
+    SELECT wanted.break_id, shop, world, psp, 'missing_at_psp', o.operation_id,
+           o.currency, CASE o.kind WHEN 'refund' THEN -o.amount_minor ELSE o.amount_minor END, NULL, 0,
+           concat_ws(' ', o.kind, o.provider_reference), break_unsettled.at
+      FROM (SELECT u.operation_id, reconciliation_id('unsettled', u.operation_id::text) AS break_id
+              FROM operation AS u
+             WHERE u.decided_at >= due_before AND u.decided_at < due AND u.shop_id = shop AND u.mode = world
+             UNION ALL
+            -- Whatever was said of it before is closed: a file had it.
+            SELECT w.operation_id, reconciliation_id('unsettled', w.operation_id::text, new_file_id::text)
+              FROM withdrawn_record AS w JOIN operation AS u USING (operation_id)
+             WHERE w.kind IN ('charge', 'refund') AND u.decided_at < due_before) AS wanted
+      JOIN operation AS o USING (operation_id)
+     WHERE o.shop_id = shop AND o.mode = world AND o.provider = psp AND o.status = 'APPROVED'
+       AND o.kind IN ('charge', 'capture', 'refund')
+       AND NOT EXISTS (SELECT FROM settled_record AS s
+                        WHERE s.operation_id = o.operation_id
+                          AND s.kind = CASE o.kind WHEN 'refund' THEN 'refund' ELSE 'charge' END)
+    ON CONFLICT (break_id) DO NOTHING;
+    GET DIAGNOSTICS opened = ROW_COUNT;
+    RETURN opened;
+END;
 $$;
 
 -- What is undecided, was sent so long ago that every file must have told of it, and that no file has told of (hazard H7). Nothing

@@ -21,19 +21,42 @@ BEGIN
 END
 $$;
 
--- Makes the entries of these transfers. Where one is older than entries that are there (its batch committed late), those
--- count it from now on: an account's later lines are read again, and each gets what is new before it.
+-- Makes the entries of these transfers, and counts them into the days of their accounts. Each transfer is looked up once.
+-- Where one is older than entries that are there (its batch committed late), those count it from now on: an account's later
+-- lines are read again, and each gets what is new before it.
 CREATE OR REPLACE FUNCTION entries_write(wanted_ids uuid[]) RETURNS void
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
 BEGIN
-    WITH side AS MATERIALIZED (
-        SELECT debit_account_id AS account_id, at, transfer_id, amount_minor AS debit_minor, 0::bigint AS credit_minor
+    WITH moved AS MATERIALIZED (
+        SELECT transfer_id, at, kind, debit_account_id, credit_account_id, amount_minor
         FROM transfer WHERE transfer_id = ANY (wanted_ids)
+    ), side AS MATERIALIZED (
+        SELECT debit_account_id AS account_id, credit_account_id AS counter_id, at, transfer_id, kind,
+               amount_minor AS debit_minor, 0::bigint AS credit_minor
+        FROM moved
         UNION ALL
-        SELECT credit_account_id, at, transfer_id, 0, amount_minor FROM transfer WHERE transfer_id = ANY (wanted_ids)
+        SELECT credit_account_id, debit_account_id, at, transfer_id, kind, 0, amount_minor FROM moved
+    ), between_two AS MATERIALIZED (
+        SELECT account_id, counter_id, (at AT TIME ZONE 'UTC')::date AS day, kind,
+               sum(debit_minor) AS debits_minor, sum(credit_minor) AS credits_minor, count(*) AS transfers
+        FROM side GROUP BY 1, 2, 3, 4
+    ), counted_days AS (
+        -- Not of sellers, who are many and in no report.
+        INSERT INTO account_day AS known (account_id, day, kind, counter_kind, debits_minor, credits_minor, transfers)
+        SELECT moves.account_id, day, moves.kind, counter.kind, sum(debits_minor), sum(credits_minor), sum(transfers)
+        FROM between_two AS moves
+        JOIN account AS own ON own.account_id = moves.account_id
+        JOIN account AS counter ON counter.account_id = moves.counter_id
+        WHERE own.kind NOT IN ('seller_pending', 'seller_available', 'payouts_in_transit')
+        GROUP BY 1, 2, 3, 4
+        ORDER BY 1, 2, 3, 4
+        ON CONFLICT (account_id, day, kind, counter_kind) DO UPDATE
+            SET debits_minor = known.debits_minor + EXCLUDED.debits_minor,
+                credits_minor = known.credits_minor + EXCLUDED.credits_minor,
+                transfers = known.transfers + EXCLUDED.transfers
     ), first AS MATERIALIZED (
         SELECT DISTINCT ON (account_id) account_id, at, transfer_id FROM side ORDER BY account_id, at, transfer_id
     ), line AS (
@@ -74,36 +97,6 @@ BEGIN
 END
 $$;
 
--- Counts these transfers into the days of their accounts; not of sellers', who are many and in no report.
-CREATE OR REPLACE FUNCTION account_days_write(wanted_ids uuid[]) RETURNS void
-LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-AS $$
-#variable_conflict use_column
-BEGIN
-    INSERT INTO account_day AS known (account_id, day, kind, counter_kind, debits_minor, credits_minor, transfers)
-    SELECT side.account_id, (side.at AT TIME ZONE 'UTC')::date, side.kind, counter.kind,
-           sum(side.debit_minor), sum(side.credit_minor), count(*)
-    FROM (
-        SELECT debit_account_id AS account_id, credit_account_id AS counter_id, at, kind, amount_minor AS debit_minor,
-               0::bigint AS credit_minor
-        FROM transfer WHERE transfer_id = ANY (wanted_ids)
-        UNION ALL
-        SELECT credit_account_id, debit_account_id, at, kind, 0, amount_minor
-        FROM transfer WHERE transfer_id = ANY (wanted_ids)
-    ) AS side
-    JOIN account AS own ON own.account_id = side.account_id
-    JOIN account AS counter ON counter.account_id = side.counter_id
-    WHERE own.kind NOT IN ('seller_pending', 'seller_available', 'payouts_in_transit')
-    GROUP BY 1, 2, 3, 4
-    ORDER BY 1, 2, 3, 4
-    ON CONFLICT (account_id, day, kind, counter_kind) DO UPDATE
-        SET debits_minor = known.debits_minor + EXCLUDED.debits_minor,
-            credits_minor = known.credits_minor + EXCLUDED.credits_minor,
-            transfers = known.transfers + EXCLUDED.transfers;
-END
-$$;
-
 -- Makes entries of queued transfers older than `before`, the oldest first, until there were `most`; returns how many.
 -- The youngest are left for a moment, so that a batch that commits a little later than its time still comes in order.
 -- 0 when there are none, or while another process is at it. Locks: one advisory lock until the commit.
@@ -133,7 +126,6 @@ BEGIN
         RETURN 0;
     END IF;
     PERFORM entries_write(wanted_ids);
-    PERFORM account_days_write(wanted_ids);
     RETURN cardinality(wanted_ids);
 END
 $$;
@@ -174,5 +166,5 @@ BEGIN
 END
 $$;
 
-REVOKE ALL ON FUNCTION entry_note, entries_write, account_days_write, entries_fill, entries_rebuild FROM PUBLIC;
+REVOKE ALL ON FUNCTION entry_note, entries_write, entries_fill, entries_rebuild FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION entries_fill TO coatcheck_app;

@@ -1,0 +1,29 @@
+"""Work that a gateway does again and again in the background until it is stopped."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+
+async def until_stopped(
+    once: Callable[[], Awaitable[Any]], interval: timedelta, stopping: asyncio.Event, *, log: Any, trouble: str
+) -> None:
+    """Do a piece of work until stopped; trouble with the database is waited out, and logged under the name `trouble`.
+
+    `once` returns True when more is waiting: then it is done again at once, else after the interval.
+    """
+    while not stopping.is_set():
+        has_more = False
+        try:
+            has_more = await once() is True
+        except Exception:
+            log.exception(trouble)
+        await (asyncio.sleep(0) if has_more else pause(interval, stopping))
+
+
+async def pause(most: timedelta, event: asyncio.Event) -> None:
+    """Wait until the event is set, but not longer than so long."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), most.total_seconds())
