@@ -225,16 +225,14 @@ async def test_H4_what_a_batch_issued_again_says_no_more_is_missing_at_the_psp(
 ) -> None:
     """Also when its time was over long ago, and when a file had it before after all."""
     await desk.world.pay(checkout("c1", "o1", "o2"))
-    first = desk.close()[0]
+    files = {"first": desk.close()[0]}
     desk.world.clock.advance(timedelta(days=6))
     await desk.world.pay(checkout("c2", "o3"), "k2")
-    second = desk.close()[0]
-    for text, name in sorted(
-        [(first, "first.csv"), (second, "second.csv")], key=lambda each: each[1], reverse=comes_late
-    ):
-        await desk.take(text, name)
+    files["second"] = desk.close()[0]
+    for name in brought:
+        await desk.take(files[name], f"{name}.csv")
     assert await desk.world.count("reconciliation_break", "closed_at IS NULL") == 0
-    header, one, *_ = lines(first)
+    header, one, two, *_ = lines(files["first"])
     await desk.take(summed(header, one), "again.csv")
     gone = await desk.world.store.pool.fetch(
         "SELECT k.kind, o.payment_order_id FROM reconciliation_break AS k JOIN operation USING (operation_id)"

@@ -40,6 +40,7 @@ _TEST_RUNS: Final = "integration/test_payout_runs.py"
 _PAYOUT_ADOPTION: Final = "reconciliation/payout_adoption.py"
 _ADOPT_PAYOUT: Final = "sql/functions/115_payout_adoption.sql"
 _TEST_FORGOTTEN: Final = "integration/test_recovery_payouts.py"
+_RECONCILIATION_SQL: Final = "sql/functions/090_reconciliation.sql"
 
 SABOTAGES: Final = (
     Sabotage(
@@ -852,5 +853,21 @@ SABOTAGES: Final = (
         '    return f"\'{text}" if text.startswith(_FORMULA) else text\n',
         "    return text\n",
         "unit/test_seller_statement_files.py::test_H8_a_cell_that_a_spreadsheet_would_run_is_text",
+    ),
+    Sabotage(
+        "nothing is ever missing at the PSP",
+        "H7",
+        _RECONCILIATION_SQL,
+        " AND f.file_id <> new_file_id), '-infinity');",
+        "), '-infinity');",
+        "integration/test_reconciliation.py::test_H7_what_only_we_have_is_asked_for_when_its_time_is_over_and_was_only_late",
+    ),
+    Sabotage(
+        "what a batch says no more when it is issued again is forgotten",
+        "H4",
+        _RECONCILIATION_SQL,
+        "INSERT INTO withdrawn_record SELECT w.operation_id, w.kind FROM withdrawn AS w;",
+        "INSERT INTO withdrawn_record SELECT w.operation_id, w.kind FROM withdrawn AS w WHERE false;",
+        "integration/test_reconciliation.py::test_H4_what_a_batch_issued_again_says_no_more_is_missing_at_the_psp",
     ),
 )
