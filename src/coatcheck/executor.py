@@ -21,7 +21,7 @@ from coatcheck.breaker import Breaker
 from coatcheck.clock import Clock
 from coatcheck.events import EventKind
 from coatcheck.failpoints import CALM, Failpoint, Failpoints
-from coatcheck.loops import until_stopped
+from coatcheck.loops import log_trouble, until_stopped
 from coatcheck.metrics import Metrics
 from coatcheck.operations import Operation, Operations, Postponement
 from coatcheck.payments import Payments
@@ -198,8 +198,14 @@ class Executor:
         """Run operations in a task of their own: whoever asked may go away, the work goes on (hazard A17)."""
         task = asyncio.create_task(self._run_all(operations))
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: "asyncio.Task[list[Outcome | None]]") -> None:
+        self._running.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):  # whoever waits for it hears it too, but often nobody does
+            log_trouble(log, "work_left_to_its_lease", error)
 
     async def _run_all(self, operations: Sequence[Operation]) -> list[Outcome | None]:
         if len(operations) == 1:
@@ -219,8 +225,8 @@ class Executor:
             return None
         try:
             operation, outcome, was_sent = await self._ask(provider, operation)
-        except Exception as error:
-            log.exception("operation_failed", operation=operation.intent.reference)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the PSP may have heard us
+            log_trouble(log, "operation_failed", error, operation=operation.intent.reference)
             outcome, was_sent = Outcome(kind=OutcomeKind.UNKNOWN, cause=f"gateway error: {type(error).__name__}"), True
         return await self.settle(operation, outcome, was_sent=was_sent)
 

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
+from coatcheck.store import is_away
+
 
 async def until_stopped(
     once: Callable[[], Awaitable[Any]], interval: timedelta, stopping: asyncio.Event, *, log: Any, trouble: str
@@ -18,9 +20,17 @@ async def until_stopped(
         has_more = False
         try:
             has_more = await once() is True
-        except Exception:
-            log.exception(trouble)
+        except Exception as error:  # noqa: BLE001 - waited out
+            log_trouble(log, trouble, error)
         await (asyncio.sleep(0) if has_more else pause(interval, stopping))
+
+
+def log_trouble(log: Any, event: str, error: Exception, **more: Any) -> None:
+    """Log an error: in one line where the database is away, for then everything fails alike; else with its stack."""
+    if is_away(error):
+        log.warning(event, cause=f"{type(error).__name__}: {error}", **more)
+    else:
+        log.error(event, exc_info=error, **more)
 
 
 async def pause(most: timedelta, event: asyncio.Event) -> None:

@@ -3,10 +3,11 @@
 import asyncio
 from datetime import timedelta
 
+import asyncpg
 import structlog
 from structlog.testing import capture_logs
 
-from coatcheck.loops import pause, until_stopped
+from coatcheck.loops import log_trouble, pause, until_stopped
 
 _LONG, _SHORT = timedelta(hours=1), timedelta(milliseconds=1)
 
@@ -40,6 +41,18 @@ async def test_trouble_is_logged_and_waited_out() -> None:
     with capture_logs() as logs:
         assert await _loop([OSError("the database is away"), False, False], _SHORT) == 3
     assert [entry["event"] for entry in logs] == ["it_failed"]
+
+
+def test_what_fails_because_the_database_is_away_is_one_line_and_anything_else_has_its_stack() -> None:
+    away = [OSError("no route"), TimeoutError(), asyncpg.CannotConnectNowError("starting up")]
+    away += [asyncpg.ConnectionDoesNotExistError("closed"), asyncpg.InterfaceError("pool is closed")]
+    ours = [ValueError("a bug"), asyncpg.DataError("an argument of ours"), asyncpg.CheckViolationError("a rule")]
+    with capture_logs() as logs:
+        for error in [*away, *ours]:
+            log_trouble(log, "it_failed", error, path="/v1")
+    assert [(entry["log_level"], entry["path"]) for entry in logs] == [("warning", "/v1")] * 5 + [("error", "/v1")] * 3
+    assert [entry.get("cause") for entry in logs[:2]] == ["OSError: no route", "TimeoutError: "]
+    assert [entry.get("exc_info") for entry in logs] == [None] * 5 + ours
 
 
 async def test_trouble_is_not_more_work() -> None:

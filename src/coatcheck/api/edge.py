@@ -15,7 +15,9 @@ from litestar.types import Receive
 from msgspec import Meta
 
 from coatcheck.errors import CoatcheckError, ErrorCode, Problem
+from coatcheck.loops import log_trouble
 from coatcheck.pan import contains_card_number_in
+from coatcheck.store import is_away
 
 JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
@@ -151,17 +153,6 @@ def answer_http_error(request: Request[Any, Any, Any], error: HTTPException) -> 
     return Response(problem(code, detail), status_code=code.status, media_type=PROBLEM_JSON, headers=headers)
 
 
-# The database is away, has no connection left or took too long: nobody's request is at fault.
-_UNAVAILABLE = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InterfaceError,
-    OSError,
-    TimeoutError,
-)
-
-
 def _recovering() -> CoatcheckError:
     return CoatcheckError(
         ErrorCode.RECOVERING,
@@ -176,10 +167,10 @@ def answer_unexpected(request: Request[Any, Any, Any], error: Exception) -> Resp
     if isinstance(error, asyncpg.ObjectNotInPrerequisiteStateError):  # refuse_while_recovering
         return answer_coatcheck_error(request, _recovering())
     instance = uuid4().urn
-    log.error("request_failed", instance=instance, path=request.url.path, exc_info=error)
+    log_trouble(log, "request_failed", error, instance=instance, path=request.url.path)
     code, headers = ErrorCode.INTERNAL, {}
     detail = "The gateway failed. Send the same request with the same key again: it cannot be charged twice."
-    if isinstance(error, _UNAVAILABLE) and not isinstance(error, ValueError):  # asyncpg's word for an argument of ours
+    if is_away(error):
         code, headers = ErrorCode.OVERLOADED, {"Retry-After": "1"}
         detail = "The gateway's database is away or busy. Send the same request with the same key again in a second."
     body = problem(code, detail, instance=instance)

@@ -35,10 +35,11 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A settled answer to one request."""
+    """A settled answer to one request. `again_in_s`: what it says of when to come again."""
 
     status: int
     body: dict[str, Any]
+    again_in_s: int = 0
 
     @property
     def is_good(self) -> bool:
@@ -73,19 +74,22 @@ class Shop:
         )
 
     async def insist(self, dice: random.Random, request: Request, *, patience_s: float = PATIENCE_S) -> Answer | None:
-        """Send, to either gateway, until there is an answer that means something; always the same key and body."""
+        """Send, to either gateway, until there is an answer that means something; always the same key and body.
+
+        `Retry-After` is obeyed.
+        """
         deadline = monotonic() + patience_s
         while monotonic() < deadline:
+            answer = None
             try:
                 answer = await self._send(dice, request)
             except GAVE_NO_ANSWER:
                 self.journal.counts["requests without an answer"] += 1
-                answer = None
             if answer is not None and answer.status < _SERVER_ERROR and answer.body.get("code") not in _BUSY:
                 return answer
             if answer is not None:
                 self.journal.counts[f"answers {answer.status}"] += 1
-            await asyncio.sleep(0.1 + 0.3 * dice.random())
+            await asyncio.sleep((0.1 if answer is None else max(0.1, answer.again_in_s)) + 0.3 * dice.random())
         self.journal.counts["clients who gave up"] += 1
         return None
 
@@ -109,7 +113,8 @@ class Shop:
             request.flight.at_gateways[gateway] += 1
         try:
             async with self.session.request(request.method, url + request.path, data=request.body, **options) as answer:
-                return Answer(answer.status, msgspec.json.decode(await answer.read(), type=dict[str, Any]))
+                body = msgspec.json.decode(await answer.read(), type=dict[str, Any])
+                return Answer(answer.status, body, int(answer.headers.get("Retry-After", "0")))
         except aiohttp.ClientConnectorError:
             self._refuses_until[gateway] = monotonic() + _REFUSES_FOR_S
             raise

@@ -125,7 +125,7 @@ class World:
         settings: dict[str, object] = {
             "DATA_DIR": self._data_dir,
             "DIGEST_SECRET": "a-secret-of-the-drill-and-of-nobody-else",
-            "DATABASE_POOL_SIZE": 6,
+            "DATABASE_POOL_SIZE": 4,
             "SIMULATOR_URL": simulator_url,
             "SIMULATOR_WEBHOOK_SECRETS": _WEBHOOK_SECRET,
             "CALL_DEADLINE_S": _CALL_DEADLINE_S,

@@ -19,7 +19,7 @@ from coatcheck.failpoints import CALM, Failpoint, Failpoints
 from coatcheck.ids import INBOX, OPERATION, derive_id, parse_id, time_ordered_ids
 from coatcheck.inbox.hearing import EventOutcome, Hearing, hear
 from coatcheck.logs import redact_text
-from coatcheck.loops import pause
+from coatcheck.loops import log_trouble, pause
 from coatcheck.metrics import Metrics
 from coatcheck.operations import Operation, Operations, Standing
 from coatcheck.providers.disputes import DisputeNews
@@ -139,8 +139,8 @@ class Inbox:
             self._arrived.clear()
             try:
                 claimed = await self.handle_once()
-            except Exception:
-                log.exception("inbox_failed")
+            except Exception as error:  # noqa: BLE001 - waited out
+                log_trouble(log, "inbox_failed", error)
                 claimed = 0
             if claimed == 0:
                 await pause(interval, self._arrived)

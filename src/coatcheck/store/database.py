@@ -29,6 +29,22 @@ _TYPES_ASKED = (
 )
 
 
+# It has no connection left, was stopped, is starting, took too long, or the line to it is cut.
+_AWAY = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InterfaceError,
+    OSError,
+    TimeoutError,
+)
+
+
+def is_away(error: BaseException) -> bool:
+    """Say whether an error means that the database cannot be reached for now: nobody's request is at fault."""
+    return isinstance(error, _AWAY) and not isinstance(error, ValueError)  # asyncpg's word for an argument of ours
+
+
 class StoreError(Exception):
     """The database cannot be used; the text says why and what to do."""
 

@@ -1,5 +1,6 @@
 -- Operations ($1) with all that running them needs, of their orders, refunds, payouts, payments and leases. A payout has
--- no order: its operation's order_id is the payout's own.
+-- no order: its operation's order_id is the payout's own. The sub-select hides from the planner how many there are: it keeps
+-- one plan for all, where planning anew took longer than reading.
 SELECT o.operation_id, o.attempt, o.tries, o.kind, o.status, o.order_id, o.payment_id, o.shop_id, o.mode, o.provider,
        o.amount_minor, o.currency::text AS currency, o.body, o.first_sent_at, o.provider_reference, o.target_reference,
        o.is_final, o.is_hosted, o.cause, o.created_at,
@@ -16,4 +17,4 @@ SELECT o.operation_id, o.attempt, o.tries, o.kind, o.status, o.order_id, o.payme
   LEFT JOIN refund AS r ON r.refund_id = o.refund_id
   LEFT JOIN payout AS q ON o.kind = 'payout' AND q.payout_id = o.order_id
   LEFT JOIN lease AS l ON l.operation_id = o.operation_id
- WHERE o.operation_id = ANY ($1) AND (p.order_id IS NOT NULL OR q.payout_id IS NOT NULL);
+ WHERE o.operation_id = ANY ((SELECT $1::uuid[])::uuid[]) AND (p.order_id IS NOT NULL OR q.payout_id IS NOT NULL);
