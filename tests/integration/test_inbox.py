@@ -24,6 +24,7 @@ from tests.integration.outside import (
 
 from coatcheck.ids import OPERATION, operation_id_of, order_id_of, print_id
 from coatcheck.inbox import EventOutcome
+from coatcheck.operations import Operation
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Intent, WebhookRefusedError
 from coatcheck.states import Capture, Mode, OperationKind
@@ -300,6 +301,35 @@ async def test_C2_D6_an_old_event_does_not_end_a_question_that_newer_news_began(
     assert view.status == "FAILED"
     await psp.handle()
     assert await psp.outcomes() == [EventOutcome.APPLIED, EventOutcome.NO_EFFECT]
+    assert await world.balances() == before
+    assert await world.violations() == {}
+
+
+async def test_C2_D6_news_that_somebody_else_overtook_is_not_forgotten(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by a drill: while the database stood still the lease ended, and a replayed success was booked before."""
+    world = World(store)
+    other, psp = World(store, world.provider, clock=world.clock), Psp(world)
+    await world.pay(checkout("c1", "o1"))
+    before = await world.balances()
+    world.provider.acts[OperationKind.REFUND] = [unknown]
+    answer = await world.refund("o1", 600)
+    settle = world.gateway.executor.settle
+
+    async def settle_too_late(operation: Operation, outcome: Outcome, *, was_sent: bool = True) -> Outcome | None:
+        await other.recover()
+        return await settle(operation, outcome, was_sent=was_sent)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(world.gateway.executor, "settle", settle_too_late)
+        await psp.tell("refund.failed", returned(answer.refund_id))
+    assert await psp.outcomes() == [None]
+    world.provider.look_ups = [declined]
+    world.clock.advance(timedelta(minutes=1))
+    await psp.handle()
+    assert await psp.outcomes() == [EventOutcome.APPLIED]
+    assert await world.count("refund", "status = 'FAILED'") == 1
     assert await world.balances() == before
     assert await world.violations() == {}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from tests.integration.outside import CALLER, SETTINGS, checkout
+from tests.integration.outside import CALLER, SETTINGS, approved, checkout
 from tests.simulation.calm import at_the_psp
 
 from coatcheck.config import Settings
@@ -331,6 +331,34 @@ async def test_D6_a_refund_that_went_and_came_back_before_anybody_heard_of_it_le
     report = await desk.take(desk.close()[0])
     assert kinds(report) == ["status"]
     assert await desk.world.gateway.arrivals.finish_once() == 1
+    assert set(await desk.balances()) == {"psp_payouts_in_transit", "platform_psp_fees"}
+    assert await desk.world.violations() == {}
+
+
+@pytest.mark.parametrize("decided_by", ["the file", "its holder"])
+async def test_D6_a_refund_that_came_back_before_it_was_decided_here_is_asked_about(
+    desk: Desk, decided_by: str
+) -> None:
+    """The first of its lines, or an answer from before, says it went; that is not the end of it."""
+    await desk.world.pay(checkout("c1", "o1", token="tok_refund_pending"))
+    await desk.world.refund("o1", None, "k-refund")
+    operation = await desk.world.store.pool.fetchrow("SELECT * FROM operation WHERE kind = 'refund'")
+    assert operation is not None
+    desk.psp.bank.settle_refund(operation["provider_reference"], "succeeded")
+    if decided_by == "its holder":
+        await desk.take(desk.close()[0], "it went.csv")
+    desk.psp.bank.fail_refund(operation["provider_reference"])
+    report = await desk.take(desk.close()[0], "it came back.csv")
+    if decided_by == "the file":
+        assert await desk.corrections.correct(report.file_id) == 2
+    else:
+        (held,) = await desk.world.gateway.operations.claim_named([operation["operation_id"]])
+        await desk.world.gateway.executor.settle(held, approved(held.intent))
+        assert await desk.world.gateway.arrivals.finish_once() == 2
+    assert await desk.world.gateway.arrivals.finish_once() == 0
+    assert await desk.world.count("event", "kind = 'operation.reopened'") == 1
+    assert await desk.world.count("refund", "status = 'FAILED'") == 1
+    assert await desk.world.count("reconciliation_break", "closed_at IS NULL") == 0
     assert set(await desk.balances()) == {"psp_payouts_in_transit", "platform_psp_fees"}
     assert await desk.world.violations() == {}
 

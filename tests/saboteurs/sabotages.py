@@ -870,4 +870,20 @@ SABOTAGES: Final = (
         "INSERT INTO withdrawn_record SELECT w.operation_id, w.kind FROM withdrawn AS w WHERE false;",
         "integration/test_reconciliation.py::test_H4_what_a_batch_issued_again_says_no_more_is_missing_at_the_psp",
     ),
+    Sabotage(
+        "news that somebody else overtook is forgotten",
+        "D6",
+        "inbox/handling.py",
+        "            if not is_booked and contradiction_of(held, outcome) is None:\n",
+        "            if not is_booked and contradiction_of(held, outcome) is not None:\n",
+        "integration/test_inbox.py::test_C2_D6_news_that_somebody_else_overtook_is_not_forgotten",
+    ),
+    Sabotage(
+        "a refund that came back is asked about by nobody once it is decided here",
+        "D6",
+        "reconciliation/arrivals.py",
+        " OR o.status = 'APPROVED' AND NOT EXISTS (\n",
+        " OR o.status = 'OPEN' AND NOT EXISTS (\n",
+        "integration/test_reconciliation.py::test_D6_a_refund_that_came_back_before_it_was_decided_here_is_asked_about",
+    ),
 )

@@ -123,14 +123,19 @@ class Corrections:
         rows = await self._store.pool.fetch(_OF_STATUS, file_id)
         if not rows:  # as with most files
             return 0
-        standing = await self._operations.stand([row["operation_id"] for row in rows])
-        undecided = [row for row in rows if standing[row["operation_id"]].operation.status in _UNDECIDED]
+        operation_ids = [row["operation_id"] for row in rows]
+        before = await self._operations.stand(operation_ids)
+        undecided = [row for row in rows if before[row["operation_id"]].operation.status in _UNDECIDED]
         await self._decide([row for row in undecided if row["kind"] != "refund_returned"])
-        differing = [row for row in rows if row not in undecided and not _agrees(row, standing[row["operation_id"]])]
+        # Of a refund with a line for each way, the first line may just have decided what the second one contradicts.
+        now = await self._operations.stand(operation_ids) if undecided else before
+        differing = [
+            row for row in rows if _is_decided(now[row["operation_id"]]) and not _agrees(row, now[row["operation_id"]])
+        ]
         reopened = await self._operations.reopen([row["operation_id"] for row in differing], "a settlement file has it")
         if reopened:
             await self._executor.start(reopened)
-        after = await self._operations.stand([row["operation_id"] for row in rows])
+        after = await self._operations.stand(operation_ids)
         agreeing = [row["break_id"] for row in rows if _agrees(row, after[row["operation_id"]])]
         return await self.close(agreeing, BY_THE_FILE, "the operation is settled as the file says")
 
@@ -271,6 +276,10 @@ class Corrections:
         await connection.execute(
             self._store.queries["event_write"], *(row["break_id"], event_id, kind, *world, row["closed_at"], told)
         )
+
+
+def _is_decided(standing: Standing) -> bool:
+    return standing.operation.status not in _UNDECIDED
 
 
 def _agrees(row: asyncpg.Record, standing: Standing) -> bool:
