@@ -874,8 +874,8 @@ SABOTAGES: Final = (
         "news that somebody else overtook is forgotten",
         "D6",
         "inbox/handling.py",
-        "            if not is_booked and contradiction_of(held, outcome) is None:\n",
-        "            if not is_booked and contradiction_of(held, outcome) is not None:\n",
+        "            if not is_booked and await self._is_overtaken(held):\n",
+        "            if not is_booked and not await self._is_overtaken(held):\n",
         "integration/test_inbox.py::test_C2_D6_news_that_somebody_else_overtook_is_not_forgotten",
     ),
     Sabotage(

@@ -14,7 +14,7 @@ from coatcheck.clock import Clock
 from coatcheck.correspondence import Correspondence
 from coatcheck.disputes import NewsOutcome
 from coatcheck.events import EventKind
-from coatcheck.executor import Executor, contradiction_of, mismatch_of
+from coatcheck.executor import Executor, mismatch_of
 from coatcheck.failpoints import CALM, Failpoint, Failpoints
 from coatcheck.ids import INBOX, OPERATION, derive_id, parse_id, time_ordered_ids
 from coatcheck.inbox.hearing import EventOutcome, Hearing, hear
@@ -236,7 +236,7 @@ class Inbox:
                 return None  # somebody was faster, or another event of this batch: see again what came of it
             await self._failpoints.reach(Failpoint.INBOX_BEFORE_APPLY)
             is_booked = await self._executor.settle(held, outcome) is not None
-            if not is_booked and contradiction_of(held, outcome) is None:
+            if not is_booked and await self._is_overtaken(held):
                 return None  # taken over meanwhile, perhaps by something older: see what came of it
             return EventOutcome.APPLIED
         if hearing is Hearing.ASK:
@@ -265,13 +265,20 @@ class Inbox:
                 await self._ask(found.operation.intent.operation_id, notice)
         return EventOutcome.REFUSED if outcome is NewsOutcome.REFUSED else None
 
-    async def _ask(self, operation_id: UUID, notice: Notice) -> EventOutcome | None:
+    async def _is_overtaken(self, held: Operation) -> bool:
+        """Say whether somebody else has claimed or decided what we held; what the books refused us is still ours."""
+        for standing in (await self._operations.stand([held.intent.operation_id])).values():
+            is_decided = standing.operation.status in (OperationStatus.APPROVED, OperationStatus.DECLINED)
+            return is_decided or standing.operation.attempt != held.attempt
+        return False
+
+    async def _ask(self, operation_id: UUID, notice: Notice) -> EventOutcome:
         await self._failpoints.reach(Failpoint.INBOX_BEFORE_REOPEN)
         for held in await self._operations.reopen([operation_id], f"the provider's event {notice.type}"):
             await self._failpoints.reach(Failpoint.INBOX_BEFORE_ASK)
             await self._executor.run(held)
             return EventOutcome.APPLIED
-        return None  # somebody else is asking, perhaps since before this news: see what comes of it
+        return EventOutcome.NO_EFFECT
 
     async def _tell(self, operation: Operation, kind: EventKind, notice: Notice, difference: str) -> None:
         log.error(kind.value.replace(".", "_"), operation=operation.intent.reference, difference=difference)
