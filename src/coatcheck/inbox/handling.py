@@ -204,8 +204,8 @@ class Inbox:
         for notice in event.notices:
             try:
                 outcome = await self._act(notice, desk)
-            except Exception as error:
-                log.exception("webhook_failed", inbox_id=str(event.inbox_id))
+            except Exception as error:  # noqa: BLE001 - tried again
+                log_trouble(log, "webhook_failed", error, inbox_id=str(event.inbox_id))
                 return self._again(event, f"the gateway failed: {type(error).__name__}")
             if outcome is None:
                 return self._again(event, "its operation is being worked on, or is not known here", _ATTEMPTS)

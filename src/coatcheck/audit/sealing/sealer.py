@@ -20,7 +20,7 @@ from coatcheck.audit.sealing.keys import SealingKey
 from coatcheck.audit.sealing.rows import TABLES, Entries, SealedTable
 from coatcheck.audit.sealing.seals import Seal, Sealing, line_of, make_seal
 from coatcheck.clock import Clock
-from coatcheck.loops import until_stopped
+from coatcheck.loops import log_trouble, until_stopped
 from coatcheck.metrics import Metrics
 from coatcheck.store import Store
 
@@ -131,9 +131,9 @@ class Sealer:
             self._refusal = str(error)
         except _FASTER:
             log.debug("sealed_by_another")
-        except Exception:
+        except Exception as error:  # noqa: BLE001 - tried again
             self._metrics.sealing_failures["failed"].inc()
-            log.exception("sealing_failed")
+            log_trouble(log, "sealing_failed", error)
         return False
 
     async def seal_once(self, every: timedelta = timedelta()) -> Round:
