@@ -1,8 +1,8 @@
 """What is said to and heard from PSPs about disputes: asking how one stands, and passing the shops' answers on.
 
 A PSP that can be asked is asked, whatever its event says: an event may be late, or thin. Nothing here moves money at a
-PSP, so what may not have arrived is sent again under the same key; once the PSP has forgotten the key, it is looked for
-first.
+PSP, so what may not have arrived is looked for, and sent again under the same key if it is not there; once the PSP has
+forgotten the key, it is looked for first.
 """
 
 import asyncio
@@ -133,15 +133,17 @@ class Correspondence:
         answer = await desk.submit_evidence(parcel, at)
         if answer.kind is OutcomeKind.APPROVED:
             await self._settle(parcel, EvidenceStatus.SENT, None, answer)
-        elif answer.kind is OutcomeKind.DECLINED:
-            # An earlier sending may have done it: then it was refused because it was there already.
-            known = await self._ask(parcel.provider, parcel.provider_reference, parcel.mode)
-            if known.news is None and known.kind is not OutcomeKind.NOT_FOUND:
-                await self._postpone(parcel, at, answer)
-            elif not await self._settles(parcel, known):
-                await self._settle(parcel, EvidenceStatus.REFUSED, answer.refusal_code, known)
-        else:
+            return
+        # It may be there nevertheless: refused because an earlier sending had done it, or a failure that the PSP
+        # repeats for as long as it knows the key (hazard A4).
+        known = await self._ask(parcel.provider, parcel.provider_reference, parcel.mode)
+        if known.news is None and known.kind is not OutcomeKind.NOT_FOUND:
             await self._postpone(parcel, at, answer)
+        elif not await self._settles(parcel, known):
+            if answer.kind is OutcomeKind.DECLINED:
+                await self._settle(parcel, EvidenceStatus.REFUSED, answer.refusal_code, known)
+            else:
+                await self._postpone(parcel, at, answer)
 
     async def _settles(self, parcel: Parcel, known: DisputeAnswer) -> bool:
         """Settle what the PSP shows to have arrived, or to be over; False where it may still be sent."""

@@ -13,6 +13,7 @@ from tests.simulation.calm import at_the_psp
 from coatcheck.disputes import DisputeQuery, DisputeView, EvidenceRequest, EvidenceView
 from coatcheck.providers.disputes import DisputeAnswer, DisputeNews, EvidenceBody, EvidenceFile
 from coatcheck.providers.outcome import OutcomeKind
+from coatcheck.simulator.chaos import Dial
 from coatcheck.states import EvidenceKind, EvidenceStatus
 from coatcheck.store import Store
 
@@ -120,23 +121,56 @@ async def test_A2_an_answer_whose_process_died_is_passed_on_by_another(case: Cas
 
 async def test_A1_a_lost_answer_is_asked_for_again_under_the_same_key(case: Case) -> None:
     view = await case.begin()
-    sent, real = [], case.provider.submit_evidence
+    sent, real, real_look = [], case.provider.submit_evidence, case.provider.read_dispute
 
     async def lose(parcel: Any, at: Any) -> DisputeAnswer:
         sent.append(parcel.reference)
         await real(parcel, at)
         return UNKNOWN
 
-    case.provider.submit_evidence = lose
+    async def see_nothing(*_asked: Any) -> DisputeAnswer:
+        return UNKNOWN
+
+    case.provider.submit_evidence, case.provider.read_dispute = lose, see_nothing
     await case.answer(view.dispute_id)
     said = await case.said()
     assert (said.status, said.cause) == ("PENDING", "read timeout")
     assert len(case.there) == 1
-    case.provider.submit_evidence = real
+    case.provider.submit_evidence, case.provider.read_dispute = real, real_look
     case.world.clock.advance(timedelta(minutes=1))
     assert await case.line.tend_once(10) >= 1
     assert (await case.said()).status == "SENT"
     assert case.there == (sent[0],)
+    assert await case.world.violations() == {}
+
+
+async def test_A4_an_answer_whose_failure_the_psp_repeats_is_looked_for(case: Case) -> None:
+    view = await case.begin(due_s=10_000_000)
+    case.psp.chaos.set(Dial(error_after_share=1))
+    await case.answer(view.dispute_id)
+    assert len(case.there) == 1
+    assert case.psp.bank.faults["error_after"] == 1
+    assert (await case.said()).status == "SENT"
+    assert await case.world.violations() == {}
+
+
+async def test_A4_an_answer_whose_failure_is_repeated_until_the_dispute_is_over_is_over_too(case: Case) -> None:
+    view = await case.begin(due_s=10_000_000)
+
+    async def fail(_parcel: Any, _at: Any) -> DisputeAnswer:
+        return DisputeAnswer(kind=OutcomeKind.UNKNOWN, cause="HTTP 500")
+
+    case.provider.submit_evidence = fail
+    await case.answer(view.dispute_id)
+    said = await case.said()
+    assert (said.status, said.cause) == ("PENDING", "HTTP 500")
+    (dispute,) = case.psp.bank.disputes.page(0, 1)
+    case.psp.bank.disputes.change(dispute.id, "lose", b"")
+    case.world.clock.advance(timedelta(minutes=1))
+    await case.line.tend_once(10)
+    said = await case.said()
+    assert (said.status, said.refusal_code) == ("REFUSED", "dispute_over")
+    assert (await case.view()).status == "LOST"
     assert await case.world.violations() == {}
 
 

@@ -399,6 +399,14 @@ SABOTAGES: Final = (
         "integration/test_dispute_evidence.py::test_F1_who_comes_late_settles_nothing",
     ),
     Sabotage(
+        "an answer to a dispute whose failure the PSP repeats is sent for as long as it repeats it",
+        "A4",
+        "correspondence.py",
+        "OutcomeKind.NOT_FOUND:\n            await self._postpone(parcel, at, answer)\n",
+        "OutcomeKind.NOT_FOUND or answer.cause:\n            await self._postpone(parcel, at, answer)\n",
+        "integration/test_dispute_evidence.py::test_A4_an_answer_whose_failure_the_psp_repeats_is_looked_for",
+    ),
+    Sabotage(
         "a void beside an undecided capture",
         "D4",
         _REQUESTS,

@@ -106,9 +106,9 @@ class Psp:
         self._clock = clock
         self._seed = seed
         self._weather = weather
-        chaos = Chaos(msgspec.structs.replace(weather.dial, seed=seed))
-        self._app = App(self.bank, chaos, cache_errors=remembers_errors, slow_s=2 * CALL_DEADLINE_S)
-        self.post = PostOffice(self, chaos)
+        self.chaos = Chaos(msgspec.structs.replace(weather.dial, seed=seed))
+        self._app = App(self.bank, self.chaos, cache_errors=remembers_errors, slow_s=2 * CALL_DEADLINE_S)
+        self.post = PostOffice(self, self.chaos)
         self.bank.tell = self.post.take
 
     def entry(self, reference: str) -> Entry:
