@@ -147,6 +147,11 @@ class OperationStatus(StrEnum):
     DECLINED = "DECLINED"
     UNRESOLVED = "UNRESOLVED"
 
+    @property
+    def is_decided(self) -> bool:
+        """Whether an answer is booked. Later news may have the PSP asked again."""
+        return self in (OperationStatus.APPROVED, OperationStatus.DECLINED)
+
 
 FINAL_ORDER_STATUSES = frozenset({OrderStatus.SUCCESS, OrderStatus.FAILED, OrderStatus.CANCELLED})
 

@@ -268,8 +268,7 @@ class Inbox:
     async def _is_overtaken(self, held: Operation) -> bool:
         """Say whether somebody else has claimed or decided what we held; what the books refused us is still ours."""
         for standing in (await self._operations.stand([held.intent.operation_id])).values():
-            is_decided = standing.operation.status in (OperationStatus.APPROVED, OperationStatus.DECLINED)
-            return is_decided or standing.operation.attempt != held.attempt
+            return standing.operation.status.is_decided or standing.operation.attempt != held.attempt
         return False
 
     async def _ask(self, operation_id: UUID, notice: Notice) -> EventOutcome:

@@ -45,7 +45,7 @@ def hear(standing: Standing, outcome: Outcome, at: datetime) -> Hearing:
         return Hearing.TWICE
     if mismatch_of(operation.intent, outcome) is not None:
         return Hearing.REFUSE
-    if operation.status in (OperationStatus.APPROVED, OperationStatus.DECLINED):
+    if operation.status.is_decided:
         if not _contradicts(operation, outcome):
             return Hearing.NOTHING
         # Very likely the event tells of the very capture or void that is under way: its own answer comes first.

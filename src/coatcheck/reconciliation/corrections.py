@@ -29,7 +29,6 @@ from coatcheck.states import Mode, OperationKind, OperationStatus
 from coatcheck.store import Store
 
 BY_THE_FILE = "coatcheck"
-_UNDECIDED = frozenset({OperationStatus.OPEN, OperationStatus.PENDING, OperationStatus.UNRESOLVED})
 # What a file tells of an operation, and whether another line tells that the money came back.
 _OF_STATUS = """
 SELECT k.break_id, k.operation_id, l.kind, l.provider_reference, f.name, l.line_no,
@@ -125,13 +124,11 @@ class Corrections:
             return 0
         operation_ids = [row["operation_id"] for row in rows]
         before = await self._operations.stand(operation_ids)
-        undecided = [row for row in rows if before[row["operation_id"]].operation.status in _UNDECIDED]
+        undecided = [row for row in rows if not before[row["operation_id"]].operation.status.is_decided]
         await self._decide([row for row in undecided if row["kind"] != "refund_returned"])
         # Of a refund with a line for each way, the first line may just have decided what the second one contradicts.
         now = await self._operations.stand(operation_ids) if undecided else before
-        differing = [
-            row for row in rows if _is_decided(now[row["operation_id"]]) and not _agrees(row, now[row["operation_id"]])
-        ]
+        differing = [row for row in rows if _contradicts(row, now[row["operation_id"]])]
         reopened = await self._operations.reopen([row["operation_id"] for row in differing], "a settlement file has it")
         if reopened:
             await self._executor.start(reopened)
@@ -278,8 +275,8 @@ class Corrections:
         )
 
 
-def _is_decided(standing: Standing) -> bool:
-    return standing.operation.status not in _UNDECIDED
+def _contradicts(row: asyncpg.Record, standing: Standing) -> bool:
+    return standing.operation.status.is_decided and not _agrees(row, standing)
 
 
 def _agrees(row: asyncpg.Record, standing: Standing) -> bool:

@@ -53,7 +53,6 @@ _COLUMNS: Final = (
 _TAKE: Final = "SELECT take_settlement_file($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _BREAK_TOTALS: Final = "SELECT break_control_totals($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _UNUSUAL: Final = "SELECT break_unusual($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
-_LAST_OF: Final = "SELECT last_at FROM settlement_reach WHERE file_id = $1"
 
 
 class _Taken(msgspec.Struct):
@@ -111,10 +110,8 @@ class Reconciler:
             await connection.execute(_BREAK_TOTALS, at, file_id, *world, *columns)
         await self._post(connection, file)
         await connection.execute("SELECT note_file($1, $2, $3, $4, $5)", at, file_id, *world)
-        await connection.execute("SELECT break_unsettled($1, $2, $3, $4, $5, $6)", at, file_id, *world, DRIFT)
-        last = await connection.fetchval(_LAST_OF, file_id)
-        if last is not None:
-            await connection.execute("SELECT break_unsettled_movements($1, $2, $3, $4, $5)", at, *world, last - DRIFT)
+        for unsettled in ("break_unsettled", "break_unsettled_movements"):
+            await connection.execute(f"SELECT {unsettled}($1, $2, $3, $4, $5, $6)", at, file_id, *world, DRIFT)
         await connection.execute(TELL_OF_BREAKS, at, file_id, *world)
         return True
 

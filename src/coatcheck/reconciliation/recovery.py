@@ -33,7 +33,6 @@ SELECT EXISTS (SELECT FROM operation WHERE provider = $1)
     OR EXISTS (SELECT FROM payout_destination WHERE provider = $1)
 """
 _WHY: Final = "found at the provider after a restore"
-_UNDECIDED: Final = frozenset({OperationStatus.OPEN, OperationStatus.PENDING, OperationStatus.UNRESOLVED})
 # A charge must be here before what was done with it, and a void ends what may still be captured.
 _ORDER_OF_ACTS: Final = {OperationKind.CAPTURE: 0, OperationKind.VOID: 1, OperationKind.REFUND: 2}
 _LOUDEST: Final = (OutcomeKind.APPROVED, OutcomeKind.PENDING, OutcomeKind.UNKNOWN, OutcomeKind.DECLINED)
@@ -327,7 +326,7 @@ def _has_happened(act: Found) -> bool:
 def _differs(found: Found, standing: Standing) -> bool:
     """Whether the PSP's list contradicts what was decided here. What is undecided is asked about anyway."""
     operation = standing.operation
-    if operation.status in _UNDECIDED:
+    if not operation.status.is_decided:
         return False
     says = {OutcomeKind.APPROVED: OperationStatus.APPROVED, OutcomeKind.DECLINED: OperationStatus.DECLINED}
     said = says.get(found.status)

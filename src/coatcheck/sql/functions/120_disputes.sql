@@ -539,9 +539,10 @@ BEGIN
 END;
 $$;
 
--- What PSPs have told of and no file has: moved before a time by which every file must have told of it (H7).
-CREATE OR REPLACE FUNCTION break_unsettled_movements(at timestamptz, shop uuid, world text, psp text, before timestamptz)
-RETURNS integer
+-- What PSPs have told of and no file has: moved so long before this file's last charge that a file must have told of it (H7).
+CREATE OR REPLACE FUNCTION break_unsettled_movements(
+    at timestamptz, new_file_id uuid, shop uuid, world text, psp text, drift interval
+) RETURNS integer
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
 AS $$
@@ -551,7 +552,8 @@ AS $$
         SELECT derived_id('unsettled movement', hex_of(m.movement_id)), shop, world, psp, 'missing_at_psp', m.currency,
                m.gross_minor, 0, concat_ws(' ', 'chargeback', d.provider_reference, m.name), break_unsettled_movements.at
           FROM dispute_movement AS m JOIN dispute AS d ON d.dispute_id = m.dispute_id
-         WHERE d.shop_id = shop AND d.mode = world AND d.provider = psp AND m.moved_at < before
+         WHERE d.shop_id = shop AND d.mode = world AND d.provider = psp
+           AND m.moved_at < (SELECT r.last_at - drift FROM settlement_reach AS r WHERE r.file_id = new_file_id)
            AND NOT EXISTS (SELECT FROM settled_movement AS s WHERE s.movement_id = m.movement_id)
         ON CONFLICT (break_id) DO NOTHING
      RETURNING 1
