@@ -157,14 +157,14 @@ async def test_turning_webhooks_off_gives_the_queue_up(desk: Desk) -> None:
     assert len(courier.posted) == 1
 
 
-async def test_no_more_than_sixteen_are_on_their_way(desk: Desk) -> None:
+async def test_no_more_than_sixty_four_are_on_their_way(desk: Desk) -> None:
     courier = courier_of(desk)
-    for number in range(50):
+    for number in range(100):
         desk.charge(reference=f"op_{number}")
     await asyncio.sleep(0)
-    assert len(courier._tasks) == webhooks.AT_ONCE == 16
+    assert len(courier._tasks) == webhooks.AT_ONCE == 64
     await until_idle(courier)
-    assert courier.counts()["delivered"] == 50
+    assert courier.counts()["delivered"] == 100
 
 
 async def test_a_lost_event_is_never_sent(desk: Desk) -> None:

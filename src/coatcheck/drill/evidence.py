@@ -218,16 +218,16 @@ class Witnesses:
             counted: Mapping[str, int] = (await _read(session, "/admin/books"))["faults"]
             return counted
 
-    async def is_quiet(self) -> bool:
-        """Say whether nobody works on anything any more, here or at the PSP, and no event is on its way."""
+    async def count_waiting(self) -> int:
+        """Count what somebody still works on, here or at the PSP, and events on their way; 0 is quiet."""
         connection = await asyncpg.connect(self._database_url)
         try:
-            waiting = await connection.fetchval(_WAITING)
+            waiting: int = await connection.fetchval(_WAITING)
         finally:
             await connection.close()
         async with aiohttp.ClientSession(base_url=self._simulator_url, trust_env=False) as session:
-            on_the_way = (await _read(session, "/admin/webhooks"))["pending"]
-        return not waiting and not on_the_way
+            on_the_way: int = (await _read(session, "/admin/webhooks"))["pending"]
+        return waiting + on_the_way
 
     async def set_dial(self, dial: Mapping[str, Any]) -> None:
         """Turn the PSP's chaos dial."""
