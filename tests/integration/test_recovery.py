@@ -20,7 +20,7 @@ from tests.simulation.life import Life
 from tests.simulation.psp import Psp, PspLine, Weather
 
 from coatcheck.clock import ManualClock
-from coatcheck.ids import order_id_of
+from coatcheck.ids import PAYMENT, order_id_of, print_id
 from coatcheck.providers.protocol import NotListedError
 from coatcheck.reconciliation.recovery import RecoveryError, RecoveryReport
 from coatcheck.simulator.chaos import Dial
@@ -273,7 +273,7 @@ async def test_G16_what_was_done_with_a_charge_that_was_undecided_at_the_backup_
 
 
 async def test_G16_a_capture_of_which_a_part_was_refused_is_found_by_its_key(
-    server: EmbeddedServer, template_made: list[str]
+    server: EmbeddedServer, template_made: list[str], simulator_url: str
 ) -> None:
     """A PSP lists what it captured, not what it refused: of two orders the restored books know of one."""
     town = Town()
@@ -291,12 +291,20 @@ async def test_G16_a_capture_of_which_a_part_was_refused_is_found_by_its_key(
                 world = town.world(store)
                 assert (await recovered(world, START)).adopted == 1
                 acts = town.psp.bank.action_count
-                assert await world.capture(view, key="cap") == ["exists", "not_authorized"]
+                assert await world.capture(view, key="cap") == ["exists", "done"]
                 assert await world.capture(view, key="cap", o2=None) == ["key_reused"]
                 assert town.psp.bank.action_count == acts
                 standing = await orders_of(world)
                 assert (standing["o1"][:2], standing["o2"][:2]) == (("SUCCESS", 1000), ("CANCELLED", 0))
                 assert await world.violations() == {}
+                async with run_gateway(store, simulator_url) as api:
+                    key = await api.make_key()
+                    path = f"/v1/payments/{print_id(PAYMENT, view.payment_id)}/capture"
+                    named = {"payment_orders": [{"payment_order_id": "o1"}, {"payment_order_id": "o2"}]}
+                    for body in (named, {}):  # all, by name or not
+                        again = await api.ask("POST", path, key, json=body, headers={"Idempotency-Key": "cap"})
+                        statuses = [order["status"] for order in again.body["payment_orders"]]
+                        assert (again.status, statuses) == (200, ["SUCCESS", "CANCELLED"])
 
 
 async def test_G16_D6_a_refund_that_came_back_since_is_adopted_as_one_that_went(

@@ -399,6 +399,14 @@ SABOTAGES: Final = (
         "integration/test_dispute_evidence.py::test_F1_who_comes_late_settles_nothing",
     ),
     Sabotage(
+        "after a restore a capture of which a part was refused is another capture",
+        "G16",
+        _REQUESTS,
+        "WHEN is_other AND NOT is_adopted THEN 'key_reused'",
+        "WHEN is_other THEN 'key_reused'",
+        f"{_TEST_RECOVERY}::test_G16_a_capture_of_which_a_part_was_refused_is_found_by_its_key",
+    ),
+    Sabotage(
         "an answer to a dispute whose failure the PSP repeats is sent for as long as it repeats it",
         "A4",
         "correspondence.py",

@@ -102,23 +102,22 @@ def _orders_by(view: PaymentView, verdicts: Mapping[UUID, ActVerdict]) -> Callab
 async def _wanted_of(asked: Asked[CapturePayment], view: PaymentView) -> list[_Wanted]:
     """Find out which orders are meant, and how much of each.
 
-    Raises CoatcheckError INVALID_REQUEST, IDEMPOTENCY_KEY_REUSED, CAPTURE_NOT_POSSIBLE.
+    Raises CoatcheckError INVALID_REQUEST, CAPTURE_NOT_POSSIBLE.
     """
     problems: list[Problem] = []
     parts = asked.body.payment_orders
     wanted = [] if parts is None else _listed(parts, view, problems)
-    before = await _captured_under(asked, view)
     if parts is None:
         # Asked again, the orders are no longer authorized: the key knows which they were.
-        of_all = before or [order for order in view.orders if order.status is OrderStatus.AUTHORIZED]
+        of_all = await _captured_under(asked, view) or [
+            order for order in view.orders if order.status is OrderStatus.AUTHORIZED
+        ]
         wanted = [_Wanted("", order) for order in of_all]
     if not asked.body.final:
         unable = {each.order.provider for each in wanted if not _captures_in_parts(asked, each.order.provider)}
         problems += [Problem("/final", f"Leave it out: {name} captures once and releases the rest.") for name in unable]
     if problems:
         raise invalid(problems)
-    if before and {each.order.payment_order_id for each in wanted} != {order.payment_order_id for order in before}:
-        raise _key_reused()
     if not wanted:
         raise _refused_capture(view, [_Wanted("", order) for order in view.orders], {})
     return wanted
@@ -156,20 +155,16 @@ def _captures_in_parts(asked: Asked[CapturePayment], provider: str) -> bool:
     return found is not None and found.capabilities.several_captures
 
 
-def _key_reused() -> CoatcheckError:
-    return CoatcheckError(
-        ErrorCode.IDEMPOTENCY_KEY_REUSED,
-        "This key came with another capture of this payment. Use a new key for a new capture; to ask again, send the "
-        "first request unchanged.",
-    )
-
-
 def _refused_capture(
     view: PaymentView, wanted: Sequence[_Wanted], verdicts: Mapping[UUID, ActVerdict]
 ) -> CoatcheckError:
     """Say of each order why it cannot be captured; `view` is the payment as it stands now."""
     if ActVerdict.KEY_REUSED in verdicts.values():
-        return _key_reused()
+        return CoatcheckError(
+            ErrorCode.IDEMPOTENCY_KEY_REUSED,
+            "This key came with another capture of this payment. Use a new key for a new capture; to ask again, send "
+            "the first request unchanged.",
+        )
     by_name = {order.payment_order_id: order for order in view.orders}
     problems, headers = [], {}
     for each in wanted:

@@ -72,8 +72,9 @@ END;
 $$;
 
 -- Capture authorized orders of one payment: all that were asked for, or none. One row per order with its operation and
--- 'requested', 'exists' (the same request again), or why none was: 'key_reused', 'unknown', 'not_authorized', 'busy',
--- 'too_much'; 'held_back' where it was this one's neighbour. An amount NULL: all that is left.
+-- 'requested', 'exists' (the same request again), 'done' (the same, adopted after a restore, and the order is over), or why
+-- none was: 'key_reused', 'unknown', 'not_authorized', 'busy', 'too_much'; 'held_back' where it was this one's neighbour.
+-- An amount NULL: all that is left.
 -- Idempotent on the ticket, which is the request's key. Locks: the orders, in id order.
 CREATE OR REPLACE FUNCTION request_captures(
     at timestamptz, lease_holder uuid, lease_until timestamptz, wanted_payment uuid, order_ids uuid[],
@@ -92,25 +93,27 @@ DECLARE
     all_ids CONSTANT uuid[] := order_ids || (SELECT p.order_ids FROM payment AS p WHERE p.payment_id = wanted_payment);
     taken_ids uuid[];  -- what this ticket took before; the same request names the same orders
     is_other boolean;
+    is_adopted boolean := false;
 BEGIN
     PERFORM refuse_while_recovering();
     PERFORM 1 FROM payment_order AS o WHERE o.order_id = ANY (all_ids) ORDER BY o.order_id FOR UPDATE;
     taken_ids := ARRAY(SELECT c.order_id FROM operation AS c
                         WHERE c.operation_id IN (SELECT operation_id_of(n, 'capture', ticket) FROM unnest(all_ids) AS n));
     is_other := taken_ids <> '{}' AND NOT (taken_ids @> order_ids AND order_ids @> taken_ids);
-    -- Of a capture that was adopted the PSP knows those orders only whose money it took.
+    -- Of a capture that was adopted the PSP knows those orders only whose money it took; with the others it may be over.
     IF is_other AND order_ids @> taken_ids THEN
-        is_other := NOT EXISTS (
+        is_adopted := EXISTS (
             SELECT FROM event AS e
              WHERE e.subject_id = wanted_payment AND e.kind = 'operation.adopted'
                AND (e.body ->> 'operation_id')::uuid = ANY (operation_ids));
     END IF;
     SELECT array_agg(CASE
                WHEN (o.payment_id = wanted_payment) IS NOT TRUE THEN 'unknown'
-               WHEN is_other THEN 'key_reused'
+               WHEN is_other AND NOT is_adopted THEN 'key_reused'
                WHEN c.operation_id IS NOT NULL
                THEN CASE WHEN c.is_final = final AND c.amount_minor = coalesce(g.amount_minor, c.amount_minor)
                          THEN 'exists' ELSE 'key_reused' END
+               WHEN is_adopted AND o.status IN ('SUCCESS', 'FAILED', 'CANCELLED') THEN 'done'
                WHEN o.status <> 'AUTHORIZED' THEN 'not_authorized'
                WHEN o.acting IS NOT NULL THEN 'busy'
                WHEN o.authorized_minor = o.captured_minor
