@@ -9,7 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 import structlog
@@ -60,6 +60,10 @@ from coatcheck.watcher import Watcher, WatchLimits
 
 if TYPE_CHECKING:
     from coatcheck.audit.sealing.sealer import Sealer
+
+# Longer than balancers and clients keep an idle connection (60 s, 15 s): whoever sends on one that the other side has
+# just closed gets no answer, and does not know what became of the request.
+_KEEP_ALIVE_S: Final = 75
 
 log = structlog.get_logger("coatcheck")
 
@@ -453,6 +457,7 @@ async def _serve(settings: Settings, clock: Clock | None, failpoints: Failpoints
             server_header=False,
             proxy_headers=False,
             backlog=2048,
+            timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=settings.shutdown_grace_s,
         )
         server = _Server(config)

@@ -10,6 +10,7 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 import asyncpg
@@ -195,6 +196,27 @@ async def test_A2_F1_F2_F12_killed_gateways_lose_nothing_and_charge_nobody_twice
     assert "invariants hold" in await run_command(["audit"], settings)
     assert " difference=0" in await run_command(["audit", "replay"], settings)
     assert " ok=true" in await run_command(["audit", "verify"], settings)
+
+
+async def test_F12_a_connection_that_was_idle_is_closed_by_who_keeps_it_and_not_by_the_gateway(
+    settings: dict[str, str], directory: Path
+) -> None:
+    """Whoever sends on a connection that was closed under his hands does not know what became of his request."""
+    gateway = GatewayProcess("gateway", settings, directory)
+    asked = b"GET /health/live HTTP/1.1\r\nhost: gateway\r\n\r\n"
+    try:
+        await gateway.serve()
+        reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(gateway.url).port)
+        for pause_s in (0, 6):  # uvicorn's own time is 5
+            await asyncio.sleep(pause_s)
+            writer.write(asked)
+            assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 200 ")
+            while await reader.readline() != b"\r\n":
+                pass
+            await reader.read(65536)
+        writer.close()
+    finally:
+        gateway.end()
 
 
 async def compare(shop: Shop, simulator_url: str, owner: asyncpg.Connection) -> None:
