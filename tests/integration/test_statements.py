@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -24,7 +25,7 @@ from coatcheck.ledger import (
     seller_pending,
 )
 from coatcheck.reporting import account_statements as module
-from coatcheck.reporting.account_statements import AccountStatements, Statement
+from coatcheck.reporting.account_statements import AccountStatements, Line, Statement
 from coatcheck.states import Mode
 from coatcheck.store import Store
 from coatcheck.store.sql_files import sql_files
@@ -32,6 +33,10 @@ from coatcheck.store.sql_files import sql_files
 START = datetime(2026, 11, 20, 18, tzinfo=UTC)
 NOW = START + timedelta(minutes=1)
 AT_ONCE = timedelta(0)
+ENTRIES = """
+SELECT account_id, at, transfers, ARRAY(SELECT unnest(transfer_ids) ORDER BY 1), debits_minor, credits_minor
+  FROM account_entry ORDER BY 1, 2
+"""
 TABLES = ("entry_queue", "account_entry", "account_day", "entry_tail")
 
 
@@ -281,8 +286,34 @@ async def test_entries_made_by_several_at_once_are_made_once(desk: Desk) -> None
     for second in range(20):
         await desk.post(START + timedelta(seconds=second), move(receivable, seller, 1), move(receivable, seller, 2))
     assert sum(await asyncio.gather(*[desk.fill() for _ in range(6)])) == 40
-    assert await desk.store.pool.fetchval("SELECT count(*) FROM account_entry") == 80
+    assert await desk.store.pool.fetchval("SELECT sum(transfers) FROM account_entry") == 80
     assert (await desk.page(seller)).closing_minor == 60
+    assert await desk.violations() == []
+
+
+async def test_F9_batches_of_the_very_same_moment_are_one_entry_whichever_comes_first(
+    desk: Desk, owner: asyncpg.Connection
+) -> None:
+    receivable, seller, other, _ = desk.accounts
+    moved = [move(receivable, seller, 10**place) for place in range(6)]
+    for second, transfers in ((2, moved[:2]), (1, moved[2:3]), (2, moved[3:5]), (3, moved[5:])):
+        await desk.post(START + timedelta(seconds=second), *transfers, move(receivable, other, 7))
+        await desk.fill()
+    sums = await owner.fetch(
+        "SELECT transfers, credits_minor FROM account_entry WHERE account_id = $1 ORDER BY at", seller.account_id
+    )
+    assert [tuple(row) for row in sums] == [(1, 100), (4, 11_111), (1, 111_111)]
+    in_order = [moved[2], *sorted((*moved[:2], *moved[3:5]), key=lambda each: each.transfer_id), moved[5]]
+    for limit in range(1, 8):
+        lines: list[Line] = []
+        after = None
+        while len(lines) < len(in_order):
+            page = await desk.page(seller, after=after, limit=limit)
+            lines.extend(page.lines)
+            after = (page.lines[-1].at, page.lines[-1].transfer_id)
+            assert page.has_more is (len(lines) < len(in_order))
+        assert [line.transfer_id for line in lines] == [each.transfer_id for each in in_order]
+        assert [line.balance_minor for line in lines] == list(accumulate(each.amount_minor for each in in_order))
     assert await desk.violations() == []
 
 
@@ -329,12 +360,10 @@ async def test_entries_made_anew_are_the_same(desk: Desk, owner: asyncpg.Connect
     await desk.fill()
 
     async def rows() -> list[list[asyncpg.Record]]:
-        return [
-            await owner.fetch(f"SELECT * FROM {table} ORDER BY 1, 2, 3") for table in ("account_entry", "account_day")
-        ]
+        return [await owner.fetch(query) for query in (ENTRIES, "SELECT * FROM account_day ORDER BY 1, 2, 3")]
 
     before = await rows()
-    assert [len(each) for each in before] == [14, 3]
+    assert [len(each) for each in before] == [11, 3]
     await owner.execute("SELECT entries_rebuild()")
     assert await rows() == before
 
@@ -446,7 +475,7 @@ async def test_the_loop_makes_entries_until_it_is_stopped_and_waits_trouble_out(
 
     monkeypatch.setattr(desk.statements, "fill", fill)
     await asyncio.wait_for(desk.statements.keep(stopping, timedelta(milliseconds=1)), 20)
-    assert await desk.store.pool.fetchval("SELECT count(*) FROM account_entry") == 6
+    assert await desk.store.pool.fetchval("SELECT sum(transfers) FROM account_entry") == 6
 
 
 async def test_G18_a_batch_that_is_rolled_back_leaves_no_gap_and_nothing_is_numbered(desk: Desk) -> None:

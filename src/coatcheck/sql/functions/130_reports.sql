@@ -23,7 +23,7 @@ $$;
 
 -- Makes the entries of these transfers, and counts them into the days of their accounts. Each transfer is looked up once.
 -- Where one is older than entries that are there (its batch committed late), those count it from now on: an account's later
--- lines are read again, and each gets what is new before it.
+-- entries are read again, and each gets what is new before it.
 CREATE OR REPLACE FUNCTION entries_write(wanted_ids uuid[]) RETURNS void
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -57,43 +57,48 @@ BEGIN
             SET debits_minor = known.debits_minor + EXCLUDED.debits_minor,
                 credits_minor = known.credits_minor + EXCLUDED.credits_minor,
                 transfers = known.transfers + EXCLUDED.transfers
+    ), moment AS MATERIALIZED (
+        SELECT account_id, at, count(*)::integer AS transfers, array_agg(transfer_id) AS transfer_ids,
+               sum(debit_minor) AS debit_minor, sum(credit_minor) AS credit_minor
+        FROM side GROUP BY account_id, at
     ), first AS MATERIALIZED (
-        SELECT DISTINCT ON (account_id) account_id, at, transfer_id FROM side ORDER BY account_id, at, transfer_id
+        SELECT account_id, min(at) AS at FROM moment GROUP BY account_id
     ), line AS (
-        SELECT account_id, at, transfer_id, debit_minor, credit_minor,
+        SELECT account_id, at, transfers, transfer_ids, debit_minor, credit_minor,
                NULL::bigint AS known_debits, NULL::bigint AS known_credits
-        FROM side
+        FROM moment
         UNION ALL
-        -- The entry before an account's first new line, and all that come after that line.
-        SELECT first.account_id, known.at, known.transfer_id, 0, 0, known.debits_minor, known.credits_minor
+        -- The entry before an account's first new moment, and all from that moment on.
+        SELECT first.account_id, known.at, NULL, NULL, 0, 0, known.debits_minor, known.credits_minor
         FROM first
         CROSS JOIN LATERAL (
-            (SELECT at, transfer_id, debits_minor, credits_minor FROM account_entry AS earlier
-             WHERE earlier.account_id = first.account_id
-               AND (earlier.at, earlier.transfer_id) < (first.at, first.transfer_id)
-             ORDER BY earlier.at DESC, earlier.transfer_id DESC LIMIT 1)
+            (SELECT at, debits_minor, credits_minor FROM account_entry AS earlier
+             WHERE earlier.account_id = first.account_id AND earlier.at < first.at
+             ORDER BY earlier.at DESC LIMIT 1)
             UNION ALL
-            SELECT at, transfer_id, debits_minor, credits_minor FROM account_entry AS later
-            WHERE later.account_id = first.account_id AND (later.at, later.transfer_id) > (first.at, first.transfer_id)
+            SELECT at, debits_minor, credits_minor FROM account_entry AS later
+            WHERE later.account_id = first.account_id AND later.at >= first.at
         ) AS known
     ), counted AS MATERIALIZED (
-        -- A posted counter only grows, so the largest before a line is that of the entry before it.
-        SELECT account_id, at, transfer_id, known_debits IS NULL AS is_new,
+        -- A posted counter only grows, so the largest up to a moment is that of the last entry by then.
+        SELECT account_id, at, transfers, transfer_ids, count(transfers) OVER (PARTITION BY account_id, at) > 0 AS is_new,
                (coalesce(max(known_debits) OVER past, 0) + sum(debit_minor) OVER past)::bigint AS debits_minor,
                (coalesce(max(known_credits) OVER past, 0) + sum(credit_minor) OVER past)::bigint AS credits_minor,
                known_debits, known_credits
         FROM line
-        WINDOW past AS (PARTITION BY account_id ORDER BY at, transfer_id)
+        WINDOW past AS (PARTITION BY account_id ORDER BY at)
     ), shifted AS (
         UPDATE account_entry AS entry SET debits_minor = counted.debits_minor, credits_minor = counted.credits_minor
         FROM counted
         WHERE NOT is_new
           AND (counted.debits_minor, counted.credits_minor) <> (known_debits, known_credits)
           AND entry.account_id = counted.account_id AND entry.at = counted.at
-          AND entry.transfer_id = counted.transfer_id
     )
-    INSERT INTO account_entry (account_id, at, transfer_id, debits_minor, credits_minor)
-    SELECT account_id, at, transfer_id, debits_minor, credits_minor FROM counted WHERE is_new;
+    INSERT INTO account_entry AS known (account_id, at, transfers, transfer_ids, debits_minor, credits_minor)
+    SELECT account_id, at, transfers, transfer_ids, debits_minor, credits_minor FROM counted WHERE transfers > 0
+    ON CONFLICT (account_id, at) DO UPDATE  -- another batch had the very same moment
+        SET transfers = known.transfers + EXCLUDED.transfers, transfer_ids = known.transfer_ids || EXCLUDED.transfer_ids,
+            debits_minor = EXCLUDED.debits_minor, credits_minor = EXCLUDED.credits_minor;
 END
 $$;
 
@@ -138,8 +143,9 @@ LANGUAGE plpgsql SET search_path = public, pg_temp SET jit = off AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('account entries'));
     TRUNCATE entry_queue, account_entry, account_day;
-    INSERT INTO account_entry (account_id, at, transfer_id, debits_minor, credits_minor)
-    SELECT account_id, at, transfer_id, (sum(debit_minor) OVER past)::bigint, (sum(credit_minor) OVER past)::bigint
+    INSERT INTO account_entry (account_id, at, transfers, transfer_ids, debits_minor, credits_minor)
+    SELECT account_id, at, count(*), array_agg(transfer_id),
+           (sum(sum(debit_minor)) OVER past)::bigint, (sum(sum(credit_minor)) OVER past)::bigint
     FROM (
         SELECT debit_account_id AS account_id, at, transfer_id, amount_minor AS debit_minor, 0::bigint AS credit_minor
         FROM transfer WHERE phase IN ('posted', 'captured')
@@ -147,7 +153,8 @@ BEGIN
         SELECT credit_account_id, at, transfer_id, 0, amount_minor
         FROM transfer WHERE phase IN ('posted', 'captured')
     ) AS side
-    WINDOW past AS (PARTITION BY account_id ORDER BY at, transfer_id);
+    GROUP BY account_id, at
+    WINDOW past AS (PARTITION BY account_id ORDER BY at);
     INSERT INTO account_day (account_id, day, kind, counter_kind, debits_minor, credits_minor, transfers)
     SELECT side.account_id, (side.at AT TIME ZONE 'UTC')::date, side.kind, counter.kind,
            sum(side.debit_minor), sum(side.credit_minor), count(*)

@@ -9,7 +9,7 @@ SELECT account.account_id, name, debits_posted_minor, credits_posted_minor,
 FROM account
 LEFT JOIN LATERAL (
     SELECT debits_minor, credits_minor FROM account_entry WHERE account_entry.account_id = account.account_id
-    ORDER BY at DESC, transfer_id DESC LIMIT 1
+    ORDER BY at DESC LIMIT 1
 ) AS entry ON true
 LEFT JOIN tail ON tail.account_id = account.account_id
 WHERE debits_posted_minor <> coalesce(entry.debits_minor, 0) + coalesce(tail.debits_minor, 0)

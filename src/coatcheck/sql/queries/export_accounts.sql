@@ -16,12 +16,12 @@ SELECT account.account_id, name, kind, normal_side, currency::text AS currency, 
   LEFT JOIN LATERAL (
       SELECT debits_minor - credits_minor AS balance_minor FROM account_entry
        WHERE account_entry.account_id = account.account_id AND account_entry.at < $3::timestamptz
-       ORDER BY account_entry.at DESC, account_entry.transfer_id DESC LIMIT 1
+       ORDER BY account_entry.at DESC LIMIT 1
   ) AS opening ON true
   LEFT JOIN LATERAL (
       SELECT debits_minor - credits_minor AS balance_minor FROM account_entry
        WHERE account_entry.account_id = account.account_id AND account_entry.at < $4::timestamptz
-       ORDER BY account_entry.at DESC, account_entry.transfer_id DESC LIMIT 1
+       ORDER BY account_entry.at DESC LIMIT 1
   ) AS closing ON true
   LEFT JOIN queued ON queued.account_id = account.account_id
  WHERE shop_id = $1 AND mode = $2

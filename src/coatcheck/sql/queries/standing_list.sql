@@ -16,7 +16,7 @@ WITH tail AS MATERIALIZED (
           SELECT debits_minor, credits_minor FROM account_entry
            WHERE $3::timestamptz IS NOT NULL AND account_entry.account_id = account.account_id
              AND account_entry.at < $3::timestamptz
-           ORDER BY account_entry.at DESC, account_entry.transfer_id DESC LIMIT 1
+           ORDER BY account_entry.at DESC LIMIT 1
       ) AS entry ON true
       LEFT JOIN tail ON tail.account_id = account.account_id
      WHERE shop_id = $1 AND mode = $2 AND (currency, name) > ($4::text, $5::text)

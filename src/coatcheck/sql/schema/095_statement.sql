@@ -11,17 +11,21 @@ CREATE TABLE entry_queue (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 ALTER TABLE entry_queue ALTER COLUMN transfer_ids SET STORAGE EXTERNAL;  -- ids do not get smaller by compressing
 
--- One side of a transfer that counts (posted or captured), on its account, by time; with the account's two posted
--- counters as they stood after it. So a page, and a balance at any moment, are one look into the primary key.
+-- What one moment moved on an account: its transfers of that moment that count (posted or captured), in no order, and the
+-- account's two posted counters as they stood after it. Transfers of one batch have one moment, so a provider's account, which is
+-- in all of them, has one row for each batch. A page, and a balance at any moment, are one look into the primary key.
 CREATE TABLE account_entry (
     account_id    uuid NOT NULL,
     at            timestamptz NOT NULL,
-    transfer_id   uuid NOT NULL,
+    transfers     integer NOT NULL,
+    transfer_ids  uuid[] NOT NULL,
     debits_minor  bigint NOT NULL,
     credits_minor bigint NOT NULL,
-    PRIMARY KEY (account_id, at, transfer_id),
+    PRIMARY KEY (account_id, at),
+    CONSTRAINT account_entry_has_its_transfers CHECK (transfers = cardinality(transfer_ids) AND transfers > 0),
     CONSTRAINT account_entry_counters_are_not_negative CHECK (debits_minor >= 0 AND credits_minor >= 0)
 );
+ALTER TABLE account_entry ALTER COLUMN transfer_ids SET STORAGE EXTERNAL;
 
 -- What moved on a provider's or the platform's account on one day (UTC), by the transfers' kind and the kind of the account on
 -- the other side. Sellers' accounts, of whom there are many, are in no report.
