@@ -381,6 +381,26 @@ async def test_D6_a_refund_that_failed_days_later_is_asked_about_and_comes_back(
     assert await world.violations() == {}
 
 
+async def test_D6_a_refund_comes_back_while_nobody_knows_of_a_capture_of_the_same_order(store: Store) -> None:
+    """Found by a simulation: the news waited for the capture's answer until it was a dead letter."""
+    world = World(store)
+    psp = Psp(world)
+    view = await world.pay(checkout("c1", "o1", capture=Capture.MANUAL))
+    await world.capture(view, key="first", is_final=False, o1=700)
+    before = await world.balances()
+    answer = await world.refund("o1", 600)
+    world.provider.acts[OperationKind.CAPTURE] = [unknown]
+    await world.capture(view, key="second", is_final=False, o1=200)
+    world.provider.look_ups = [declined]
+    await psp.tell("refund.failed", returned(answer.refund_id))
+    assert await psp.outcomes() == [EventOutcome.APPLIED]
+    refund = await world.gateway.refunds.read(answer.refund_id)
+    assert refund is not None
+    assert refund.status == "FAILED"
+    assert await world.balances() == before
+    assert await world.violations() == {}
+
+
 async def test_A9_a_success_after_the_end_is_asked_about_before_it_is_believed(store: Store) -> None:
     world = World(store)
     psp = Psp(world)

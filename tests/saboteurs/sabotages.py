@@ -895,6 +895,14 @@ SABOTAGES: Final = (
         "integration/test_inbox.py::test_C2_D6_news_that_somebody_else_overtook_is_not_forgotten",
     ),
     Sabotage(
+        "a refund's return waits for a capture of its order",
+        "D6",
+        "inbox/hearing.py",
+        "standing.is_acting and operation.intent.kind.starts_an_order\n",
+        "standing.is_acting\n",
+        "integration/test_inbox.py::test_D6_a_refund_comes_back_while_nobody_knows_of_a_capture_of_the_same_order",
+    ),
+    Sabotage(
         "a refund that came back is asked about by nobody once it is decided here",
         "D6",
         "reconciliation/arrivals.py",

@@ -48,8 +48,9 @@ def hear(standing: Standing, outcome: Outcome, at: datetime) -> Hearing:
     if operation.status.is_decided:
         if not _contradicts(operation, outcome):
             return Hearing.NOTHING
-        # Very likely the event tells of the very capture or void that is under way: its own answer comes first.
-        return Hearing.PARK if standing.is_acting else Hearing.ASK
+        # Of a charge it very likely tells of the very capture or void that is under way: that one's answer comes first.
+        is_of_the_act = standing.is_acting and operation.intent.kind.starts_an_order
+        return Hearing.PARK if is_of_the_act else Hearing.ASK
     if not outcome.kind.is_definite:
         return Hearing.NOTHING
     is_held = standing.holder is not None and standing.due_at is not None and standing.due_at > at
