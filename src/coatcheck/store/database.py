@@ -1,18 +1,25 @@
 """Open the database: self-check, migrations, and the pool that speaks as the application role."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from time import monotonic
+from typing import Any, Final
 
 import asyncpg
+import structlog
 
+from coatcheck.store.connector import Connector
 from coatcheck.store.embedded import DATABASE_NAME, start_embedded
 from coatcheck.store.migrations import APPLICATION_ROLE, MigrationError, migrate
 from coatcheck.store.sql_files import sql_files
 
 OLDEST_SERVER = 16
+# A recovery after a crash takes seconds; a long one is a reason to look.
+_COMES_WITHIN_S: Final = 60.0
+_LOOKS_AGAIN_AFTER_S: Final = 0.5
 # What a payment's durability rests on; a server without them may lose an acknowledged payment.
 _MUST_BE_ON = ("fsync", "full_page_writes", "synchronous_commit")
 _SESSION = {
@@ -28,6 +35,7 @@ _TYPES_ASKED = (
     "SELECT $1::bigint[], $2::boolean[], $3::bytea[], $4::integer[], $5::text[], $6::timestamptz[], $7::uuid[]"
 )
 
+log = structlog.get_logger("coatcheck.store")
 
 # It has no connection left, was stopped, is starting, took too long, or the line to it is cut.
 _AWAY = (
@@ -106,6 +114,7 @@ async def _open(owner_url: str, pool_size: int, application_url: str | None = No
         server_settings=_SESSION if application_url is not None else {**_SESSION, "role": APPLICATION_ROLE},
         init=_learn_types,
         reset=_leave_as_it_is,
+        connect=Connector().connect,
     )
     try:
         yield Store(pool, sql_files("queries"), sql_files("invariants"))
@@ -126,12 +135,22 @@ async def _leave_as_it_is(_: Any) -> None:
 
 
 async def _connect(url: str) -> asyncpg.Connection:
-    try:
-        return await asyncpg.connect(url)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
-        raise StoreError(
-            f"cannot connect to PostgreSQL ({error}): check DATABASE_URL, or unset it to use the embedded server"
-        ) from error
+    """Connect once; a server that says it is starting or recovering is waited for."""
+    deadline = monotonic() + _COMES_WITHIN_S
+    while True:
+        try:
+            return await asyncpg.connect(url)
+        except asyncpg.CannotConnectNowError as error:
+            if monotonic() > deadline:
+                raise StoreError(
+                    f"PostgreSQL has let nobody in for {_COMES_WITHIN_S:g} s ({error}): look into its log"
+                ) from error
+            log.info("waiting_for_database", cause=str(error))
+            await asyncio.sleep(_LOOKS_AGAIN_AFTER_S)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+            raise StoreError(
+                f"cannot connect to PostgreSQL ({error}): check DATABASE_URL, or unset it to use the embedded server"
+            ) from error
 
 
 async def _check_server(owner: asyncpg.Connection) -> None:
