@@ -128,7 +128,10 @@ class Correspondence:
             return
         if at - parcel.first_sent_at > self._trusted[parcel.provider]:
             known = await self._ask(parcel.provider, parcel.provider_reference, parcel.mode)
-            if await self._settles(parcel, known) or known.news is None:
+            if known.news is None:
+                await self._postpone(parcel, at, known)
+                return
+            if await self._settles(parcel, known):
                 return
         answer = await desk.submit_evidence(parcel, at)
         if answer.kind is OutcomeKind.APPROVED:
@@ -137,19 +140,17 @@ class Correspondence:
         # It may be there nevertheless: refused because an earlier sending had done it, or a failure that the PSP
         # repeats for as long as it knows the key (hazard A4).
         known = await self._ask(parcel.provider, parcel.provider_reference, parcel.mode)
-        if known.news is None and known.kind is not OutcomeKind.NOT_FOUND:
+        if await self._settles(parcel, known):
+            return
+        was_seen = known.news is not None or known.kind is OutcomeKind.NOT_FOUND
+        if was_seen and answer.kind is OutcomeKind.DECLINED:
+            await self._settle(parcel, EvidenceStatus.REFUSED, answer.refusal_code, known)
+        else:
             await self._postpone(parcel, at, answer)
-        elif not await self._settles(parcel, known):
-            if answer.kind is OutcomeKind.DECLINED:
-                await self._settle(parcel, EvidenceStatus.REFUSED, answer.refusal_code, known)
-            else:
-                await self._postpone(parcel, at, answer)
 
     async def _settles(self, parcel: Parcel, known: DisputeAnswer) -> bool:
-        """Settle what the PSP shows to have arrived, or to be over; False where it may still be sent."""
+        """Settle what the PSP shows to have arrived, or to be over; False where it shows neither."""
         if known.news is None:
-            if known.kind is not OutcomeKind.NOT_FOUND:
-                await self._postpone(parcel, self._clock.now(), known)
             return False
         is_accepted = parcel.kind is EvidenceKind.ACCEPTANCE and known.news.status is DisputeStatus.LOST
         if parcel.reference in known.evidence or is_accepted:

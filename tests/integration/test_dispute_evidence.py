@@ -209,6 +209,28 @@ async def test_an_answer_that_never_arrived_is_sent_after_the_window_too(case: C
     assert len(case.there) == 1
 
 
+@pytest.mark.parametrize("kind", [OutcomeKind.UNKNOWN, OutcomeKind.NOT_FOUND])
+async def test_A3_after_the_window_what_cannot_be_looked_up_is_looked_up_again_later(
+    case: Case, kind: OutcomeKind
+) -> None:
+    view, calls = await case.begin(due_s=10_000_000), []
+
+    async def lose(parcel: Any, _at: Any) -> DisputeAnswer:
+        calls.append(parcel.reference)
+        return UNKNOWN
+
+    async def see_nothing(*_asked: Any) -> DisputeAnswer:
+        return DisputeAnswer(kind=kind, cause="no such dispute, or no answer")
+
+    case.provider.submit_evidence, case.provider.read_dispute = lose, see_nothing
+    await case.answer(view.dispute_id)
+    case.world.clock.advance(timedelta(days=2))
+    await case.line.tend_once(10)
+    said = await case.said()
+    assert (said.status, said.cause) == ("PENDING", "no such dispute, or no answer")
+    assert len(calls) == 1
+
+
 async def test_F1_who_comes_late_settles_nothing(case: Case) -> None:
     view = await case.begin()
     verdict, evidence_id = await case.world.gateway.disputes.request(

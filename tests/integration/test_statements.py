@@ -94,10 +94,10 @@ class Desk:
         return page
 
     async def violations(self) -> Sequence[asyncpg.Record]:
-        rows: Sequence[asyncpg.Record] = await self.store.pool.fetch(
-            self.store.invariants["entries_equal_the_transfers"]
-        )
-        return rows
+        found: list[asyncpg.Record] = []
+        for name in ("entries_equal_the_transfers", "entries_list_their_transfers"):
+            found += await self.store.pool.fetch(self.store.invariants[name])
+        return found
 
 
 @pytest.fixture
@@ -436,7 +436,20 @@ async def test_the_invariant_finds_what_it_is_for(desk: Desk, owner: asyncpg.Con
     await desk.post(NOW, move(receivable, seller, 6))
     assert await desk.violations() == []
     await owner.execute(BREAKAGE[what])
-    assert {row["name"] for row in await desk.violations()} == {"psp:p:receivable", "seller:a:pending"}
+    broken = {row["account_id"] for row in await desk.violations()}
+    assert broken == {receivable.account_id, seller.account_id}
+
+
+async def test_an_entry_that_lists_too_little_is_found(desk: Desk, owner: asyncpg.Connection) -> None:
+    receivable, seller, *_ = desk.accounts
+    await desk.post(START, move(receivable, seller, 5), move(receivable, seller, 6))
+    await desk.post(START + timedelta(seconds=1), move(receivable, seller, 7))
+    await desk.fill()
+    assert await desk.violations() == []
+    await owner.execute("UPDATE account_entry SET transfers = 1, transfer_ids = transfer_ids[1:1] WHERE transfers = 2")
+    found = await desk.violations()
+    assert {row["account_id"] for row in found} == {receivable.account_id, seller.account_id}
+    assert {row["at"] for row in found} == {START}
 
 
 @pytest.mark.parametrize("table", TABLES[:3])
@@ -507,6 +520,7 @@ def test_G13_no_decision_reads_what_is_made_in_the_background() -> None:
         "130_reports",
         "entry_queue_waiting",
         "entries_equal_the_transfers",
+        "entries_list_their_transfers",
     }
 
 

@@ -106,8 +106,9 @@ async def _wanted_of(asked: Asked[CapturePayment], view: PaymentView) -> list[_W
     """
     problems: list[Problem] = []
     parts = asked.body.payment_orders
-    wanted = [] if parts is None else _listed(parts, view, problems)
-    if parts is None:
+    if parts is not None:
+        wanted = _listed(parts, view, problems)
+    else:
         # Asked again, the orders are no longer authorized: the key knows which they were.
         of_all = await _captured_under(asked, view) or [
             order for order in view.orders if order.status is OrderStatus.AUTHORIZED
