@@ -95,7 +95,7 @@ class Desk:
 
     async def violations(self) -> Sequence[asyncpg.Record]:
         found: list[asyncpg.Record] = []
-        for name in ("entries_equal_the_transfers", "entries_list_their_transfers"):
+        for name in ("entries_equal_the_transfers", "entries_list_all_transfers"):
             found += await self.store.pool.fetch(self.store.invariants[name])
         return found
 
@@ -423,6 +423,9 @@ async def test_standings_now_are_the_counters_and_come_in_pages(desk: Desk) -> N
 
 BREAKAGE = {
     "a lost entry": "DELETE FROM account_entry",
+    "an entry of a transfer too many": (
+        "UPDATE account_entry SET transfers = 2, transfer_ids = transfer_ids || transfer_ids"
+    ),
     "an entry that counts too much": "UPDATE account_entry SET credits_minor = credits_minor + 1",
     "a lost row of the queue": "DELETE FROM entry_queue",
 }
@@ -449,7 +452,6 @@ async def test_an_entry_that_lists_too_little_is_found(desk: Desk, owner: asyncp
     await owner.execute("UPDATE account_entry SET transfers = 1, transfer_ids = transfer_ids[1:1] WHERE transfers = 2")
     found = await desk.violations()
     assert {row["account_id"] for row in found} == {receivable.account_id, seller.account_id}
-    assert {row["at"] for row in found} == {START}
 
 
 @pytest.mark.parametrize("table", TABLES[:3])
@@ -520,7 +522,7 @@ def test_G13_no_decision_reads_what_is_made_in_the_background() -> None:
         "130_reports",
         "entry_queue_waiting",
         "entries_equal_the_transfers",
-        "entries_list_their_transfers",
+        "entries_list_all_transfers",
     }
 
 
