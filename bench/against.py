@@ -18,6 +18,7 @@ from statistics import median
 from typing import Final, NamedTuple
 
 _ROOT: Final = Path(__file__).resolve().parents[1]
+# The lines for people: an earlier revision prints no line for machines without its baseline, nor what a payment costs.
 _RATE: Final = re.compile(r"group commit: ([\d,]+) payments/s")
 _COST: Final = re.compile(r"processor time per payment, in microseconds: gateway (\d+), .*PostgreSQL (\d+)")
 

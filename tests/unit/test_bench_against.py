@@ -20,4 +20,4 @@ def test_a_run_without_figures_says_what_was_printed() -> None:
 
 def test_the_best_runs_are_compared_and_the_medians_said() -> None:
     now, before = [Ran(900, 800), Ran(1900, 700), Ran(1700, 750)], [Ran(2000, 700), Ran(1000, 900), Ran(1600, 800)]
-    assert line_of(now, before) == ("BENCH part=against best_ratio=0.95 median_ratio=1.06 processor_time_ratio=1.00")
+    assert line_of(now, before) == "BENCH part=against best_ratio=0.95 median_ratio=1.06 processor_time_ratio=1.00"

@@ -18,8 +18,8 @@ class ServerAwayError(OSError):
 class Connector:
     """Makes connections. Where the server lets nobody in, one asks for all, and the others are told what it said.
 
-    Each refusal costs a recovering server a process and a gateway a millisecond: under load that is a core which the
-    recovery needs itself.
+    Each refusal costs a recovering server a process and a gateway a millisecond: with 100 requests/s a quarter of a
+    core, which the recovery needs itself.
     """
 
     def __init__(
