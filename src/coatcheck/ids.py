@@ -106,7 +106,6 @@ def seller_id_of(shop_id: UUID, mode: str, seller_account: str) -> UUID:
 
 
 @lru_cache(maxsize=100_000)  # a payment names three accounts, and the same ones again and again
-@lru_cache(maxsize=10_000)  # every charge names three, mostly the same ones
 def account_id_of(shop_id: UUID, mode: str, name: str, currency: str) -> UUID:
     """Name a ledger account; one account holds one currency."""
     return derive_id("account", shop_id.hex, mode, name, currency)

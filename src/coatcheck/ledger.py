@@ -3,7 +3,7 @@
 docs/ledger.md has the accounts, the table of postings and what each outcome means.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -17,7 +17,7 @@ from coatcheck.clock import Clock
 from coatcheck.events import EventKind
 from coatcheck.ids import account_id_of, time_ordered_ids
 from coatcheck.states import Mode
-from coatcheck.store import Store
+from coatcheck.store import Batcher, Store
 
 MAX_AMOUNT_MINOR = 2**53 - 1  # what JSON readers that count in doubles still read exactly
 _BIGINT_BOUND = 2**63
@@ -25,6 +25,8 @@ _BIGINT_BOUND = 2**63
 _WORTH_ANOTHER_TRY = (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 _TRIES = 3
 _ACCOUNTS_REMEMBERED = 100_000
+
+_AccountKey = tuple[UUID, Mode, str, str]
 
 
 class AccountKind(StrEnum):
@@ -326,24 +328,33 @@ class Ledger:
 class AccountBook:
     """Knows which accounts are open, so that the hot path asks the database only about new ones."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, *, batch_size: int = 512) -> None:
         self._ledger = Ledger(store)
         self._clock = clock
-        self._open: set[tuple[UUID, Mode, str, str]] = set()
+        self._open: set[_AccountKey] = set()
+        # A shop that comes with all its sellers, and a gateway that has just started, meet many at once.
+        self._opening = Batcher(self._open_batch, size=batch_size, lanes=1 if batch_size > 1 else 8)
 
     async def ensure(self, shop_id: UUID, mode: Mode, wanted: Iterable[tuple[AccountName, str]]) -> None:
-        """See to it that these accounts (name, currency) are open. Idempotent; commits on its own."""
+        """See to it that these accounts (name, currency) are open. Idempotent; commits on its own, with others' wishes.
+
+        Raises asyncpg.UniqueViolationError when an id already stands for an account of another name.
+        """
         missing = {
             (shop_id, mode, name.name, currency): Account(shop_id, mode, name, currency)
             for name, currency in wanted
             if (shop_id, mode, name.name, currency) not in self._open
         }
-        if not missing:
-            return
+        if missing:
+            await self._opening.submit(missing)
+
+    async def _open_batch(self, wishes: Sequence[Mapping[_AccountKey, Account]]) -> list[None]:
+        missing = {key: account for wish in wishes for key, account in wish.items()}
         await self._ledger.open_accounts(missing.values(), self._clock.now())
         if len(self._open) + len(missing) > _ACCOUNTS_REMEMBERED:
             self._open.clear()
         self._open.update(missing)
+        return [None] * len(wishes)
 
 
 def _columns(transfers: Sequence[Transfer]) -> tuple[list[object] | None, ...]:

@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -497,6 +498,27 @@ async def test_the_book_opens_each_account_once_and_asks_no_more(store: Store) -
     assert await store.pool.fetchval("SELECT count(*) FROM account") == 3
     await store.pool.close()  # a second question would fail
     await book.ensure(SHOP, Mode.LIVE, wanted)
+
+
+async def test_accounts_that_many_miss_at_once_are_opened_by_one_commit(store: Store) -> None:
+    book = AccountBook(store, ManualClock(AT))
+    sellers = [f"s{number % 5}" for number in range(20)]
+    await asyncio.gather(
+        *[book.ensure(SHOP, Mode.LIVE, [(name, "EUR") for name in charge_accounts("psp", each)]) for each in sellers]
+    )
+    (row,) = await store.pool.fetch("SELECT count(*) AS accounts, count(DISTINCT xmin::text) AS commits FROM account")
+    assert dict(row) == {"accounts": 7, "commits": 1}
+    assert await store.pool.fetchval("SELECT count(*) FROM event WHERE kind = 'account.opened'") == 7
+
+
+async def test_an_account_that_cannot_be_opened_is_the_trouble_of_whoever_asked_for_it(store: Store) -> None:
+    await open_raw(store, PENDING.account_id, "seller:t:pending", "seller_pending", "EUR")
+    book = AccountBook(store, ManualClock(AT))
+    wishes = [[(account.name, account.currency)] for account in (RECEIVABLE, PENDING, AVAILABLE)]
+    answers = await asyncio.gather(*[book.ensure(SHOP, Mode.LIVE, wanted) for wanted in wishes], return_exceptions=True)
+    assert [type(answer) for answer in answers] == [type(None), asyncpg.UniqueViolationError, type(None)]
+    with pytest.raises(asyncpg.UniqueViolationError, match="stands for another account"):
+        await book.ensure(SHOP, Mode.LIVE, wishes[1])  # it is not taken for open
 
 
 async def test_the_trial_balance_balances_per_currency(store: Store) -> None:

@@ -90,7 +90,7 @@ class Payouts:
         self._failpoints = failpoints
         self._clock = clock
         self._operations = operations
-        self._book = AccountBook(store, clock)
+        self._book = AccountBook(store, clock, batch_size=batch_size)
         self._apply = Batcher(self._apply_batch, size=batch_size, lanes=1 if batch_size > 1 else 4)
 
     async def request(self, caller: Caller, asked: PayoutRequest, key: str) -> PayoutAnswer:

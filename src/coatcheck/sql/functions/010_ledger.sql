@@ -366,7 +366,12 @@ $$;
 CREATE OR REPLACE FUNCTION ledger_open_accounts(
     account_ids uuid[], shop_ids uuid[], modes text[], names text[], kinds text[], currencies text[], at timestamptz
 ) RETURNS SETOF uuid
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp
+-- By primary key only, also where the plan was made while there were few accounts.
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
