@@ -30,6 +30,26 @@ async def test_a_checkout_becomes_rows_before_any_call(store: Store) -> None:
     assert await world.violations() == {}
 
 
+async def test_a_buyer_who_comes_again_is_left_alone_until_something_about_him_has_changed(store: Store) -> None:
+    world = World(store)
+
+    async def row() -> dict[str, object]:
+        (found,) = await store.pool.fetch("SELECT ctid::text, xmax::text, email, ip, updated_at FROM buyer")
+        return dict(found)
+
+    await world.accept(checkout("c1"), "k1")
+    first = await row()
+    world.clock.advance(timedelta(days=1))
+    await world.accept(checkout("c2"), "k2")
+    assert await row() == first  # neither written nor locked: two gateways do not wait for each other because of him
+    moved = msgspec.structs.replace(checkout("c3").buyer, email="ada@new.example", ip=None)
+    await asyncio.gather(
+        world.accept(checkout("c4"), "k4"), world.accept(msgspec.structs.replace(checkout("c3"), buyer=moved), "k3")
+    )
+    last = await row()
+    assert (last["email"], last["ip"], last["updated_at"]) == ("ada@new.example", None, world.clock.now())
+
+
 async def test_B1_the_same_key_and_request_is_the_same_payment(store: Store) -> None:
     world = World(store)
     first = await world.accept(checkout())

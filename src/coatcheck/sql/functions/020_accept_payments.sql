@@ -127,7 +127,10 @@ BEGIN
       FROM unnest(p_buyer_id, p_shop_id, p_mode, p_buyer_reference, p_buyer_email, p_buyer_name, p_buyer_country,
                   p_buyer_ip)
            WITH ORDINALITY AS g (buyer_id, shop_id, mode, reference, email, name, country, ip, n)
-     WHERE every_one OR g.n = ANY (live)
+     WHERE (every_one OR g.n = ANY (live))
+       -- A buyer who comes again unchanged is left alone: an upsert that changes nothing would lock the row all the same.
+       AND NOT EXISTS (SELECT FROM buyer AS k WHERE k.buyer_id = g.buyer_id
+                          AND (k.email, k.name, k.country, k.ip) IS NOT DISTINCT FROM (g.email, g.name, g.country, g.ip))
      ORDER BY g.buyer_id
     ON CONFLICT (buyer_id) DO UPDATE
        SET email = excluded.email, name = excluded.name, country = excluded.country, ip = excluded.ip, updated_at = at
