@@ -35,6 +35,8 @@ NOT_FOUND = "not found at the provider"
 CIRCUIT_OPEN = "the provider is silent: nothing new is sent to it for now"
 ANSWER_REFUSED = "the provider's answer is about something else: "
 
+_TOLD_EVERY = timedelta(seconds=30)
+
 log = structlog.get_logger("coatcheck.executor")
 
 
@@ -187,7 +189,8 @@ class Executor:
         self._dice = dice or random.SystemRandom()
         self._running: set[asyncio.Task[list[Outcome | None]]] = set()
         self._stopping = asyncio.Event()
-        self._silent: set[str] = set()
+        self._silent: set[str] = set()  # providers whose silence was told of
+        self._quiet_until: dict[str, datetime] = {}
 
     @property
     def in_flight(self) -> int:
@@ -351,15 +354,21 @@ class Executor:
         return outcome
 
     def _tell_of_reach(self, provider: str, outcome: Outcome, *, is_sending: bool) -> None:
-        """Log once when a provider stops answering, and once when it is back; its circuit hears of every sending."""
+        """Log when a provider stops answering and when it is back; its circuit hears of every sending.
+
+        One that fails now and then is told of from time to time, not with each call; the metrics count them all.
+        """
         is_silent = outcome.kind in (OutcomeKind.NOT_SENT, OutcomeKind.UNKNOWN) and outcome.provider_reference is None
         breaker = self._breakers.get(provider)
         if is_sending and breaker is not None and breaker.hear(is_silent=is_silent):
             self._metrics.circuit_open[provider].set(breaker.is_open)
             log.warning("provider_circuit", provider=provider, is_open=breaker.is_open)
         if is_silent and provider not in self._silent:
-            self._silent.add(provider)
-            log.warning("provider_gives_no_answer", provider=provider, cause=outcome.cause)
+            now = self._clock.now()
+            if now >= self._quiet_until.get(provider, now):
+                self._silent.add(provider)
+                self._quiet_until[provider] = now + _TOLD_EVERY
+                log.warning("provider_gives_no_answer", provider=provider, cause=outcome.cause)
         elif not is_silent and provider in self._silent:
             self._silent.discard(provider)
             log.info("provider_answers_again", provider=provider)
