@@ -23,7 +23,7 @@ from coatcheck.audit.replay.rows import CheckoutDecisionRow, OperationRow, Order
 from coatcheck.events import EventKind
 from coatcheck.ids import operation_id_of, order_id_of, payment_id_of, refund_id_of, time_ordered_ids
 from coatcheck.operations import Operation, first_kind_of
-from coatcheck.payments.booking import Booking, booking_rows
+from coatcheck.payments.booking import booking_of, booking_rows
 from coatcheck.payments.effects import commission_of, effect_of
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Intent
@@ -411,7 +411,7 @@ class Model:
             assert msgspec.json.encode([vars(each) for each in self.everything()]) == before
             return
         self.running.remove(held)
-        rows = booking_rows([Booking(held, outcome)], at).outcomes[0]
+        rows = booking_rows([booking_of(held, outcome)], at).outcomes[0]
         more = "" if self.ended_attempt is None else f',"ended_attempt":{self.ended_attempt}'
         self.tell(rows[11], at, rows[12][:-1] + more + "}")
         if held.is_joint:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, get, post
+from litestar.response.base import ASGIResponse
 from msgspec import Meta
 
 from coatcheck.api.bodies import Asked, take
@@ -135,7 +136,7 @@ def payment_body(gateway: Gateway, view: PaymentView) -> PaymentBody:
 
 
 @post("/v1/payments", status_code=201)
-async def create_payment(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def create_payment(request: Request[Any, Any, Any]) -> ASGIResponse:
     """Take a checkout: check it, commit it, charge every order once, answer with what became of it."""
     asked = await take(request, parse_payment_request)
     gateway = asked.gateway
@@ -222,11 +223,12 @@ async def read_payment(gateway: Gateway, payment_id: UUID) -> PaymentView:
     return still_there(await gateway.payments.read(payment_id), "payment's rows are")
 
 
-def _answer(gateway: Gateway, view: PaymentView, *, is_replay: bool) -> Response[bytes]:
+def _answer(gateway: Gateway, view: PaymentView, *, is_replay: bool) -> ASGIResponse:
+    """Answer in the form in which it is sent; the framework would make the same of a Response, for more time."""
     gateway.metrics.payments[view.status.value].inc()
     is_decided = view.is_done or _is_reserved(view)
-    return Response(
-        encode(payment_body(gateway, view)),
+    return ASGIResponse(
+        body=encode(payment_body(gateway, view)),
         status_code=201 if is_decided else 202,
         media_type=JSON,
         headers=REPLAYED if is_replay and is_decided else None,

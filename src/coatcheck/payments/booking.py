@@ -24,11 +24,20 @@ Row = tuple[Any, ...]
 
 
 class Booking(msgspec.Struct, frozen=True):
-    """A decision for one operation, to be booked under the operation's lease. `refunds_late`: see late_success."""
+    """A decision for one operation and what it does, to be booked under the operation's lease.
+
+    `refunds_late`: see late_success.
+    """
 
     operation: Operation
     outcome: Outcome
-    refunds_late: bool = False
+    effect: Effect
+    refunds_late: bool
+
+
+def booking_of(operation: Operation, outcome: Outcome, *, refunds_late: bool = False) -> Booking:
+    """Say what a decision for an operation does, to be booked."""
+    return Booking(operation, outcome, effect_of(operation, outcome), refunds_late)
 
 
 class BookingRows(msgspec.Struct, frozen=True):
@@ -50,12 +59,11 @@ def booking_rows(items: Sequence[Booking], at: datetime) -> BookingRows:
     transfer_ids = iter(time_ordered_ids(at, (_LEGS_OF_A_CHARGE if is_plain else _LEGS_AT_MOST) * len(items)))
     rows = BookingRows([], None if is_plain else [], [], None if is_plain else [])
     for place, (item, event_id) in enumerate(zip(items, event_ids, strict=True), 1):
-        effect = effect_of(item.operation, item.outcome)
-        transfers = [transfer_of(item.operation, leg, next(transfer_ids)) for leg in effect.legs]
-        rows.outcomes.append(_outcome_row(item, effect, event_id, transfers))
+        transfers = [transfer_of(item.operation, leg, next(transfer_ids)) for leg in item.effect.legs]
+        rows.outcomes.append(_outcome_row(item, event_id, transfers))
         rows.transfers.extend([(place, *_transfer_row(transfer)) for transfer in transfers])
         if rows.changes is not None and rows.phases is not None:
-            rows.changes.append(_change_row(item, effect))
+            rows.changes.append(_change_row(item))
             rows.phases.extend([(transfer.phase.value, transfer.hold_id) for transfer in transfers])
     return rows
 
@@ -103,9 +111,9 @@ def _transfer_row(transfer: Transfer) -> Row:
     )
 
 
-def _change_row(item: Booking, effect: Effect) -> Row:
+def _change_row(item: Booking) -> Row:
     """Write the columns of apply_outcomes that start with x_, in their order."""
-    operation = item.operation
+    operation, effect = item.operation, item.effect
     return (
         operation.intent.kind.starts_an_order,
         effect.authorized_minor,
@@ -123,8 +131,8 @@ def _change_row(item: Booking, effect: Effect) -> Row:
     )
 
 
-def _outcome_row(item: Booking, effect: Effect, event_id: UUID, transfers: Sequence[Transfer]) -> Row:
-    operation, outcome = item.operation, item.outcome
+def _outcome_row(item: Booking, event_id: UUID, transfers: Sequence[Transfer]) -> Row:
+    operation, outcome, effect = item.operation, item.outcome, item.effect
     return (
         operation.intent.operation_id,
         operation.attempt,
@@ -138,13 +146,13 @@ def _outcome_row(item: Booking, effect: Effect, event_id: UUID, transfers: Seque
         operation.intent.mode.value,
         event_id,
         effect.event.value,
-        _encode(_event_body(item, effect, transfers)).decode(),
+        _encode(_event_body(item, transfers)).decode(),
     )
 
 
-def _event_body(item: Booking, effect: Effect, transfers: Sequence[Transfer]) -> dict[str, Any]:
+def _event_body(item: Booking, transfers: Sequence[Transfer]) -> dict[str, Any]:
     """Write what a rebuild needs: the decision, what it changed, and the transfers."""
-    operation, outcome = item.operation, item.outcome
+    operation, outcome, effect = item.operation, item.outcome, item.effect
     body: dict[str, Any] = {
         "operation_id": operation.intent.operation_id,
         "order_id": operation.order_id,

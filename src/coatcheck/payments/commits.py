@@ -19,8 +19,7 @@ from coatcheck.ids import payment_id_of, time_ordered_ids
 from coatcheck.ledger import AccountBook, charge_accounts
 from coatcheck.metrics import Metrics
 from coatcheck.operations import Operation
-from coatcheck.payments.booking import Booking, booking_rows
-from coatcheck.payments.effects import effect_of
+from coatcheck.payments.booking import Booking, booking_of, booking_rows
 from coatcheck.payments.intake import USUAL, Intake, make_intake
 from coatcheck.payments.views import OrderView, PaymentView, read_payments
 from coatcheck.providers.outcome import Outcome, OutcomeKind
@@ -83,7 +82,7 @@ class Payments:
         self._lease = lease
         self._key_life = key_life
         self._refunds_late = refunds_late
-        self._book = AccountBook(store, clock)
+        self._book = AccountBook(store, clock, batch_size=batch_size)
         lanes = 1 if batch_size > 1 else 8
         self._metrics = metrics
         self._accept = Batcher(
@@ -136,16 +135,16 @@ class Payments:
         False when another holder has taken the operation over: its answer counts, not this one.
         Locks: the lease, the operation, the order, an all-or-nothing checkout's payment, then the accounts in id order.
         """
-        applied = await self._apply.submit(Booking(operation, outcome, self._refunds_late))
-        if applied:
-            status = effect_of(operation, outcome).order_status
-            if status is not None:
-                self._metrics.orders[status.value, operation.intent.currency].inc()
+        booking = booking_of(operation, outcome, refunds_late=self._refunds_late)
+        applied = await self._apply.submit(booking)
+        status = booking.effect.order_status
+        if applied and status is not None:
+            self._metrics.orders[status.value, operation.intent.currency].inc()
         return applied
 
     async def apply_within(self, connection: Any, decisions: Sequence[tuple[Operation, Outcome]]) -> list[bool]:
         """Book decisions in the caller's transaction, as `apply` does; False where the lease is another's."""
-        items = [Booking(operation, outcome, self._refunds_late) for operation, outcome in decisions]
+        items = [booking_of(*decision, refunds_late=self._refunds_late) for decision in decisions]
         return await self._apply_on(connection, items) if items else []
 
     async def read(self, payment_id: UUID) -> PaymentView | None:

@@ -78,6 +78,7 @@ def make_intake(
     shop_id, mode = caller.shop_id, caller.mode
     payment_id = ids.payment_id_of(shop_id, mode, request.checkout_id)
     buyer_id = ids.buyer_id_of(shop_id, mode, request.buyer.reference)
+    digest = request.digest()
     is_blocked = decision.decision is RiskDecision.BLOCK
     kind = first_kind_of(request.capture, request.on_failure)
     orders = _orders_of(caller, request, payment_id, kind, provider)
@@ -91,7 +92,7 @@ def make_intake(
         mode.value,
         ids.derive_id("key", shop_id.hex, mode.value, CREATE_ROUTE, key),
         key,
-        request.digest(),
+        digest,
         ids.random_id(),
         payment_id,
         request.checkout_id,
@@ -106,7 +107,7 @@ def make_intake(
         decision.decision.value,
         _encode(decision.signals).decode(),
         _array_of(decision.subjects),
-        _accepted_body(request, payment_id, buyer_id, decision, orders, provider=provider.name),
+        _accepted_body(request, digest, payment_id, buyer_id, decision, orders, provider=provider.name),
     )
     rows = [order.row(provider.name, is_blocked=is_blocked) for order in orders]
     manner = (request.capture.value, request.on_failure.value, request.return_url)
@@ -213,8 +214,9 @@ def _operation(  # noqa: PLR0917 - one row's columns, passed on
     )
 
 
-def _accepted_body(
+def _accepted_body(  # noqa: PLR0917 - one row's columns, passed on
     request: PaymentRequest,
+    digest: bytes,
     payment_id: UUID,
     buyer_id: UUID,
     decision: Decision,
@@ -227,7 +229,7 @@ def _accepted_body(
     body = {
         "payment_id": payment_id,
         "checkout_id": request.checkout_id,
-        "request_digest": request.digest(),
+        "request_digest": digest,
         "buyer_id": buyer_id,
         "metadata": request.metadata,
         "capture": request.capture,
