@@ -1,10 +1,11 @@
-"""What every POST passes: who asks, the body within its limits and read strictly, and the request's key."""
+"""What every POST passes: who asks, the body within its limits and read strictly, the request's key, and its answer."""
 
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from litestar import Request
+from litestar.response.base import ASGIResponse
 
-from coatcheck.api.edge import headers_of, read_body, refuse_card_numbers, require_json, wait_of
+from coatcheck.api.edge import JSON, REPLAYED, encode, headers_of, read_body, refuse_card_numbers, require_json, wait_of
 from coatcheck.api.gateway import Gateway, gateway_of
 from coatcheck.shops import Caller
 from coatcheck.validation import parse_idempotency_key
@@ -88,3 +89,18 @@ async def take_unkeyed(request: Request[Any, Any, Any], parse: ParsePlain[_Plain
     refuse_card_numbers(request.scope)
     raw = await read_body(request.receive, limit_bytes=settings.body_limit_bytes, deadline_s=settings.body_deadline_s)
     return gateway, caller, parse(raw, body_depth=settings.body_depth, orders_limit=settings.orders_limit)
+
+
+def answer_post(gateway: Gateway, body: object, *, is_decided: bool, is_replay: bool, done: int = 201) -> ASGIResponse:
+    """Answer a POST: what it asked for is decided, or (202) still under way. One that is given again says so.
+
+    In the form in which it is sent: the framework would make the same of a Response, for more time.
+    """
+    if is_replay:
+        gateway.metrics.idempotent_replays.inc()
+    return ASGIResponse(
+        body=encode(body),
+        status_code=done if is_decided else 202,
+        media_type=JSON,
+        headers=REPLAYED if is_replay and is_decided else None,
+    )

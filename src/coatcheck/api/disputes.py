@@ -7,11 +7,12 @@ from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, get, post
+from litestar.response.base import ASGIResponse
 from msgspec import Meta
 
-from coatcheck.api.bodies import Keyed
+from coatcheck.api.bodies import Keyed, answer_post
 from coatcheck.api.cursors import parse_cursor, print_cursor
-from coatcheck.api.edge import JSON, REPLAYED, encode, headers_of, read_body, refuse_card_numbers, require_json, wait_of
+from coatcheck.api.edge import encode, headers_of, read_body, refuse_card_numbers, require_json, wait_of
 from coatcheck.api.gateway import Gateway
 from coatcheck.api.payment_list import NextCursor
 from coatcheck.api.payment_orders import find_own_order
@@ -180,7 +181,7 @@ async def get_dispute(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 @post("/v1/disputes/{dispute_id:str}/evidence", status_code=201)
-async def answer_dispute(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def answer_dispute(request: Request[Any, Any, Any]) -> ASGIResponse:
     """Answer a dispute with texts and documents, which are passed on to the provider.
 
     Ask again under the same key as often as you like: it arrives once. Moves no money.
@@ -192,7 +193,7 @@ async def answer_dispute(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 @post("/v1/disputes/{dispute_id:str}/accept", status_code=201)
-async def accept_dispute(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def accept_dispute(request: Request[Any, Any, Any]) -> ASGIResponse:
     """Give a dispute up: the buyer keeps the money. It cannot be taken back."""
     gateway, caller = await caller_of(request)
     _, key = await _take(request, gateway, AcceptDispute, gateway.settings.body_limit_bytes)
@@ -201,7 +202,7 @@ async def accept_dispute(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 async def _answer(
     request: Request[Any, Any, Any], gateway: Gateway, caller: Caller, asked: EvidenceRequest, key: str
-) -> Response[bytes]:
+) -> ASGIResponse:
     """Commit an answer, begin to pass it on, and say what has become of it by now."""
     view = await _find(gateway, caller, request)
     if not gateway.correspondence.can_answer(view.provider):
@@ -217,14 +218,7 @@ async def _answer(
     shown = await _poll(gateway, view.dispute_id, evidence_id, patience_s)
     is_decided = shown.status is not EvidenceStatus.PENDING
     is_replay = verdict is EvidenceVerdict.EXISTS
-    if is_replay:
-        gateway.metrics.idempotent_replays.inc()
-    return Response(
-        encode(_evidence_body(view.dispute_id, shown)),
-        status_code=201 if is_decided else 202,
-        media_type=JSON,
-        headers=REPLAYED if is_replay and is_decided else None,
-    )
+    return answer_post(gateway, _evidence_body(view.dispute_id, shown), is_decided=is_decided, is_replay=is_replay)
 
 
 def _refused(verdict: EvidenceVerdict, view: DisputeView) -> CoatcheckError:

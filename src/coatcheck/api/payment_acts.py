@@ -8,10 +8,10 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from litestar import Request, Response, post
+from litestar import Request, post
+from litestar.response.base import ASGIResponse
 
-from coatcheck.api.bodies import Asked, take
-from coatcheck.api.edge import JSON, REPLAYED, encode
+from coatcheck.api.bodies import Asked, answer_post, take
 from coatcheck.api.payments import find_payment, payment_body, read_payment
 from coatcheck.api.waiting import run_and_read
 from coatcheck.errors import CoatcheckError, ErrorCode, Problem
@@ -41,7 +41,7 @@ class _Wanted(msgspec.Struct, frozen=True):
 
 
 @post("/v1/payments/{payment_id:str}/capture", status_code=200)
-async def capture_payment(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def capture_payment(request: Request[Any, Any, Any]) -> ASGIResponse:
     """Take what was authorized: of all orders or of those listed, in whole or in part. All of them or none."""
     asked = await take(request, parse_capture_request)
     view = await find_payment(asked.gateway, asked.caller, request.path_params["payment_id"])
@@ -64,7 +64,7 @@ async def capture_payment(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 @post("/v1/payments/{payment_id:str}/cancel", status_code=200)
-async def cancel_payment(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def cancel_payment(request: Request[Any, Any, Any]) -> ASGIResponse:
     """Release what is authorized or waits for the buyer, of all orders; refused once one is charged."""
     asked = await take(request, parse_cancel_request)
     view = await find_payment(asked.gateway, asked.caller, request.path_params["payment_id"])
@@ -198,19 +198,13 @@ def _why(order: OrderView, verdict: ActVerdict) -> str:
     return f"it is {order.status}: it can be captured once it is AUTHORIZED."
 
 
-async def _answer(asked: Asked[CapturePayment] | Asked[CancelPayment], payment_id: UUID, act: Act) -> Response[bytes]:
+async def _answer(asked: Asked[CapturePayment] | Asked[CancelPayment], payment_id: UUID, act: Act) -> ASGIResponse:
     """Run what was committed and answer with the payment."""
     gateway = asked.gateway
     view = await run_and_read(asked, act, payment_id, read_payment, _is_settling)
     is_replay = ActVerdict.EXISTS in act.verdicts.values() and ActVerdict.REQUESTED not in act.verdicts.values()
-    if is_replay:
-        gateway.metrics.idempotent_replays.inc()
-    return Response(
-        encode(payment_body(gateway, view)),
-        status_code=202 if view.is_settling else 200,
-        media_type=JSON,
-        headers=REPLAYED if is_replay and not view.is_settling else None,
-    )
+    body = payment_body(gateway, view)
+    return answer_post(gateway, body, is_decided=not view.is_settling, is_replay=is_replay, done=200)
 
 
 def _is_settling(view: PaymentView) -> bool:

@@ -11,8 +11,7 @@ from litestar import Request, Response, get, post
 from litestar.response.base import ASGIResponse
 from msgspec import Meta
 
-from coatcheck.api.bodies import Asked, take
-from coatcheck.api.edge import JSON, REPLAYED, encode
+from coatcheck.api.bodies import Asked, answer_post, take
 from coatcheck.api.gateway import Gateway
 from coatcheck.api.questions import Parameters, answer, caller_of, own, parameters_of
 from coatcheck.api.status_page import status_url_of
@@ -154,7 +153,6 @@ async def create_payment(request: Request[Any, Any, Any]) -> ASGIResponse:
         gateway.executor.start(acceptance.operations)
     refuse_conflict(acceptance)
     view = await _wait_for_first(gateway, acceptance.payment_id, asked.wait_s)
-    gateway.metrics.idempotent_replays.inc()
     return _answer(gateway, view, is_replay=True)
 
 
@@ -224,15 +222,9 @@ async def read_payment(gateway: Gateway, payment_id: UUID) -> PaymentView:
 
 
 def _answer(gateway: Gateway, view: PaymentView, *, is_replay: bool) -> ASGIResponse:
-    """Answer in the form in which it is sent; the framework would make the same of a Response, for more time."""
     gateway.metrics.payments[view.status.value].inc()
     is_decided = view.is_done or _is_reserved(view)
-    return ASGIResponse(
-        body=encode(payment_body(gateway, view)),
-        status_code=201 if is_decided else 202,
-        media_type=JSON,
-        headers=REPLAYED if is_replay and is_decided else None,
-    )
+    return answer_post(gateway, payment_body(gateway, view), is_decided=is_decided, is_replay=is_replay)
 
 
 def _is_reserved(view: PaymentView) -> bool:

@@ -6,11 +6,11 @@ from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, get, post
+from litestar.response.base import ASGIResponse
 from msgspec import Meta
 
-from coatcheck.api.bodies import take
+from coatcheck.api.bodies import answer_post, take
 from coatcheck.api.cursors import parse_cursor, print_cursor
-from coatcheck.api.edge import JSON, REPLAYED, encode
 from coatcheck.api.gateway import Gateway
 from coatcheck.api.payment_list import NextCursor
 from coatcheck.api.payments import Amount
@@ -88,7 +88,7 @@ def payout_body(view: PayoutView) -> PayoutBody:
 
 
 @post("/v1/payouts", status_code=201)
-async def create_payout(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def create_payout(request: Request[Any, Any, Any]) -> ASGIResponse:
     """Pay a seller out, in whole or in part: never more than is available, and once for each key."""
     asked = await take(request, parse_payout_request)
     gateway, body = asked.gateway, asked.body
@@ -102,16 +102,8 @@ async def create_payout(request: Request[Any, Any, Any]) -> Response[bytes]:
         raise await _refused(gateway, asked.caller, wanted, made.verdict)
     operation_id = operation_id_of(made.payout_id, OperationKind.PAYOUT)
     view = await run_and_read(asked, made, made.payout_id, _read, _is_working, operation_id=operation_id)
-    is_decided = view.status is not PayoutStatus.PENDING
     is_replay = made.verdict is PayoutVerdict.EXISTS
-    if is_replay:
-        gateway.metrics.idempotent_replays.inc()
-    return Response(
-        encode(payout_body(view)),
-        status_code=201 if is_decided else 202,
-        media_type=JSON,
-        headers=REPLAYED if is_replay and is_decided else None,
-    )
+    return answer_post(gateway, payout_body(view), is_decided=not _is_working(view), is_replay=is_replay)
 
 
 async def _refused(gateway: Gateway, caller: Caller, wanted: PayoutRequest, verdict: PayoutVerdict) -> CoatcheckError:

@@ -6,11 +6,11 @@ from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, get, post
+from litestar.response.base import ASGIResponse
 from msgspec import Meta
 
-from coatcheck.api.bodies import take
+from coatcheck.api.bodies import answer_post, take
 from coatcheck.api.cursors import parse_cursor, print_cursor
-from coatcheck.api.edge import JSON, REPLAYED, encode
 from coatcheck.api.gateway import Gateway
 from coatcheck.api.payment_list import NextCursor
 from coatcheck.api.payment_orders import find_own_order
@@ -77,7 +77,7 @@ def refund_body(view: RefundView) -> RefundBody:
 
 
 @post("/v1/refunds", status_code=201)
-async def create_refund(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def create_refund(request: Request[Any, Any, Any]) -> ASGIResponse:
     """Give back an order's money, in whole or in part: never more than was captured, and once for each key."""
     asked = await take(request, parse_refund_request)
     gateway, body = asked.gateway, asked.body
@@ -93,16 +93,8 @@ async def create_refund(request: Request[Any, Any, Any]) -> Response[bytes]:
         raise await _refused(gateway, made.verdict, report, order_id)
     operation_id = operation_id_of(order_id, OperationKind.REFUND, made.refund_id.hex)
     view = await run_and_read(asked, made, made.refund_id, _read, _is_working, operation_id=operation_id)
-    is_decided = view.status is not RefundStatus.PENDING
     is_replay = made.verdict is RefundVerdict.EXISTS
-    if is_replay:
-        gateway.metrics.idempotent_replays.inc()
-    return Response(
-        encode(refund_body(view)),
-        status_code=201 if is_decided else 202,
-        media_type=JSON,
-        headers=REPLAYED if is_replay and is_decided else None,
-    )
+    return answer_post(gateway, refund_body(view), is_decided=not _is_working(view), is_replay=is_replay)
 
 
 async def _refused(gateway: Gateway, verdict: RefundVerdict, report: OrderReport, order_id: UUID) -> CoatcheckError:
