@@ -1,7 +1,9 @@
 """A file as the body of a request: on disk as it comes, within its size and time, and its name only a name."""
 
 import asyncio
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,11 +22,15 @@ def receiving(parts: Sequence[bytes], *, ends: bool = True) -> Any:
     return receive
 
 
-async def test_C17_a_file_is_written_as_it_comes_and_is_gone_afterwards() -> None:
+async def test_C17_a_file_is_written_as_it_comes_and_leaves_nothing_even_if_the_process_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     parts = [bytes([n]) * 300_000 for n in range(9)]
     async with uploaded(receiving(parts), limit_bytes=2_700_000, deadline_s=5) as path:
-        assert path.read_bytes() == b"".join(parts)
-    assert not path.parent.exists()
+        assert path.read_bytes() == b"".join(parts) == path.read_bytes()  # each reading is from its beginning
+        assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240 - nobody else runs in this loop
+    assert not path.exists()
 
 
 async def test_C17_a_file_that_is_too_large_is_refused_before_it_is_whole() -> None:

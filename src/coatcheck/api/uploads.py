@@ -18,18 +18,17 @@ _LONGEST_NAME = 200
 
 @asynccontextmanager
 async def uploaded(receive: Receive, *, limit_bytes: int, deadline_s: int) -> AsyncIterator[Path]:
-    """Give the path of a temporary file with the body in it. Raises CoatcheckError, as read_body does (hazard C17)."""
-    with tempfile.TemporaryDirectory(prefix="coatcheck-") as directory:
-        path = Path(directory) / "upload"
-        with path.open("wb") as file:
-            try:
-                async with asyncio.timeout(deadline_s):
-                    await _write(receive, file, limit_bytes)
-            except TimeoutError:
-                raise CoatcheckError(
-                    ErrorCode.BODY_TOO_SLOW, f"Send the whole file within {deadline_s} seconds."
-                ) from None
-        yield path
+    """Give the path of a temporary file with the body in it. Raises CoatcheckError, as read_body does (hazard C17).
+
+    The file has no name in any folder, so a process that is killed leaves nothing of it behind.
+    """
+    with tempfile.TemporaryFile() as file:
+        try:
+            async with asyncio.timeout(deadline_s):
+                await _write(receive, file, limit_bytes)
+        except TimeoutError:
+            raise CoatcheckError(ErrorCode.BODY_TOO_SLOW, f"Send the whole file within {deadline_s} seconds.") from None
+        yield Path(f"/proc/self/fd/{file.fileno()}")
 
 
 async def _write(receive: Receive, file: IO[bytes], limit_bytes: int) -> None:
@@ -47,6 +46,7 @@ async def _write(receive: Receive, file: IO[bytes], limit_bytes: int) -> None:
         if len(waiting) >= _WRITTEN_AT_ONCE or not more:
             await asyncio.to_thread(file.write, bytes(waiting))
             waiting.clear()
+    await asyncio.to_thread(file.flush)
 
 
 def file_name_of(disposition: bytes | None) -> str | None:

@@ -141,9 +141,7 @@ class World:
             "LOG_LEVEL": "info",
             "LOG_FORMAT": "json",
         }
-        # A gateway that is killed leaves behind what was being uploaded: it goes with the drill's directory.
-        others = {"DATABASE_URL": database_url, "TMPDIR": str(self._directory)}
-        return {f"COATCHECK_{name}": str(value) for name, value in settings.items()} | others
+        return {f"COATCHECK_{name}": str(value) for name, value in settings.items()} | {"DATABASE_URL": database_url}
 
     async def _command(self, *arguments: str) -> str:
         status, printed = await run_command(arguments, self.direct_settings())
