@@ -242,10 +242,8 @@ class _Client:
             case _:
                 asked = [self._refund(order, f"all-{place}", captured_minor) for place in range(2)]
         refunds = [refund for refund in await asyncio.gather(*asked) if refund is not None]
-        if order.gives_back is GivesBack.TOO_MUCH and len(refunds) > 1:
-            statuses = [self._asked.refunds[refund] for refund in refunds]
-            if statuses.count("SUCCEEDED") > 1:
-                self._journal.complain(f"{order.payment_order_id} was given back twice: {refunds}")
+        if order.gives_back is GivesBack.TOO_MUCH and await self._have_both_succeeded(refunds):
+            self._journal.complain(f"{order.payment_order_id} was given back twice: {refunds}")
 
     async def _refund(self, order: Order, name: str, amount_minor: int | None) -> str | None:
         """Ask for a refund and wait for its end; returns its id, None when it was refused."""
@@ -272,12 +270,27 @@ class _Client:
         deadline = monotonic() + PATIENCE_S
         while self._asked.refunds[refund_id] == "PENDING" and monotonic() < deadline:
             await asyncio.sleep(0.3 + 0.4 * self._dice.random())
-            answer = await self._insist("GET", f"/v1/refunds/{refund_id}")
-            if answer is None or not answer.is_good:
-                if answer is not None:
-                    self._complain("reading a refund", answer)
+            if not await self._read_refund(refund_id):
                 return
-            self._asked.refunds[refund_id] = answer.body["status"]
+
+    async def _read_refund(self, refund_id: str) -> bool:
+        answer = await self._insist("GET", f"/v1/refunds/{refund_id}")
+        if answer is None or not answer.is_good:
+            if answer is not None:
+                self._complain("reading a refund", answer)
+            return False
+        self._asked.refunds[refund_id] = answer.body["status"]
+        return True
+
+    async def _have_both_succeeded(self, refunds: Sequence[str]) -> bool:
+        """Say whether two refunds of everything went, as both stand now.
+
+        The second may go once the first has come back from the buyer's bank: what was told of that one is old then.
+        """
+        if len(refunds) < 2:  # noqa: PLR2004 - the other one was refused
+            return False
+        are_read = [await self._read_refund(refund_id) for refund_id in refunds]
+        return all(are_read) and all(self._asked.refunds[refund_id] == "SUCCEEDED" for refund_id in refunds)
 
     # Disputes
 
