@@ -28,6 +28,7 @@ from bench.machine import OTHERS, BenchError, Machine, Rig, describe, open_machi
 _LUA = Path(__file__).with_name("wrk_payments.lua")
 _SAMPLE_S = 0.5
 _DRAIN_S = 20.0
+_IDLE_LOOKS = 5
 _TAIL_S = 0.5  # the load goes on a little longer than the window
 
 _PAYMENTS_IN_WINDOW = """
@@ -160,10 +161,12 @@ def _answers_of(metrics: Mapping[str, float]) -> dict[str, int]:
 
 
 async def _drained(owner: asyncpg.Connection) -> None:
-    """Wait until every operation is decided: the last requests outlive the load."""
+    """Wait until nothing was under way for a moment: the last requests outlive the load, some without an intent yet."""
     until = time.monotonic() + _DRAIN_S
-    while await owner.fetchval("SELECT count(*) FROM lease") and time.monotonic() < until:  # noqa: ASYNC110 - rows
+    idle = 0
+    while idle < _IDLE_LOOKS and time.monotonic() < until:
         await asyncio.sleep(0.1)
+        idle = 0 if await owner.fetchval("SELECT count(*) FROM lease") else idle + 1
 
 
 async def _watch(rig: Rig, seconds: float) -> float:
