@@ -142,8 +142,24 @@ SELECT a.name, a.currency::text,
 """
 
 
+# What each payment moved on each account.
+_MOVED = """
+SELECT t.subject_id AS payment_id, a.name, a.currency::text,
+       sum(CASE WHEN t.credit_account_id = a.account_id THEN t.amount_minor ELSE -t.amount_minor END)::bigint
+           AS moved_minor
+  FROM transfer AS t JOIN account AS a ON a.account_id IN (t.debit_account_id, t.credit_account_id)
+ WHERE t.phase IN ('posted', 'captured')
+ GROUP BY t.subject_id, a.account_id, a.name, a.currency
+"""
+
+
 async def judge(owner: asyncpg.Connection, evidence: Evidence) -> Verdict:
-    """Compare everything with everything."""
+    """Compare everything with everything, as it is at one moment."""
+    async with owner.transaction(isolation="repeatable_read", readonly=True):
+        return await _judge_all(owner, evidence)
+
+
+async def _judge_all(owner: asyncpg.Connection, evidence: Evidence) -> Verdict:
     verdict = Verdict()
     for protest in evidence.protests:
         verdict.find(Fault.PROTEST, protest)
@@ -162,6 +178,8 @@ async def judge(owner: asyncpg.Connection, evidence: Evidence) -> Verdict:
     _judge_strangers(cases.values(), evidence, verdict)
     _judge_ledger(await owner.fetch(_LEDGER), cases.values(), verdict)
     _judge_totals(await owner.fetch(_LEDGER), cases.values(), evidence, verdict)
+    if verdict.faults[Fault.LEDGER] or verdict.faults[Fault.WALLET]:
+        _judge_each_payment(await owner.fetch(_MOVED), cases.values(), verdict)
     for file in sorted(INVARIANTS.glob("*.sql")):
         for row in await owner.fetch(file.read_text("utf-8")):
             verdict.find(Fault.INVARIANT, f"{file.stem}: {dict(row)}")
@@ -419,6 +437,21 @@ def _judge_ledger(accounts: Iterable[Any], cases: Iterable[Case], verdict: Verdi
             verdict.find(Fault.LEDGER, f"{currency} is out of balance by {total}")
     for missing in {account for account, amount in [*wanted.items(), *held.items()] if amount} - found:
         verdict.find(Fault.LEDGER, f"{missing} has no transfers")
+
+
+def _judge_each_payment(moves: Iterable[Any], cases: Iterable[Case], verdict: Verdict) -> None:
+    """Name the payments whose transfers are not what their orders and refunds say, once the books are known wrong."""
+    parts: dict[UUID, list[Case]] = defaultdict(list)
+    for case in cases:
+        parts[case.row["payment_id"]].append(case)
+    moved: dict[UUID, Counter[tuple[str, str]]] = defaultdict(Counter)
+    for row in moves:
+        moved[row["payment_id"]][row["name"], row["currency"]] = row["moved_minor"]
+    for payment_id, orders in parts.items():
+        wanted, _ = _wanted(orders)
+        if +wanted != +moved[payment_id] or -wanted != -moved[payment_id]:
+            names = " ".join([order.name for order in orders])
+            verdict.find(Fault.LEDGER, f"{names} : moved {dict(moved[payment_id])}, its orders say {dict(wanted)}")
 
 
 def _wanted(cases: Iterable[Case]) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
