@@ -9,6 +9,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 from tests.integration.outside import (
+    CALLER,
     SETTINGS,
     ScriptedProvider,
     World,
@@ -22,7 +23,7 @@ from tests.integration.outside import (
     unknown,
 )
 
-from coatcheck.ids import operation_id_of, refund_id_of
+from coatcheck.ids import operation_id_of, order_id_of, refund_id_of
 from coatcheck.payments.effects import commission_of
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Intent
@@ -170,6 +171,32 @@ async def test_a_charged_payment_cannot_be_cancelled(store: Store) -> None:
     world = World(store)
     view = await world.pay(checkout("c1", "o1", "o2"))
     assert await world.cancel(view) == ["charged", "charged"]
+
+
+async def test_D4_D5_an_approval_and_the_void_of_it_that_are_booked_by_one_commit_leave_no_hold_behind(
+    store: Store,
+) -> None:
+    """Found by the simulation: the void was worked out while nothing was held, and was booked beside the approval."""
+    world = World(store)
+    at_psp = {"provider_reference": "ch_1"}
+    world.provider.acts[AUTHORIZE] = [lambda intent: msgspec.structs.replace(pending(intent), **at_psp)]
+    view = await world.pay(checkout("c1", "o1", capture=MANUAL))
+    order_id = order_id_of(CALLER.shop_id, CALLER.mode, "o1")
+    world.clock.advance(timedelta(minutes=2))
+    (authorization,) = await world.gateway.operations.claim(1)  # its PSP is asked, and meanwhile it is cancelled
+    act = await world.gateway.acts.cancel(view.payment_id, [order_id], "v1")
+    (void,) = act.operations
+    world.provider.look_ups = [approved] * 3
+    await asyncio.gather(
+        *[
+            world.gateway.executor.settle(each, msgspec.structs.replace(approved(each.intent), **at_psp))
+            for each in (authorization, void)
+        ]
+    )
+    await world.recover()
+    assert (await world.read(view.payment_id)).status == "CANCELLED"
+    assert await world.balances() == {}
+    assert await world.violations() == {}
 
 
 async def test_a_pending_order_is_cancelled_at_the_psp_and_then_nobody_books_its_charge(store: Store) -> None:

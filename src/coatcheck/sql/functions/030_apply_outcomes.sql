@@ -206,7 +206,9 @@ BEGIN
       FROM change AS c
      WHERE o.order_id = c.order_id
        AND (c.status IS NULL OR c.status = o.status OR order_may_become(o.status, c.status))
-       AND (c.seen IS NULL OR c.seen = o.authorized_minor - o.captured_minor AND (o.acting IS NULL OR o.acting = ANY (c.operations)));
+       -- What was worked out from the rest of the reservation is booked alone: another decision of this batch may change it.
+       AND (c.seen IS NULL OR c.seen = o.authorized_minor - o.captured_minor AND cardinality(c.operations) = 1
+                              AND (o.acting IS NULL OR o.acting = ANY (c.operations)));
     GET DIAGNOSTICS moved = ROW_COUNT;
     wanted := (SELECT count(DISTINCT g.order_id) FROM unnest(g_order_id) WITH ORDINALITY AS g (order_id, n)
                 WHERE g.n = ANY (won));
