@@ -142,6 +142,15 @@ SABOTAGES: Final = (
         "test_D5_a_refused_capture_or_void_is_reason_to_ask_at_once_whether_the_authorization_lives",
     ),
     Sabotage(
+        "a void is booked beside the approval of what it voids",
+        "D4",
+        _APPLY,
+        " AND cardinality(c.operations) = 1",
+        "",
+        f"{_TEST_LIFECYCLE}::"
+        "test_D4_D5_an_approval_and_the_void_of_it_that_are_booked_by_one_commit_leave_no_hold_behind",
+    ),
+    Sabotage(
         "work is claimed before it is due",
         "F1",
         _OPERATIONS,
