@@ -17,7 +17,7 @@ import structlog
 from coatcheck.audit.sealing.anchor import AnchorEndpoint, AnchorError, AnchorFile, Line
 from coatcheck.audit.sealing.coverage import Coverage, Look
 from coatcheck.audit.sealing.keys import SealingKey
-from coatcheck.audit.sealing.rows import TABLES, Entries, SealedTable
+from coatcheck.audit.sealing.rows import TABLES, SealedTable
 from coatcheck.audit.sealing.seals import Seal, Sealing, line_of, make_seal
 from coatcheck.clock import Clock
 from coatcheck.loops import log_trouble, until_stopped
@@ -35,7 +35,7 @@ _RECOUNTED_MOST: Final = 1_000_000
 _GROWTH_BLOCKS: Final = 16
 _PATIENCE: Final = timedelta(minutes=1)
 _LINES_MOST: Final = 64
-_AGE_MOST: Final = 2**31 - 2  # the age of a transaction that was never one is one more
+_AGE_OF_NONE: Final = 2**31 - 1  # of a transaction that was never one: whose rows are frozen, or were copied in
 # What a transaction hears whose snapshot is older than another sealer's commit.
 _FASTER: Final = (asyncpg.SerializationError, asyncpg.UniqueViolationError)
 _LINES: Final = "SELECT seal_no, content, signature FROM seal WHERE seal_no >= $1 ORDER BY seal_no LIMIT $2"
@@ -283,17 +283,23 @@ class _Search:
             log.warning("late_rows_sealed", table=self.table.name, rows=len(self.found.late))
 
     async def _look_at(self, look: Look) -> None:
-        entries = Entries(self.table, *self._limits(look.since or self._progress.complete_to))
         if look.horizon != self._horizon:
-            await self._connection.copy_from_query(self._query(look), output=entries.take, format="binary")
-            entries.finish()
+            limits = self._limits(look.since or self._progress.complete_to)
+            query = f"SELECT roster, late, ancient FROM {self.table.unsealed}($1, $2, $3, $4, $5, $6, $7)"
+            roster, late, ancient = await self._connection.fetchrow(query, *self._range(look), *limits)
+            self._take(self.table.entries_of(roster), set(late or ()), set(ancient or ()), look)
+        self._coverage.note(look, self._horizon, self._progress.settled_at)
+
+    def _take(self, entries: list[bytes], late: set[bytes], ancient: set[bytes], look: Look) -> None:
         base = len(self.found.entries)
         is_counted_anew = look.horizon == 0 and look.start < self._coverage.recount_end
-        suspects = range(len(entries.entries)) if is_counted_anew else entries.ancient
-        self._suspects += [base + position for position in suspects]
-        self.found.late += [base + position for position in entries.late]
-        self.found.entries += entries.entries
-        self._coverage.note(look, self._horizon, self._progress.settled_at)
+        if is_counted_anew:
+            self._suspects += range(base, base + len(entries))
+        elif ancient:
+            self._suspects += [base + position for position, entry in enumerate(entries) if entry in ancient]
+        if late:
+            self.found.late += [base + position for position, entry in enumerate(entries) if entry in late]
+        self.found.entries += entries
 
     def _limits(self, since: datetime | None) -> tuple[datetime, datetime] | tuple[None, None]:
         """Say from when back a row is late or ancient that was committed later than `since`."""
@@ -302,21 +308,16 @@ class _Search:
         since = min(since, self._progress.looked_at)  # unless the clock was set back
         return since - LATE, since - ANCIENT
 
-    def _query(self, look: Look) -> str:
-        """Select the rows there of the transactions between the blocks' earlier horizon and today's.
+    def _range(self, look: Look) -> tuple[int, int, int, int, bool]:
+        """Say which rows there are new: those of the transactions between the blocks' earlier horizon and today's.
 
         A row has 32 bits of its transaction's number, which are compared by their distance from now. After four billion
         transactions an old row may look like one of today: it will be found late, and known.
         """
         if look.horizon == 0:
-            is_new = f"NOT age(xmin) BETWEEN 0 AND {self._horizon_age}"
-        else:
-            oldest = min(self._horizon_age + self._horizon - look.horizon, _AGE_MOST)
-            is_new = f"age(xmin) BETWEEN {self._horizon_age + 1} AND {oldest}"
-        return (
-            f"SELECT {', '.join(self.table.columns)} FROM public.{self.table.name} "
-            f"WHERE ctid >= '({look.start},0)' AND ctid < '({look.end},0)' AND {is_new}"
-        )
+            return look.start, look.end, self._horizon_age, _AGE_OF_NONE, True
+        oldest = min(self._horizon_age + self._horizon - look.horizon, _AGE_OF_NONE - 1)
+        return look.start, look.end, self._horizon_age, oldest, False
 
     async def _drop_what_is_sealed(self) -> None:
         """Take out the suspects that have a seal: their blocks were numbered anew, or somebody wrote them again."""
@@ -337,12 +338,10 @@ class _Search:
         known: dict[bytes, set[bytes]] = {}
         if not keys:
             return known
-        size, key_size = self.table.entry_bytes, self.table.key_bytes
+        key_size = self.table.key_bytes
         query = f"SELECT {self.table.name}_roster FROM seal WHERE seal_no = $1"
         for number in range(1, self._last_seal + 1):
-            roster: bytes = await self._connection.fetchval(query, number) or b""
-            for start in range(0, len(roster), size):
-                key = roster[start : start + key_size]
-                if key in keys:
-                    known.setdefault(key, set()).add(roster[start : start + size])
+            for entry in self.table.entries_of(await self._connection.fetchval(query, number) or b""):
+                if entry[:key_size] in keys:
+                    known.setdefault(entry[:key_size], set()).add(entry)
         return known
