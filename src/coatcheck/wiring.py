@@ -1,23 +1,22 @@
 """The only place that constructs things: settings in, a running gateway out."""
 
 import asyncio
-import contextlib
 import gc
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import structlog
-import uvicorn
 import uvloop
 
 from coatcheck.api.app import create_app
 from coatcheck.api.gateway import Gateway
+from coatcheck.api.server import make_server
 from coatcheck.breaker import Breaker
 from coatcheck.clock import Clock, SystemClock
 from coatcheck.config import Settings, SettingsError, digest_secret_of
@@ -63,7 +62,6 @@ if TYPE_CHECKING:
 
 # Longer than balancers and clients keep an idle connection (60 s, 15 s): whoever sends on one that the other side has
 # just closed gets no answer, and does not know what became of the request.
-_KEEP_ALIVE_S: Final = 75
 
 log = structlog.get_logger("coatcheck")
 
@@ -427,14 +425,6 @@ async def _loops_of(gateway: Gateway) -> AsyncIterator[None]:
         await asyncio.gather(*loops)
 
 
-class _Server(uvicorn.Server):
-    """A server whose signals are ours: SIGTERM ends in exit status 0, after the work in flight."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 def serve(settings: Settings, *, clock: Clock | None = None, failpoints: Failpoints = CALM) -> int:
     """Run the gateway until SIGTERM or SIGINT. Returns the exit status."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -446,21 +436,7 @@ def serve(settings: Settings, *, clock: Clock | None = None, failpoints: Failpoi
 async def _serve(settings: Settings, clock: Clock | None, failpoints: Failpoints) -> None:
     listening = _listen(settings.host, settings.port)
     async with open_gateway(settings, clock=clock, failpoints=failpoints) as gateway:
-        config = uvicorn.Config(
-            create_app(gateway),
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,
-            backlog=2048,
-            timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=settings.shutdown_grace_s,
-        )
-        server = _Server(config)
+        server = make_server(create_app(gateway), grace_s=settings.shutdown_grace_s)
 
         def stop() -> None:
             log.info("stopping", in_flight=gateway.executor.in_flight, grace_s=settings.shutdown_grace_s)

@@ -4,7 +4,6 @@ Import the fixtures you need: `from tests.integration.running import gateway_ser
 """
 
 import asyncio
-import contextlib
 import socket
 import subprocess
 import sys
@@ -15,11 +14,11 @@ from typing import Any
 
 import aiohttp
 import pytest
-import uvicorn
 from yarl import URL
 
 from coatcheck.api.app import create_app
 from coatcheck.api.gateway import Gateway
+from coatcheck.api.server import make_server
 from coatcheck.clock import Clock, SystemClock
 from coatcheck.config import Settings
 from coatcheck.ids import OPERATION, operation_id_of, order_id_of, print_id
@@ -179,31 +178,11 @@ async def run_gateway(
             await provider.close()
 
 
-class _Server(uvicorn.Server):
-    """A server that leaves the signals to the test runner."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 @asynccontextmanager
 async def listening(gateway: Gateway) -> AsyncIterator[str]:
     """Serve a gateway's HTTP edge as `coatcheck serve` does, on a free port of this machine; yields its address."""
-    app = create_app(gateway)
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=10,
-    )
-    server = _Server(config)
+    server = make_server(create_app(gateway), grace_s=10)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
         await asyncio.sleep(0.005)

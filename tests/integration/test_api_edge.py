@@ -475,6 +475,48 @@ async def test_a_client_that_goes_away_before_its_body_is_whole_leaves_nothing(
 # Addresses and methods
 
 
+BESIDE = {
+    "paid": ({}, checkout("beside")),
+    "no key": ({"Authorization": ""}, checkout("c1")),
+    "no idempotency key": ({"Idempotency-Key": ""}, checkout("c1")),
+    "other type": ({"Content-Type": "text/plain"}, checkout("c1")),
+    "not json": ({}, "no"),
+    "many faults": ({}, {"checkout_id": 1}),
+    "key of another": ({"Idempotency-Key": "beside"}, checkout("c2")),
+    "card number": ({"Idempotency-Key": PAN}, checkout("c1")),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+async def test_a_checkout_past_the_framework_is_answered_as_by_the_framework(
+    gateway_server: RunningGateway, key: str, name: str
+) -> None:
+    """With a slash at the end an address is the framework's."""
+    headers, body = BESIDE[name]
+    await gateway_server.pay(key, checkout("beside"), Idempotency_Key="beside")
+    sent = {"Idempotency-Key": "beside", "Authorization": f"Bearer {key}"} | headers
+    past, through = [
+        await gateway_server.ask("POST", path, json=body, headers={each: sent[each] for each in sent if sent[each]})
+        for path in ("/v1/payments", "/v1/payments/")
+    ]
+    assert (past.status, past.raw) == (through.status, through.raw)
+    assert past.headers | {"date": ""} == through.headers | {"date": ""}
+    assert (past.status == 201) is (name == "paid")
+    assert past.headers["content-type"] == ("application/json" if name == "paid" else "application/problem+json")
+
+
+async def test_a_fault_of_ours_is_told_the_same_way_past_the_framework(
+    gateway_server: RunningGateway, key: str
+) -> None:
+    gateway_server.gateway.keys.authenticate = None  # type: ignore[method-assign, assignment]
+    past, through = [
+        await gateway_server.ask("POST", path, key, json=checkout("c"), headers={"Idempotency-Key": "k"})
+        for path in ("/v1/payments", "/v1/payments/")
+    ]
+    assert past.status == through.status == 500
+    assert past.body | {"instance": ""} == through.body | {"instance": ""}
+
+
 async def test_what_is_not_an_address_or_a_method_is_a_problem_too(gateway_server: RunningGateway, key: str) -> None:
     nowhere = await gateway_server.ask("GET", "/v1/refounds", key)
     assert (nowhere.status, nowhere.body["code"]) == (404, "not_found")

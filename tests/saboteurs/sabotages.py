@@ -250,9 +250,9 @@ SABOTAGES: Final = (
     Sabotage(
         "a caller that stops waiting takes the work along",
         "A17",
-        "api/waiting.py",
-        "asyncio.shield(running)",
-        "running",
+        "api/limits.py",
+        "timer.cancel()",
+        "timer.cancel(), work.cancel()",
         "integration/test_api_edge.py::test_prefer_wait_0_answers_at_once_and_the_work_goes_on",
     ),
     Sabotage(

@@ -3,9 +3,18 @@
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from litestar import Request
-from litestar.response.base import ASGIResponse
+from litestar.types import Receive, Scope
 
-from coatcheck.api.edge import JSON, REPLAYED, encode, headers_of, read_body, refuse_card_numbers, require_json, wait_of
+from coatcheck.api.edge import (
+    REPLAYED,
+    Answer,
+    encode,
+    headers_of,
+    read_body,
+    refuse_card_numbers,
+    require_json,
+    wait_of,
+)
 from coatcheck.api.gateway import Gateway, gateway_of
 from coatcheck.shops import Caller
 from coatcheck.validation import parse_idempotency_key
@@ -50,20 +59,24 @@ class Asked(NamedTuple, Generic[_Body]):
 
 
 async def take(request: Request[Any, Any, Any], parse: Parse[_Body]) -> Asked[_Body]:
+    """Take a request in, as `take_in` does."""
+    return await take_in(gateway_of(request), request.scope, request.receive, parse)
+
+
+async def take_in(gateway: Gateway, scope: Scope, receive: Receive, parse: Parse[_Body]) -> Asked[_Body]:
     """Take a request in, in the order in which it may be refused.
 
     Raises CoatcheckError: UNAUTHENTICATED, UNSUPPORTED_MEDIA_TYPE, CARD_NUMBER_REFUSED, BODY_TOO_LARGE, BODY_TOO_SLOW,
     MALFORMED_BODY, INVALID_REQUEST, and of the key IDEMPOTENCY_KEY_MISSING, _MISMATCH, _INVALID.
     """
-    gateway = gateway_of(request)
     authorization, content_type, header_key, prefer = headers_of(
-        request.scope, b"authorization", b"content-type", b"idempotency-key", b"prefer"
+        scope, b"authorization", b"content-type", b"idempotency-key", b"prefer"
     )
     caller = await gateway.keys.authenticate(authorization)
     settings = gateway.settings
     require_json(content_type)
-    refuse_card_numbers(request.scope)
-    raw = await read_body(request.receive, limit_bytes=settings.body_limit_bytes, deadline_s=settings.body_deadline_s)
+    refuse_card_numbers(scope, header_key)
+    raw = await read_body(receive, limit_bytes=settings.body_limit_bytes, deadline_s=settings.body_deadline_s)
     body = parse(raw, body_depth=settings.body_depth, orders_limit=settings.orders_limit)
     return Asked(gateway, caller, body, parse_idempotency_key(header_key, body.idempotency_key), wait_of(prefer))
 
@@ -82,25 +95,18 @@ async def take_unkeyed(request: Request[Any, Any, Any], parse: ParsePlain[_Plain
     Raises as `take` does, but for the key.
     """
     gateway = gateway_of(request)
-    authorization, content_type = headers_of(request.scope, b"authorization", b"content-type")
+    authorization, content_type, key = headers_of(request.scope, b"authorization", b"content-type", b"idempotency-key")
     caller = await gateway.keys.authenticate(authorization)
     settings = gateway.settings
     require_json(content_type)
-    refuse_card_numbers(request.scope)
+    refuse_card_numbers(request.scope, key)
     raw = await read_body(request.receive, limit_bytes=settings.body_limit_bytes, deadline_s=settings.body_deadline_s)
     return gateway, caller, parse(raw, body_depth=settings.body_depth, orders_limit=settings.orders_limit)
 
 
-def answer_post(gateway: Gateway, body: object, *, is_decided: bool, is_replay: bool, done: int = 201) -> ASGIResponse:
-    """Answer a POST: what it asked for is decided, or (202) still under way. One that is given again says so.
-
-    In the form in which it is sent: the framework would make the same of a Response, for more time.
-    """
+def answer_post(gateway: Gateway, body: object, *, is_decided: bool, is_replay: bool, done: int = 201) -> Answer:
+    """Answer a POST: what it asked for is decided, or (202) still under way. One that is given again says so."""
     if is_replay:
         gateway.metrics.idempotent_replays.inc()
-    return ASGIResponse(
-        body=encode(body),
-        status_code=done if is_decided else 202,
-        media_type=JSON,
-        headers=REPLAYED if is_replay and is_decided else None,
-    )
+    headers = REPLAYED if is_replay and is_decided else {}
+    return Answer(done if is_decided else 202, encode(body), headers=headers)

@@ -7,12 +7,11 @@ from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, get, post
-from litestar.response.base import ASGIResponse
 from msgspec import Meta
 
 from coatcheck.api.bodies import Keyed, answer_post
 from coatcheck.api.cursors import parse_cursor, print_cursor
-from coatcheck.api.edge import encode, headers_of, read_body, refuse_card_numbers, require_json, wait_of
+from coatcheck.api.edge import Answer, encode, headers_of, read_body, refuse_card_numbers, require_json, wait_of
 from coatcheck.api.gateway import Gateway
 from coatcheck.api.payment_list import NextCursor
 from coatcheck.api.payment_orders import find_own_order
@@ -181,7 +180,7 @@ async def get_dispute(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 @post("/v1/disputes/{dispute_id:str}/evidence", status_code=201)
-async def answer_dispute(request: Request[Any, Any, Any]) -> ASGIResponse:
+async def answer_dispute(request: Request[Any, Any, Any]) -> Answer:
     """Answer a dispute with texts and documents, which are passed on to the provider.
 
     Ask again under the same key as often as you like: it arrives once. Moves no money.
@@ -193,7 +192,7 @@ async def answer_dispute(request: Request[Any, Any, Any]) -> ASGIResponse:
 
 
 @post("/v1/disputes/{dispute_id:str}/accept", status_code=201)
-async def accept_dispute(request: Request[Any, Any, Any]) -> ASGIResponse:
+async def accept_dispute(request: Request[Any, Any, Any]) -> Answer:
     """Give a dispute up: the buyer keeps the money. It cannot be taken back."""
     gateway, caller = await caller_of(request)
     _, key = await _take(request, gateway, AcceptDispute, gateway.settings.body_limit_bytes)
@@ -202,7 +201,7 @@ async def accept_dispute(request: Request[Any, Any, Any]) -> ASGIResponse:
 
 async def _answer(
     request: Request[Any, Any, Any], gateway: Gateway, caller: Caller, asked: EvidenceRequest, key: str
-) -> ASGIResponse:
+) -> Answer:
     """Commit an answer, begin to pass it on, and say what has become of it by now."""
     view = await _find(gateway, caller, request)
     if not gateway.correspondence.can_answer(view.provider):
@@ -279,7 +278,7 @@ async def _take(
     parameters_of(request, Parameters)
     content_type, header_key = headers_of(request.scope, b"content-type", b"idempotency-key")
     require_json(content_type)
-    refuse_card_numbers(request.scope)
+    refuse_card_numbers(request.scope, header_key)
     settings = gateway.settings
     raw = await read_body(request.receive, limit_bytes=limit_bytes, deadline_s=settings.body_deadline_s)
     try:

@@ -11,9 +11,10 @@ import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
-from litestar.types import Receive
+from litestar.types import Receive, Scope, Send
 from msgspec import Meta
 
+from coatcheck.api.limits import within
 from coatcheck.errors import CoatcheckError, ErrorCode, Problem
 from coatcheck.loops import log_trouble
 from coatcheck.pan import contains_card_number_in
@@ -49,6 +50,26 @@ class ProblemBody(msgspec.Struct, omit_defaults=True):
     instance: Annotated[str | None, Meta(description="Names this failure in the gateway's log.")] = None
 
 
+class Answer(msgspec.Struct, frozen=True):
+    """An answer in the form in which it is sent: an ASGI application, which the framework passes on as it is."""
+
+    status: int
+    body: bytes
+    media_type: str = JSON
+    headers: Mapping[str, str] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - as ASGI has it
+        """Send it."""
+        headers = [(b"content-type", self.media_type.encode()), (b"content-length", b"%d" % len(self.body))]
+        headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in self.headers.items()]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": False})
+
+    def as_response(self) -> Response[bytes]:
+        """Put it into the framework's form, which it wants from whoever handles an error."""
+        return Response(self.body, status_code=self.status, media_type=self.media_type, headers=dict(self.headers))
+
+
 def headers_of(scope: Mapping[str, Any], *names: bytes) -> tuple[bytes | None, ...]:
     """Pick headers in one pass; a header sent twice with different values counts as its last."""
     found: dict[bytes, bytes] = {name: value for name, value in scope["headers"] if name in names}
@@ -57,25 +78,17 @@ def headers_of(scope: Mapping[str, Any], *names: bytes) -> tuple[bytes | None, .
 
 async def read_body(receive: Receive, *, limit_bytes: int, deadline_s: int) -> bytes:
     """Read a body within its size and time. Raises CoatcheckError BODY_TOO_LARGE or BODY_TOO_SLOW (hazard C17)."""
-    message: Any = await _next_part(receive, deadline_s)
-    body: bytes = message.get("body", b"")
-    if message.get("more_body", False):
-        try:
+    try:
+        message: Any = await within(deadline_s, receive())
+        body: bytes = message.get("body", b"")
+        if message.get("more_body", False):
             async with asyncio.timeout(deadline_s):
                 body = await _read_rest(receive, body, limit_bytes)
-        except TimeoutError:
-            raise _too_slow(deadline_s) from None
+    except TimeoutError:
+        raise _too_slow(deadline_s) from None
     if len(body) > limit_bytes:
         raise _too_large(limit_bytes)
     return body
-
-
-async def _next_part(receive: Receive, deadline_s: int) -> Any:
-    try:
-        async with asyncio.timeout(deadline_s):
-            return await receive()
-    except TimeoutError:
-        raise _too_slow(deadline_s) from None
 
 
 async def _read_rest(receive: Receive, first: bytes, limit_bytes: int) -> bytes:
@@ -117,10 +130,9 @@ def wait_of(prefer: bytes | None) -> int | None:
     return min(int(found.group(1)), _LONGEST_WAIT_S) if found else None
 
 
-def refuse_card_numbers(scope: Mapping[str, Any]) -> None:
-    """Refuse a card number in an address or a header before anything of it is kept (hazards: PAN guard)."""
-    key = headers_of(scope, b"idempotency-key")[0] or b""
-    address = key + b" " + scope["raw_path"] + b"?" + scope.get("query_string", b"")
+def refuse_card_numbers(scope: Mapping[str, Any], key: bytes | None) -> None:
+    """Refuse a card number in an address or an Idempotency-Key before anything is kept (hazards: PAN guard)."""
+    address = (key or b"") + b" " + scope["raw_path"] + b"?" + scope.get("query_string", b"")
     if contains_card_number_in(address):
         raise CoatcheckError(ErrorCode.CARD_NUMBER_REFUSED, "Never send card numbers; send the provider's token.")
 
@@ -131,16 +143,21 @@ def problem(error: ErrorCode, detail: str, problems: Sequence[Problem] = (), ins
     return encode(ProblemBody(TYPE + error.code, error.title, error.status, error.code, detail, listed, instance))
 
 
-def answer_coatcheck_error(_: Request[Any, Any, Any], error: CoatcheckError) -> Response[bytes]:
+def refusal_of(error: CoatcheckError) -> Answer:
     """Put a refusal of ours into words."""
     body = problem(error.error, error.detail, error.problems)
-    return Response(body, status_code=error.error.status, media_type=PROBLEM_JSON, headers=dict(error.headers))
+    return Answer(error.error.status, body, PROBLEM_JSON, error.headers)
+
+
+def answer_coatcheck_error(_: Request[Any, Any, Any], error: CoatcheckError) -> Response[bytes]:
+    """Answer with a refusal of ours."""
+    return refusal_of(error).as_response()
 
 
 def answer_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """Put the framework's own refusals (no such address, wrong method) into the same words."""
     try:
-        refuse_card_numbers(request.scope)  # before the address is repeated
+        refuse_card_numbers(request.scope, None)  # before the address is repeated
     except CoatcheckError as refusal:
         return answer_coatcheck_error(request, refusal)
     if isinstance(error, NotFoundException):
@@ -162,16 +179,20 @@ def _recovering() -> CoatcheckError:
     )
 
 
-def answer_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Answer for a fault of ours: nothing is guessed, and the same request may be sent again with the same key."""
+def failure_of(path: str, error: Exception) -> Answer:
+    """Put a fault of ours into words: nothing is guessed, and the same request may be sent again with the same key."""
     if isinstance(error, asyncpg.ObjectNotInPrerequisiteStateError):  # refuse_while_recovering
-        return answer_coatcheck_error(request, _recovering())
+        return refusal_of(_recovering())
     instance = uuid4().urn
-    log_trouble(log, "request_failed", error, instance=instance, path=request.url.path)
+    log_trouble(log, "request_failed", error, instance=instance, path=path)
     code, headers = ErrorCode.INTERNAL, {}
     detail = "The gateway failed. Send the same request with the same key again: it cannot be charged twice."
     if is_away(error):
         code, headers = ErrorCode.OVERLOADED, {"Retry-After": "1"}
         detail = "The gateway's database is away or busy. Send the same request with the same key again in a second."
-    body = problem(code, detail, instance=instance)
-    return Response(body, status_code=code.status, media_type=PROBLEM_JSON, headers=headers)
+    return Answer(code.status, problem(code, detail, instance=instance), PROBLEM_JSON, headers)
+
+
+def answer_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Answer for a fault of ours."""
+    return failure_of(request.url.path, error).as_response()

@@ -9,9 +9,9 @@ from uuid import UUID
 
 import msgspec
 from litestar import Request, post
-from litestar.response.base import ASGIResponse
 
 from coatcheck.api.bodies import Asked, answer_post, take
+from coatcheck.api.edge import Answer
 from coatcheck.api.payments import find_payment, payment_body, read_payment
 from coatcheck.api.waiting import run_and_read
 from coatcheck.errors import CoatcheckError, ErrorCode, Problem
@@ -41,7 +41,7 @@ class _Wanted(msgspec.Struct, frozen=True):
 
 
 @post("/v1/payments/{payment_id:str}/capture", status_code=200)
-async def capture_payment(request: Request[Any, Any, Any]) -> ASGIResponse:
+async def capture_payment(request: Request[Any, Any, Any]) -> Answer:
     """Take what was authorized: of all orders or of those listed, in whole or in part. All of them or none."""
     asked = await take(request, parse_capture_request)
     view = await find_payment(asked.gateway, asked.caller, request.path_params["payment_id"])
@@ -64,7 +64,7 @@ async def capture_payment(request: Request[Any, Any, Any]) -> ASGIResponse:
 
 
 @post("/v1/payments/{payment_id:str}/cancel", status_code=200)
-async def cancel_payment(request: Request[Any, Any, Any]) -> ASGIResponse:
+async def cancel_payment(request: Request[Any, Any, Any]) -> Answer:
     """Release what is authorized or waits for the buyer, of all orders; refused once one is charged."""
     asked = await take(request, parse_cancel_request)
     view = await find_payment(asked.gateway, asked.caller, request.path_params["payment_id"])
@@ -198,7 +198,7 @@ def _why(order: OrderView, verdict: ActVerdict) -> str:
     return f"it is {order.status}: it can be captured once it is AUTHORIZED."
 
 
-async def _answer(asked: Asked[CapturePayment] | Asked[CancelPayment], payment_id: UUID, act: Act) -> ASGIResponse:
+async def _answer(asked: Asked[CapturePayment] | Asked[CancelPayment], payment_id: UUID, act: Act) -> Answer:
     """Run what was committed and answer with the payment."""
     gateway = asked.gateway
     view = await run_and_read(asked, act, payment_id, read_payment, _is_settling)

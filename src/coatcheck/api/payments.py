@@ -3,16 +3,17 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, get, post
-from litestar.response.base import ASGIResponse
+from litestar.types import Receive, Scope
 from msgspec import Meta
 
-from coatcheck.api.bodies import Asked, answer_post, take
-from coatcheck.api.gateway import Gateway
+from coatcheck.api.bodies import Asked, answer_post, take_in
+from coatcheck.api.edge import Answer
+from coatcheck.api.gateway import Gateway, gateway_of
 from coatcheck.api.questions import Parameters, answer, caller_of, own, parameters_of
 from coatcheck.api.status_page import status_url_of
 from coatcheck.api.waiting import poll, run_and_read, still_there
@@ -25,6 +26,8 @@ from coatcheck.providers.outcome import Outcome
 from coatcheck.shops import Caller
 from coatcheck.states import Capture, Mode, OnFailure, OrderStatus, PaymentStatus
 from coatcheck.validation import PaymentRequest, parse_payment_request
+
+CHECKOUTS: Final = "/v1/payments"
 
 Amount = Annotated[
     str,
@@ -134,11 +137,15 @@ def payment_body(gateway: Gateway, view: PaymentView) -> PaymentBody:
     )
 
 
-@post("/v1/payments", status_code=201)
-async def create_payment(request: Request[Any, Any, Any]) -> ASGIResponse:
+@post(CHECKOUTS, status_code=201)
+async def create_payment(request: Request[Any, Any, Any]) -> Answer:
     """Take a checkout: check it, commit it, charge every order once, answer with what became of it."""
-    asked = await take(request, parse_payment_request)
-    gateway = asked.gateway
+    return await take_checkout(gateway_of(request), request.scope, request.receive)
+
+
+async def take_checkout(gateway: Gateway, scope: Scope, receive: Receive) -> Answer:
+    """Do what `create_payment` says. Raises CoatcheckError."""
+    asked = await take_in(gateway, scope, receive, parse_payment_request)
     acceptance = await gateway.payments.accept(asked.caller, asked.body, asked.key)
     if acceptance.verdict is Verdict.ACCEPTED:
         await gateway.failpoints.reach(Failpoint.ANSWER_BEFORE_RUN)
@@ -221,7 +228,7 @@ async def read_payment(gateway: Gateway, payment_id: UUID) -> PaymentView:
     return still_there(await gateway.payments.read(payment_id), "payment's rows are")
 
 
-def _answer(gateway: Gateway, view: PaymentView, *, is_replay: bool) -> ASGIResponse:
+def _answer(gateway: Gateway, view: PaymentView, *, is_replay: bool) -> Answer:
     gateway.metrics.payments[view.status.value].inc()
     is_decided = view.is_done or _is_reserved(view)
     return answer_post(gateway, payment_body(gateway, view), is_decided=is_decided, is_replay=is_replay)

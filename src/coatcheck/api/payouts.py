@@ -6,11 +6,11 @@ from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, get, post
-from litestar.response.base import ASGIResponse
 from msgspec import Meta
 
 from coatcheck.api.bodies import answer_post, take
 from coatcheck.api.cursors import parse_cursor, print_cursor
+from coatcheck.api.edge import Answer
 from coatcheck.api.gateway import Gateway
 from coatcheck.api.payment_list import NextCursor
 from coatcheck.api.payments import Amount
@@ -88,7 +88,7 @@ def payout_body(view: PayoutView) -> PayoutBody:
 
 
 @post("/v1/payouts", status_code=201)
-async def create_payout(request: Request[Any, Any, Any]) -> ASGIResponse:
+async def create_payout(request: Request[Any, Any, Any]) -> Answer:
     """Pay a seller out, in whole or in part: never more than is available, and once for each key."""
     asked = await take(request, parse_payout_request)
     gateway, body = asked.gateway, asked.body

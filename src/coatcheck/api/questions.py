@@ -43,8 +43,9 @@ class PageParameters(Parameters, frozen=True, kw_only=True):
 async def caller_of(request: Request[Any, Any, Any]) -> tuple[Gateway, Caller]:
     """Find out who asks. Raises CoatcheckError UNAUTHENTICATED, CARD_NUMBER_REFUSED."""
     gateway = gateway_of(request)
-    caller = await gateway.keys.authenticate(headers_of(request.scope, b"authorization")[0])
-    refuse_card_numbers(request.scope)
+    authorization, key = headers_of(request.scope, b"authorization", b"idempotency-key")
+    caller = await gateway.keys.authenticate(authorization)
+    refuse_card_numbers(request.scope, key)
     return gateway, caller
 
 

@@ -6,11 +6,11 @@ from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, get, post
-from litestar.response.base import ASGIResponse
 from msgspec import Meta
 
 from coatcheck.api.bodies import answer_post, take
 from coatcheck.api.cursors import parse_cursor, print_cursor
+from coatcheck.api.edge import Answer
 from coatcheck.api.gateway import Gateway
 from coatcheck.api.payment_list import NextCursor
 from coatcheck.api.payment_orders import find_own_order
@@ -77,7 +77,7 @@ def refund_body(view: RefundView) -> RefundBody:
 
 
 @post("/v1/refunds", status_code=201)
-async def create_refund(request: Request[Any, Any, Any]) -> ASGIResponse:
+async def create_refund(request: Request[Any, Any, Any]) -> Answer:
     """Give back an order's money, in whole or in part: never more than was captured, and once for each key."""
     asked = await take(request, parse_refund_request)
     gateway, body = asked.gateway, asked.body

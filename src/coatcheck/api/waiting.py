@@ -7,6 +7,7 @@ from uuid import UUID
 
 from coatcheck.api.bodies import Asked
 from coatcheck.api.gateway import Gateway
+from coatcheck.api.limits import ends_within
 from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.operations import Operation
 from coatcheck.providers.outcome import Outcome
@@ -45,14 +46,16 @@ async def run_and_read(
     run without a read; None when that is not all. The rest as `poll` has it.
     """
     gateway = asked.gateway
-    running = gateway.executor.start(made.operations) if made.operations else None
+    until = asyncio.get_running_loop().time() + asked.patience_s
+    if made.operations:
+        running = gateway.executor.start(made.operations)
+        if not await ends_within(asked.patience_s, running):
+            return await read(gateway, row_id)
+        view = None if known is None else known(asked, made, running.result())
+        if view is not None:
+            return view
     try:
-        async with asyncio.timeout(asked.patience_s):
-            if running is not None:
-                outcomes = await asyncio.shield(running)
-                view = None if known is None else known(asked, made, outcomes)
-                if view is not None:
-                    return view
+        async with asyncio.timeout_at(until):
             return await poll(gateway, row_id, read, is_working, operation_id=operation_id)
     except TimeoutError:
         return await read(gateway, row_id)
