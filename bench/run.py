@@ -50,7 +50,7 @@ GOALS = (
 
 
 def parts_of(*, is_quick: bool) -> list[list[str]]:
-    """List the programs to run; a whole run takes less than five minutes."""
+    """List the programs to run; a whole run takes about six minutes."""
     if is_quick:
         return [
             ["-m", "bench.ledger", "--seconds", "1"],
