@@ -60,8 +60,6 @@ from coatcheck.watcher import Watcher, WatchLimits
 if TYPE_CHECKING:
     from coatcheck.audit.sealing.sealer import Sealer
 
-# Longer than balancers and clients keep an idle connection (60 s, 15 s): whoever sends on one that the other side has
-# just closed gets no answer, and does not know what became of the request.
 
 log = structlog.get_logger("coatcheck")
 

@@ -9,6 +9,8 @@ import uvicorn
 from litestar.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+# Longer than balancers and clients keep an idle connection (60 s, 15 s): whoever sends on one that the other side has
+# just closed gets no answer, and does not know what became of the request.
 _KEEP_ALIVE_S: Final = 75
 _HEAD: Final = b"HTTP/1.1 "
 
