@@ -164,9 +164,12 @@ class Correspondence:
     async def _settle(
         self, parcel: Parcel, status: EvidenceStatus, refusal_code: str | None, answer: DisputeAnswer
     ) -> None:
-        await self._disputes.settle_parcel(parcel, status, refusal_code)
-        if answer.news is not None:
-            await self._disputes.apply([answer.news])
+        """Book what the PSP said, then that it has our answer: whoever reads so finds the dispute as it stands."""
+        try:
+            if answer.news is not None:
+                await self._disputes.apply([answer.news])
+        finally:
+            await self._disputes.settle_parcel(parcel, status, refusal_code)
 
     async def _postpone(self, parcel: Parcel, at: datetime, answer: DisputeAnswer) -> None:
         pause = min(_PAUSE_FIRST * 2 ** min(parcel.attempt - 1, _DOUBLINGS_MOST), _PAUSE_CAP)

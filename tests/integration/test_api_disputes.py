@@ -123,6 +123,38 @@ async def test_B2_a_key_with_another_answer_is_refused(case: Case) -> None:
     assert (await case.ask("POST", path, SAID)).body["code"] == "idempotency_key_missing"
 
 
+async def test_who_reads_that_an_answer_is_sent_finds_the_dispute_as_the_psp_has_it(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it takes to book what the PSP said with it."""
+    view = await case.begin()
+    path = f"/v1/disputes/{view['dispute_id']}"
+    disputes = case.server.gateway.disputes
+    apply = disputes.apply
+
+    async def apply_slowly(news: Any) -> Any:
+        await asyncio.sleep(0.5)
+        return await apply(news)
+
+    monkeypatch.setattr(disputes, "apply", apply_slowly)
+    accepted = await case.ask("POST", f"{path}/accept", {}, "a1")
+    assert accepted.body["status"] == "SENT"
+    assert (await case.ask("GET", path)).body["status"] == "LOST"
+
+
+async def test_an_answer_that_has_arrived_is_sent_also_when_the_psp_s_word_cannot_be_booked(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = await case.begin()
+
+    async def refuse(news: Any) -> Any:
+        raise RuntimeError(f"cannot book {news}")
+
+    monkeypatch.setattr(case.server.gateway.disputes, "apply", refuse)
+    accepted = await case.ask("POST", f"/v1/disputes/{view['dispute_id']}/accept", {}, "a1")
+    assert (accepted.status, accepted.body["status"]) == (201, "SENT")
+
+
 async def test_an_accepted_dispute_is_lost_and_takes_no_more_answers(case: Case) -> None:
     view = await case.begin()
     path = f"/v1/disputes/{view['dispute_id']}"
