@@ -151,6 +151,15 @@ SELECT t.subject_id AS payment_id, a.name, a.currency::text,
  WHERE t.phase IN ('posted', 'captured')
  GROUP BY t.subject_id, a.account_id, a.name, a.currency
 """
+_HELD = """
+SELECT t.subject_id AS payment_id, a.name, a.currency::text,
+       sum((h.amount_minor - h.captured_minor - h.released_minor)
+           * CASE WHEN h.credit_account_id = a.account_id THEN 1 ELSE -1 END)::bigint AS moved_minor
+  FROM hold AS h
+  JOIN transfer AS t ON t.transfer_id = h.hold_id
+  JOIN account AS a ON a.account_id IN (h.debit_account_id, h.credit_account_id)
+ GROUP BY t.subject_id, a.account_id, a.name, a.currency
+"""
 
 
 async def judge(owner: asyncpg.Connection, evidence: Evidence) -> Verdict:
@@ -179,7 +188,7 @@ async def _judge_all(owner: asyncpg.Connection, evidence: Evidence) -> Verdict:
     _judge_ledger(await owner.fetch(_LEDGER), cases.values(), verdict)
     _judge_totals(await owner.fetch(_LEDGER), cases.values(), evidence, verdict)
     if verdict.faults[Fault.LEDGER] or verdict.faults[Fault.WALLET]:
-        _judge_each_payment(await owner.fetch(_MOVED), cases.values(), verdict)
+        _judge_each_payment(await owner.fetch(_MOVED), await owner.fetch(_HELD), cases.values(), verdict)
     for file in sorted(INVARIANTS.glob("*.sql")):
         for row in await owner.fetch(file.read_text("utf-8")):
             verdict.find(Fault.INVARIANT, f"{file.stem}: {dict(row)}")
@@ -439,19 +448,25 @@ def _judge_ledger(accounts: Iterable[Any], cases: Iterable[Case], verdict: Verdi
         verdict.find(Fault.LEDGER, f"{missing} has no transfers")
 
 
-def _judge_each_payment(moves: Iterable[Any], cases: Iterable[Case], verdict: Verdict) -> None:
-    """Name the payments whose transfers are not what their orders and refunds say, once the books are known wrong."""
+def _judge_each_payment(moves: Iterable[Any], holds: Iterable[Any], cases: Iterable[Case], verdict: Verdict) -> None:
+    """Name the payments whose transfers and holds are not what their rows say, once the books are known wrong."""
     parts: dict[UUID, list[Case]] = defaultdict(list)
     for case in cases:
         parts[case.row["payment_id"]].append(case)
-    moved: dict[UUID, Counter[tuple[str, str]]] = defaultdict(Counter)
-    for row in moves:
-        moved[row["payment_id"]][row["name"], row["currency"]] = row["moved_minor"]
+    moved, held = _by_payment(moves), _by_payment(holds)
     for payment_id, orders in parts.items():
-        wanted, _ = _wanted(orders)
-        if +wanted != +moved[payment_id] or -wanted != -moved[payment_id]:
-            names = " ".join([order.name for order in orders])
-            verdict.find(Fault.LEDGER, f"{names} : moved {dict(moved[payment_id])}, its orders say {dict(wanted)}")
+        names = " ".join([order.name for order in orders])
+        is_moved, is_held = _wanted(orders)
+        for what, is_so, wanted in (("moved", moved[payment_id], is_moved), ("holds", held[payment_id], is_held)):
+            if +wanted != +is_so or -wanted != -is_so:
+                verdict.find(Fault.LEDGER, f"{names} : {what} {dict(is_so)}, its orders say {dict(wanted)}")
+
+
+def _by_payment(rows: Iterable[Any]) -> dict[UUID, Counter[tuple[str, str]]]:
+    found: dict[UUID, Counter[tuple[str, str]]] = defaultdict(Counter)
+    for row in rows:
+        found[row["payment_id"]][row["name"], row["currency"]] = row["moved_minor"]
+    return found
 
 
 def _wanted(cases: Iterable[Case]) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
