@@ -60,7 +60,6 @@ from coatcheck.watcher import Watcher, WatchLimits
 if TYPE_CHECKING:
     from coatcheck.audit.sealing.sealer import Sealer
 
-
 log = structlog.get_logger("coatcheck")
 
 

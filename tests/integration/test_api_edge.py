@@ -235,6 +235,12 @@ async def test_PAN_guard_refuses_a_card_number_and_keeps_nothing_of_it(
 # Idempotency keys
 
 
+@pytest.mark.parametrize("path", ["/nowhere", "/pay/pay_dpgs5zdhcp7p3nlvvnjrb7o7cq", "/v1/payments"])
+async def test_PAN_guard_looks_at_the_key_of_every_request(gateway_server: RunningGateway, key: str, path: str) -> None:
+    refused = await gateway_server.ask("GET", path, key, headers={"Idempotency-Key": PAN})
+    assert refused.body["code"] == "card_number_refused"
+
+
 async def test_B3_a_payment_without_a_key_is_a_400_that_says_how(gateway_server: RunningGateway, key: str) -> None:
     missing = await gateway_server.pay(key, checkout("c0"))
     assert (missing.status, missing.body["code"]) == (400, "idempotency_key_missing")

@@ -157,7 +157,8 @@ def answer_coatcheck_error(_: Request[Any, Any, Any], error: CoatcheckError) -> 
 def answer_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """Put the framework's own refusals (no such address, wrong method) into the same words."""
     try:
-        refuse_card_numbers(request.scope, None)  # before the address is repeated
+        # before the address is repeated
+        refuse_card_numbers(request.scope, *headers_of(request.scope, b"idempotency-key"))
     except CoatcheckError as refusal:
         return answer_coatcheck_error(request, refusal)
     if isinstance(error, NotFoundException):

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from litestar import MediaType, Request, Response, get
 
-from coatcheck.api.edge import refuse_card_numbers
+from coatcheck.api.edge import headers_of, refuse_card_numbers
 from coatcheck.api.gateway import gateway_of
 from coatcheck.ids import PAYMENT, parse_id, print_id
 from coatcheck.money import format_amount
@@ -90,7 +90,7 @@ def _token_of(page_key: bytes, shop_id: UUID, mode: Mode, payment_id: UUID) -> s
 async def get_status_page(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Show a buyer how the payment stands; what does not have the right token is not there."""
     gateway = gateway_of(request)
-    refuse_card_numbers(request.scope, None)
+    refuse_card_numbers(request.scope, *headers_of(request.scope, b"idempotency-key"))
     payment_id = parse_id(PAYMENT, request.path_params["payment_id"])
     token = _given_token(request.scope.get("query_string", b""))
     view = None if payment_id is None or token is None else await gateway.payments.read(payment_id)
