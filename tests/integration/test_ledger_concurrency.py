@@ -5,6 +5,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from tests.integration.locks import deadlocks, until_waiting
 
 from coatcheck.ledger import Account, Ledger, Phase, PostOutcome, Transfer, psp_receivable, seller_available
 from coatcheck.states import Mode
@@ -42,14 +43,6 @@ async def assert_books_hold(store: Store) -> None:
             assert await store.pool.fetch(query) == [], name
 
 
-async def deadlocks(store: Store) -> int:
-    async with store.pool.acquire() as connection:
-        await connection.execute("SELECT pg_stat_clear_snapshot()")
-        return int(
-            await connection.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
-        )
-
-
 @pytest.mark.parametrize("size", [3, 40, 600])
 async def test_G4_batches_over_the_same_accounts_in_any_order_never_deadlock(
     store: Store, ledger: Ledger, size: int
@@ -69,7 +62,7 @@ async def test_G4_batches_over_the_same_accounts_in_any_order_never_deadlock(
 
 
 async def test_G4_accounts_are_locked_in_id_order_whatever_the_order_of_the_rows(
-    store: Store, ledger: Ledger, owner: asyncpg.Connection
+    ledger: Ledger, owner: asyncpg.Connection
 ) -> None:
     """Hold the highest account: a batch waiting for it must by then hold the lowest, though its rows name it last."""
     low, *_, high = sorted([SELLERS[0], SELLERS[1], SELLERS[2]], key=lambda account: account.account_id.bytes)
@@ -77,20 +70,9 @@ async def test_G4_accounts_are_locked_in_id_order_whatever_the_order_of_the_rows
     async with owner.transaction():
         await owner.execute("SELECT FROM account WHERE account_id = $1 FOR NO KEY UPDATE", high.account_id)
         waiting = asyncio.create_task(ledger.post([move(high, low, 1)], AT))
-        await until_waiting(store)
+        await until_waiting(owner)
         assert await skips_locked(owner, low)
     assert await waiting == [PostOutcome.POSTED]
-
-
-async def until_waiting(store: Store) -> None:
-    for _ in range(500):
-        if await store.pool.fetchval(
-            """SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
-               WHERE NOT granted AND datname = current_database()"""
-        ):
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("nobody waits")
 
 
 async def skips_locked(owner: asyncpg.Connection, account: Account) -> bool:
@@ -122,7 +104,7 @@ async def test_G2_a_batch_that_waited_judges_by_what_it_waited_for(
         )
         assert drained == "posted"
         waiting = asyncio.create_task(ledger.post([move(seller, other, 100)], AT))
-        await until_waiting(store)
+        await until_waiting(owner)
     assert await waiting == [PostOutcome.OVERDRAWN]
     await assert_books_hold(store)
 
@@ -224,6 +206,6 @@ async def test_the_loser_of_a_race_for_one_id_runs_again_and_learns_of_it(
         loser = asyncio.create_task(
             ledger.post([move(RECEIVABLE, SELLERS[3], 5, transfer_id=transfer_id), move(RECEIVABLE, SELLERS[4], 1)], AT)
         )
-        await until_waiting(store)
+        await until_waiting(owner)
     assert await loser == [PostOutcome.EXISTS_DIFFERENTLY, PostOutcome.POSTED]
     await assert_books_hold(store)

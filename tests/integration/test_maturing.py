@@ -16,9 +16,9 @@ import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.integration.locks import deadlocks, until_waiting
 from tests.integration.outside import CALLER, SETTINGS, World
 from tests.integration.payees import house, pay_out
-from tests.integration.test_ledger_concurrency import deadlocks, until_waiting
 from tests.integration.test_reconciliation import Desk, lines, summed
 
 from coatcheck.ids import account_id_of, derive_id, seller_id_of
@@ -378,9 +378,7 @@ async def test_H4_a_batch_that_is_issued_again_matures_nothing_twice_and_takes_b
     assert await shop.world.violations() == {}
 
 
-async def test_G2_a_release_that_waited_for_a_refund_sees_it(
-    shop: Shop, owner: asyncpg.Connection, store: Store
-) -> None:
+async def test_G2_a_release_that_waited_for_a_refund_sees_it(shop: Shop, owner: asyncpg.Connection) -> None:
     await shop.sell("o1")
     await shop.settle()
     await shop.mature()
@@ -395,7 +393,7 @@ async def test_G2_a_release_that_waited_for_a_refund_sees_it(
         )
         assert outcome == "posted"
         waiting = asyncio.create_task(shop.mature())
-        await until_waiting(store)
+        await until_waiting(owner)
     assert await waiting == {"matured": 1, "release": 1}
     assert await shop.purse() == (0, 500, 0)
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 import asyncpg
 import msgspec
 import pytest
+from tests.integration.locks import until_waiting
 from tests.integration.outside import (
     CALLER,
     SETTINGS,
@@ -31,6 +32,7 @@ from coatcheck.ids import PAYOUT as PAYOUT_ID
 from coatcheck.inbox.hearing import Hearing, hear
 from coatcheck.ledger import Ledger, Transfer
 from coatcheck.payouts import PayoutRequest, PayoutVerdict
+from coatcheck.payouts.commits import account_ids
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Intent
 from coatcheck.states import OperationKind, OperationStatus
@@ -82,11 +84,17 @@ async def test_without_an_amount_all_that_is_available_is_paid(world: World) -> 
     assert await world.violations() == {}
 
 
-async def test_D8_32_payouts_at_once_never_exceed_what_is_available(world: World) -> None:
+async def test_D8_32_payouts_at_once_never_exceed_what_is_available(world: World, owner: asyncpg.Connection) -> None:
+    """As many as there are connections come to the seller's balance before the first may take from it."""
     await seller_with(world, 1000)
-    answers = await asyncio.gather(*[pay_out(world, 100, key=f"p{n}") for n in range(32)])
-    assert [answer.verdict for answer in answers].count(PayoutVerdict.REQUESTED) == 10
-    assert world.provider.asked.count("payout") == 10
+    available, _transit = account_ids(CALLER.shop_id, CALLER.mode, "s1", "EUR")
+    async with owner.transaction():
+        await owner.execute("SELECT FROM account WHERE account_id = $1 FOR NO KEY UPDATE", available)
+        asked = [asyncio.create_task(pay_out(world, 200, key=f"p{n}")) for n in range(32)]
+        await until_waiting(owner, world.store.pool.get_max_size())
+    answers = await asyncio.gather(*asked)
+    assert [answer.verdict for answer in answers].count(PayoutVerdict.REQUESTED) == 5
+    assert world.provider.asked.count("payout") == 5
     assert await world.balances() == {"psp_receivable": 1000, "bank": -1000}
     assert await world.violations() == {}
 
