@@ -213,7 +213,7 @@ DISPUTE_TRANSITIONS: dict[DisputeStatus, frozenset[DisputeStatus]] = {
 }
 
 PAYOUT_TRANSITIONS: dict[PayoutStatus, frozenset[PayoutStatus]] = {
-    PayoutStatus.PENDING: frozenset({PayoutStatus.PAID, PayoutStatus.FAILED}),
+    PayoutStatus.PENDING: frozenset({PayoutStatus.PAID, PayoutStatus.FAILED, PayoutStatus.RETURNED}),
     PayoutStatus.PAID: frozenset({PayoutStatus.RETURNED}),
     PayoutStatus.FAILED: frozenset(),
     PayoutStatus.RETURNED: frozenset(),

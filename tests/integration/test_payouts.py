@@ -23,6 +23,7 @@ from tests.integration.outside import (
 from tests.integration.payees import fund, house, owe, pay_out, payout_of, seller_with
 
 from coatcheck.api.dead_letters import dead_letters_of
+from coatcheck.audit.replay import Difference, replay
 from coatcheck.dead_letters import DeadLetterQuery, Finding, Word
 from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.events import EventKind
@@ -52,6 +53,10 @@ def returned(intent: Intent) -> Outcome:
     return Outcome(
         kind=OutcomeKind.DECLINED, decline_code="bank_returned", reference=intent.reference, provider_reference="po_1"
     )
+
+
+def paid_and_returned(intent: Intent) -> Outcome:
+    return msgspec.structs.replace(returned(intent), came_back=True)
 
 
 def paid(intent: Intent) -> Outcome:
@@ -236,6 +241,28 @@ async def test_D10_a_payout_that_comes_back_days_later_is_in_the_wallet_again_on
     kinds = await events_of(world, made.payout_id)
     assert kinds.count(EventKind.PAYOUT_RETURNED) == 1
     assert (await pay_out(world, 1000, key="p2")).verdict is PayoutVerdict.REQUESTED
+
+
+async def test_D10_a_payout_that_was_paid_and_came_back_before_we_heard_of_either_was_both(world: World) -> None:
+    """The PSP's file and the bank's statement will tell of both."""
+    await seller_with(world, 1000)
+    before = await world.balances()
+    world.provider.acts[PAYOUT] = [unknown]
+    made = await pay_out(world, 400)
+    world.provider.acts[PAYOUT] = [paid_and_returned]
+    world.provider.look_ups = [paid_and_returned]
+    world.clock.advance(timedelta(days=9))
+    await world.recover()
+    view = await payout_of(world, made)
+    assert (view.status, view.decline_code) == ("RETURNED", "bank_returned")
+    assert await world.balances() == before
+    moved = await world.store.pool.fetch("SELECT kind FROM transfer WHERE subject_id = $1", made.payout_id)
+    assert sorted(row["kind"] for row in moved) == ["payout", "payout_paid", "payout_returned"]
+    assert EventKind.PAYOUT_FAILED not in await events_of(world, made.payout_id)
+    assert await world.violations() == {}
+    differing: list[Difference] = []
+    await replay(world.store, differing.append)
+    assert not {each.table for each in differing} & {"payout", "operation"}  # the funding alone has no event
 
 
 async def test_D10_what_the_psp_says_of_a_decided_payout_is_asked_about_and_never_sent(world: World) -> None:

@@ -784,6 +784,14 @@ SABOTAGES: Final = (
         f"{_TEST_PAYOUTS}::test_D8_32_payouts_at_once_never_exceed_what_is_available",
     ),
     Sabotage(
+        "a payout that went and came back unheard has failed",
+        "D10",
+        "payouts/booking.py",
+        "        if outcome.came_back and not is_approved:\n            return _THERE_AND_BACK\n",
+        "",
+        f"{_TEST_PAYOUTS}::test_D10_a_payout_that_was_paid_and_came_back_before_we_heard_of_either_was_both",
+    ),
+    Sabotage(
         "a payout of more than is available is tried",
         "D9",
         _PAYOUTS,

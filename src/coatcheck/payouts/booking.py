@@ -32,19 +32,25 @@ class Effect(msgspec.Struct, frozen=True):
 
     event: EventKind
     status: PayoutStatus | None = None
-    kind: TransferKind | None = None
+    kinds: tuple[TransferKind, ...] = ()
 
 
 _NOTHING_NEW = Effect(EventKind.OPERATION_CONFIRMED)
-_PAID = Effect(EventKind.PAYOUT_PAID, PayoutStatus.PAID, TransferKind.PAYOUT_PAID)
-_FAILED = Effect(EventKind.PAYOUT_FAILED, PayoutStatus.FAILED, TransferKind.PAYOUT_FAILED)
-_RETURNED = Effect(EventKind.PAYOUT_RETURNED, PayoutStatus.RETURNED, TransferKind.PAYOUT_RETURNED)
+_PAID = Effect(EventKind.PAYOUT_PAID, PayoutStatus.PAID, (TransferKind.PAYOUT_PAID,))
+_FAILED = Effect(EventKind.PAYOUT_FAILED, PayoutStatus.FAILED, (TransferKind.PAYOUT_FAILED,))
+_RETURNED = Effect(EventKind.PAYOUT_RETURNED, PayoutStatus.RETURNED, (TransferKind.PAYOUT_RETURNED,))
+_THERE_AND_BACK = msgspec.structs.replace(_RETURNED, kinds=_PAID.kinds + _RETURNED.kinds)
 
 
 def effect_of(operation: Operation, outcome: Outcome) -> Effect:
-    """Say what a decision (APPROVED or DECLINED) does. Pure. A refusal of what was paid: it came back (D10)."""
+    """Say what a decision (APPROVED or DECLINED) does. Pure. A refusal of what was paid: it came back (D10).
+
+    It may have come back before anybody here heard that it was paid: both are booked, for the PSP's file has both.
+    """
     is_approved = outcome.kind is OutcomeKind.APPROVED
     if operation.payout_status is PayoutStatus.PENDING:
+        if outcome.came_back and not is_approved:
+            return _THERE_AND_BACK
         return _PAID if is_approved else _FAILED
     if operation.payout_status is PayoutStatus.PAID and not is_approved:
         return _RETURNED
@@ -78,7 +84,7 @@ def decided_rows(items: Sequence[Decided], at: datetime) -> tuple[list[Row], lis
     transfers: list[Row] = []
     for place, (item, event_id) in enumerate(zip(items, time_ordered_ids(at, len(items)), strict=True), 1):
         effect = effect_of(item.operation, item.outcome)
-        moved = [] if effect.kind is None else [_transfer_row(item.operation, effect.kind)]
+        moved = [_transfer_row(item.operation, kind) for kind in effect.kinds]
         decisions.append(_decision_row(item, effect, event_id, moved))
         transfers += [(place, *row) for row in moved]
     return decisions, transfers

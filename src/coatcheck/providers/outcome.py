@@ -34,8 +34,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     anything is posted. `cause` names a non-decision in a few words; `evidence` is what a person would want to see
     (status line, PSP error code, request id): never a secret, never a card number.
     `is_cancelled` with DECLINED: no refusal of the card, the PSP ended it (the page or the authorization expired, the
-    buyer went away, it was voided). `redirect_url`: where the buyer pays, of a registered hosted page. `expires_at`:
-    until when an authorization or a page lives, in the PSP's word.
+    buyer went away, it was voided). `came_back` with DECLINED, of a payout: the money had gone, and was sent back.
+    `redirect_url`: where the buyer pays, of a registered hosted page. `expires_at`: until when an authorization or a
+    page lives, in the PSP's word.
     """
 
     kind: OutcomeKind
@@ -50,5 +51,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     is_server_error: bool = False
     retry_after: timedelta | None = None
     is_cancelled: bool = False
+    came_back: bool = False
     redirect_url: str | None = None
     expires_at: datetime | None = None

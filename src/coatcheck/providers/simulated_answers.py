@@ -411,6 +411,7 @@ def outcome_of_payout(payout: PayoutAnswer, destination: str | None) -> Outcome:
         is_live=payout.livemode,
         decline_code=(payout.failure_code or f"payout_{payout.status}") if kind is _DECLINED else None,
         cause=None if is_ours else "the answer is about a payout to somewhere else",
+        came_back=payout.status == "returned",
     )
 
 

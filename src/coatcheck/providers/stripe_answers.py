@@ -501,6 +501,7 @@ def outcome_of_transfer(transfer: Transfer, destination: str | None) -> Outcome:
         decline_code="reversed" if transfer.reversed and is_ours else None,
         cause=None if is_ours else f"a transfer to another account: {transfer.destination}",
         evidence=transfer.evidence,
+        came_back=transfer.reversed,
     )
     left = transfer.amount if transfer.reversed else transfer.amount - transfer.amount_reversed
     return _with_amount(words, left, transfer.currency)

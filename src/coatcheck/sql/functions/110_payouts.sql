@@ -4,7 +4,7 @@
 
 -- The only ways from one state to another, as states.py has them; a test walks every pair through the database.
 CREATE OR REPLACE FUNCTION payout_may_become(before text, after text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
-    SELECT (before, after) IN (('PENDING', 'PAID'), ('PENDING', 'FAILED'), ('PAID', 'RETURNED'));
+    SELECT (before, after) IN (('PENDING', 'PAID'), ('PENDING', 'FAILED'), ('PENDING', 'RETURNED'), ('PAID', 'RETURNED'));
 $$;
 
 CREATE OR REPLACE FUNCTION payout_run_may_become(before text, after text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
