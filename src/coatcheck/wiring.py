@@ -273,6 +273,7 @@ def make_gateway(
             payout_adoption=PayoutAdoption(
                 store, clock, payouts=payouts, operations=operations, executor=executor, adoption=adoption
             ),
+            disputes=disputes,
             provider=settings.provider,
         ),
         maturing=Maturing(store, clock, usual_terms_of(settings), metrics),

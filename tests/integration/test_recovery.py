@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
+import msgspec
 import pytest
 from tests.integration.conftest import new_database
 from tests.integration.outside import CALLER, SETTINGS, START, ScriptedProvider, World, checkout
@@ -23,7 +24,10 @@ from coatcheck.clock import ManualClock
 from coatcheck.ids import PAYMENT, order_id_of, print_id
 from coatcheck.providers.protocol import NotListedError
 from coatcheck.reconciliation.recovery import RecoveryError, RecoveryReport
+from coatcheck.refunds import RefundVerdict
+from coatcheck.simulator.bank import Bank
 from coatcheck.simulator.chaos import Dial
+from coatcheck.simulator.records import ChargeBody
 from coatcheck.states import Capture, OnFailure
 from coatcheck.store import Store
 from coatcheck.store.database import _open
@@ -96,6 +100,21 @@ async def orders_of(world: World) -> dict[str, tuple[Any, ...]]:
         "SELECT payment_order_id, status, captured_minor, refunded_minor, provider_reference FROM payment_order"
     )
     return {row["payment_order_id"]: tuple(row)[1:] for row in rows}
+
+
+def another_program_charges(bank: Bank, reference: str) -> str:
+    """Charge in the same account without a gateway; returns the charge's id."""
+    merchant = bank.merchant("coatcheck", is_live=False)
+    body = ChargeBody(500, "EUR", "tok_approve", reference)
+    made = bank.charge(
+        merchant, body, status="succeeded", decline_code=None, key=None, digest="", is_error=False, busy_s=0
+    )
+    return made.id
+
+
+def open_dispute(bank: Bank, charge_id: str) -> str:
+    """Let a cardholder dispute a charge; returns the dispute's id."""
+    return bank.disputes.open(msgspec.json.encode({"charge": charge_id})).id
 
 
 @asynccontextmanager
@@ -332,6 +351,49 @@ async def test_G16_D6_a_refund_that_came_back_since_is_adopted_as_one_that_went(
                 assert await world.violations() == {}
 
 
+async def test_G16_D3_disputes_opened_since_stand_before_anybody_is_let_in(
+    server: EmbeddedServer, template_made: list[str]
+) -> None:
+    """One is of a charge of before the backup, one of a charge that is adopted; a third is another program's."""
+    town = Town()
+    async with new_database(server, template_made) as url:
+        async with _open(url, pool_size=4) as store:
+            await town.world(store).pay(checkout("c1", "o1"), "k1")
+        async with backup_of(server, url) as backup:
+            async with _open(url, pool_size=4) as store:
+                await town.world(store).pay(checkout("c2", "o2"), "k2")
+            bank = town.psp.bank
+            first, second = (each.id for each in bank.page(0, 2))
+            open_dispute(bank, first)
+            bank.disputes.change(open_dispute(bank, second), "lose", b"{}")
+            open_dispute(bank, another_program_charges(bank, "invoice-7"))
+            async with _open(backup, pool_size=4) as store:
+                world = town.world(store)
+                report = await recovered(world, START)
+                assert [each.reference for each in report.strange] == ["invoice-7"]
+                assert (report.adopted, report.disputes) == (1, 2)
+                there = await store.pool.fetch("SELECT provider_reference, status FROM dispute ORDER BY opened_at")
+                assert sorted(row["status"] for row in there) == ["LOST", "NEEDS_RESPONSE"]
+                assert (await world.refund("o1", 100)).verdict is RefundVerdict.DISPUTED
+                assert (await world.balances())["platform_dispute_fees"] == 3000
+                assert (await recovered(world, START)).disputes == 0
+                assert await world.violations() == {}
+
+
+async def test_G16_a_list_of_disputes_that_breaks_off_leaves_the_door_closed(store: Store) -> None:
+    world = Town().world(store)
+    await world.pay(checkout("c1", "o1"))
+
+    async def nothing(*_: Any) -> Any:
+        raise NotListedError("no list today")
+
+    world.provider.list_disputes_since = nothing  # type: ignore[attr-defined]
+    with pytest.raises(NotListedError):
+        await recovered(world, START)
+    with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError):
+        await world.pay(checkout("c2", "o2"), "k2")
+
+
 async def test_G16_a_list_that_breaks_off_leaves_the_door_closed(store: Store) -> None:
     town = Town()
     world = town.world(store)
@@ -367,14 +429,8 @@ async def test_G16_what_another_program_has_charged_is_told_and_left_alone(store
     town = Town()
     world = town.world(store)
     await world.pay(checkout("c1", "o1"))
-    from coatcheck.simulator.records import ChargeBody  # noqa: PLC0415
-
-    merchant = town.psp.bank.merchant("coatcheck", is_live=False)
     for reference in ("invoice-7", "invoice-8"):
-        body = ChargeBody(500, "EUR", "tok_approve", reference)
-        town.psp.bank.charge(
-            merchant, body, status="succeeded", decline_code=None, key=None, digest="", is_error=False, busy_s=0
-        )
+        another_program_charges(town.psp.bank, reference)
     report = await recovered(world, START)
     assert [(each.reference, each.why.value) for each in report.strange] == [
         ("invoice-7", "foreign"),

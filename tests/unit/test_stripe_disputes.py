@@ -13,7 +13,7 @@ from tests.unit.test_stripe_outcomes import Wire, ok, refused
 from coatcheck.ids import OPERATION, print_id
 from coatcheck.providers.disputes import EvidenceBody, EvidenceFile, Parcel
 from coatcheck.providers.outcome import OutcomeKind
-from coatcheck.providers.protocol import WebhookReader
+from coatcheck.providers.protocol import NotListedError, WebhookReader
 from coatcheck.providers.stripe import StripeProvider
 from coatcheck.providers.webhooks_stripe import StripeWebhooks
 from coatcheck.states import DisputeStatus, EvidenceKind, Mode
@@ -64,6 +64,32 @@ def dispute(status: str = "needs_response", **more: Any) -> dict[str, Any]:
         "payment_intent": {"id": "pi_1", "object": "payment_intent", "metadata": {"coatcheck_operation": REFERENCE}},
         "metadata": {},
     } | more
+
+
+async def test_G16_disputes_are_listed_to_the_end_and_one_in_strange_words_hides_no_other(
+    wire: Wire, provider: StripeProvider
+) -> None:
+    wire.answers = [
+        ok({"object": "list", "data": [dispute(), dispute("in_court", id="dp_2")], "has_more": True}),
+        ok({"object": "list", "data": [dispute("lost", id="dp_3")], "has_more": False}),
+    ]
+    first = await provider.list_disputes_since(AT, AT)
+    second = await provider.list_disputes_since(AT, AT, first.following)
+    assert second.following is None
+    known, strange, lost = *first.news, *second.news
+    assert (known.status, known.reference, known.amount_minor) == (DisputeStatus.NEEDS_RESPONSE, REFERENCE, 1234)
+    assert (strange.provider_reference, strange.is_whole) == ("dp_2", False)
+    assert (lost.provider_reference, lost.status) == ("dp_3", DisputeStatus.LOST)
+    asked = [(urlsplit(url).path, parse_qs(urlsplit(url).query)) for _, url, _, _ in wire.sent]
+    since = {"created[gte]": [str(int(AT.timestamp()))], "limit": ["100"], "expand[0]": ["data.payment_intent"]}
+    assert asked == [("/v1/disputes", since), ("/v1/disputes", since | {"starting_after": ["dp_2"]})]
+
+
+async def test_G16_an_error_is_no_empty_list_of_disputes(wire: Wire, provider: StripeProvider) -> None:
+    wire.answers = [refused(500), ok({"object": "list"}), TimeoutError()]
+    for _ in range(3):
+        with pytest.raises(NotListedError):
+            await provider.list_disputes_since(AT, AT)
 
 
 def parcel(**more: Any) -> Parcel:

@@ -26,8 +26,8 @@ def recover(since: str, by: str, config: Path | None) -> int:
     """Make the books whole after a restore from a backup made at TIME: before any gateway serves again.
 
     Everything that asks a provider for money is refused until this has finished, also when it breaks off: run it again.
-    It lists what the providers have made since, an hour more for safety, takes over what is missing here, and asks
-    about what was undecided. It charges nothing. Exits 1 when something is left for a person.
+    It lists what the providers have made since, an hour more for safety, takes over what is missing here, disputes
+    included, and asks about what was undecided. It charges nothing. Exits 1 when something is left for a person.
 
     \b
     Example:
@@ -66,6 +66,8 @@ def _print(report: "RecoveryReport") -> None:
     click.echo(f"The providers have made {report.listed} objects since {report.since:%Y-%m-%d %H:%M:%S} UTC.")
     click.echo(f"{report.adopted} of them were missing here and are in the books now.")
     click.echo(f"{report.asked} operations of before were undecided; the providers were asked about each.")
+    if report.disputes:
+        click.echo(f"{report.disputes} disputes were opened or have moved since, and stand as the providers have them.")
     if report.strange:
         click.echo(f"\n{len(report.strange)} could not be taken over. Look at each in the provider's dashboard:")
         from coatcheck.money import format_amount  # noqa: PLC0415
@@ -75,7 +77,7 @@ def _print(report: "RecoveryReport") -> None:
             [
                 [
                     *(each.provider, each.provider_reference, each.reference or "-"),
-                    f"{format_amount(each.amount_minor, each.currency)} {each.currency}",
+                    f"{format_amount(each.amount_minor, each.currency)} {each.currency}" if each.currency else "-",
                     each.why.value.replace("_", " "),
                 ]
                 for each in report.strange

@@ -143,6 +143,22 @@ FILE_PARTS = frozenset(
 )
 
 
+class DisputePage(msgspec.Struct, frozen=True):
+    """A part of a PSP's list of disputes; `following` is the place of the next part, None at the end."""
+
+    news: list[DisputeNews]
+    following: str | None = None
+
+
+@runtime_checkable
+class DisputeRegistry(Protocol):
+    """A PSP that lists the disputes it has, for books that may have forgotten some (hazard G16)."""
+
+    async def list_disputes_since(self, since: datetime, at: datetime, following: str | None = None) -> DisputePage:
+        """List the disputes opened since a time, as they stand; `at` is when we ask. Raises NotListedError."""
+        ...
+
+
 @runtime_checkable
 class DisputeProvider(Protocol):
     """A PSP that can be asked about disputes and answered. Calls never raise for what the outside world does."""

@@ -13,7 +13,7 @@ import msgspec
 from yarl import URL
 
 from coatcheck.ids import OPERATION, PAYMENT, print_id
-from coatcheck.providers.disputes import DisputeAnswer, Parcel
+from coatcheck.providers.disputes import DisputeAnswer, DisputePage, Parcel
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import (
     Capabilities,
@@ -47,7 +47,7 @@ from coatcheck.providers.simulated_answers import (
     payout_outcome,
     unanswered,
 )
-from coatcheck.providers.simulated_disputes import body_of, found_dispute, passed_on
+from coatcheck.providers.simulated_disputes import body_of, found_dispute, listed_disputes, passed_on
 from coatcheck.providers.transport import TRANSPORT_ERRORS, outcome_of_exception, sendable
 from coatcheck.states import EvidenceKind, Mode, OperationKind
 
@@ -290,6 +290,11 @@ class SimulatedProvider:
                 kind=OutcomeKind.UNKNOWN, cause="another mode, or an id that the provider does not give"
             )
         return found_dispute(await self._get(self._disputes_url / provider_reference), "look-up")
+
+    async def list_disputes_since(self, since: datetime, at: datetime, following: str | None = None) -> DisputePage:  # noqa: ARG002 - it has a count of its own
+        """List disputes, oldest first. Raises NotListedError."""
+        asked = {"since": str(max(int(since.timestamp()), 0)), "after": following or "0", "limit": "500"}
+        return listed_disputes(_answered(await self._get(self._disputes_url.with_query(asked))))
 
     async def submit_evidence(self, parcel: Parcel, at: datetime) -> DisputeAnswer:  # noqa: ARG002 - it has a count of its own
         """Pass evidence or an acceptance on. Idempotent at the PSP on `parcel.reference` inside its window."""

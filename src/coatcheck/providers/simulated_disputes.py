@@ -13,8 +13,9 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from coatcheck.providers.disputes import DisputeAnswer, DisputeNews, FundsMovement, Parcel
+from coatcheck.providers.disputes import DisputeAnswer, DisputeNews, DisputePage, FundsMovement, Parcel
 from coatcheck.providers.outcome import Outcome, OutcomeKind
+from coatcheck.providers.protocol import NotListedError
 from coatcheck.providers.simulated_answers import Raw
 from coatcheck.states import DisputeStatus, EvidenceKind, Mode
 
@@ -64,6 +65,11 @@ class Shown(msgspec.Struct, frozen=True):
     evidence_due: _Seconds | None = None
     evidence: list[str] = []
     movements: list[Funds] = []
+
+
+class _Listed(msgspec.Struct, frozen=True):
+    data: list[Shown]
+    next: str | None
 
 
 class _Problem(msgspec.Struct, frozen=True):
@@ -135,6 +141,17 @@ def found_dispute(raw: Raw | Outcome, told: str) -> DisputeAnswer:
     if raw.status == _NOT_FOUND and _code_of(raw) == "not_found":
         return DisputeAnswer(kind=OutcomeKind.NOT_FOUND, cause="the provider knows of no such dispute")
     return _shown(raw, _OK, told) or DisputeAnswer(kind=OutcomeKind.UNKNOWN, cause=raw.evidence)
+
+
+def listed_disputes(raw: Raw) -> DisputePage:
+    """Read a part of the list of disputes, and where the next part begins. Raises NotListedError."""
+    if raw.status == _OK and raw.is_json:
+        try:
+            listed = msgspec.json.decode(raw.body, type=_Listed)
+            return DisputePage([news_of(each, "list") for each in listed.data], listed.next)
+        except (ValueError, RecursionError):  # another shape, or a word that is none of its own
+            pass
+    raise NotListedError(f"the simulator gave no list: {raw.evidence}")
 
 
 def passed_on(raw: Raw | Outcome, told: str) -> DisputeAnswer:

@@ -22,7 +22,7 @@ import stripe
 
 from coatcheck.ids import OPERATION, PAYMENT, print_id
 from coatcheck.providers import stripe_dispute_calls
-from coatcheck.providers.disputes import DisputeAnswer, Parcel
+from coatcheck.providers.disputes import DisputeAnswer, DisputePage, Parcel
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import (
     Capabilities,
@@ -340,6 +340,14 @@ class StripeProvider:
         return await self._ask_of_dispute(
             mode, lambda client: stripe_dispute_calls.read_dispute(client, provider_reference, at), is_question=True
         )
+
+    async def list_disputes_since(self, since: datetime, at: datetime, following: str | None = None) -> DisputePage:
+        """List Disputes, newest first, each with its PaymentIntent. Raises NotListedError."""
+        if self._is_stand_in:  # it knows none, and nobody has disputed there
+            return DisputePage([])
+        async with self._listing(is_for_one=False):
+            return await stripe_dispute_calls.list_disputes(self._client(), since, at, following)
+        return DisputePage([])
 
     async def submit_evidence(self, parcel: Parcel, at: datetime) -> DisputeAnswer:
         """Pass evidence or an acceptance on. Idempotent at Stripe on `parcel.reference` inside its window."""

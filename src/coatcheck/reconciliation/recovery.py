@@ -14,9 +14,11 @@ import msgspec
 import structlog
 
 from coatcheck.clock import Clock
+from coatcheck.disputes import Disputes, NewsOutcome
 from coatcheck.executor import NOT_FOUND, Executor
 from coatcheck.ids import OPERATION, parse_id, random_id
 from coatcheck.operations import Operation, Operations, Standing
+from coatcheck.providers.disputes import DisputeNews, DisputeRegistry
 from coatcheck.providers.outcome import OutcomeKind
 from coatcheck.providers.protocol import Found, Registry
 from coatcheck.reconciliation.adoption import Adopted, Adoption, as_it_began
@@ -45,7 +47,7 @@ class RecoveryError(Exception):
 
 
 class Strange(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that a PSP has and the books could not take over: a person must look."""
+    """Something that a PSP has and the books could not take over: a person must look. No currency: unreadable."""
 
     provider: str
     provider_reference: str
@@ -58,7 +60,7 @@ class Strange(msgspec.Struct, frozen=True, kw_only=True):
 class RecoveryReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a recovery did. `listed`: what the PSPs have since then; `adopted` of it was missing here.
 
-    `asked`: operations of before whose state the PSPs were asked for.
+    `asked`: operations of before whose state the PSPs were asked for. `disputes`: those that were news here.
     """
 
     recovery_id: UUID
@@ -66,6 +68,7 @@ class RecoveryReport(msgspec.Struct, frozen=True, kw_only=True):
     listed: int
     adopted: int
     asked: int
+    disputes: int
     strange: list[Strange]
 
 
@@ -81,6 +84,7 @@ class Recovery:
         executor: Executor,
         adoption: Adoption,
         payout_adoption: PayoutAdoption,
+        disputes: Disputes,
         provider: str,
     ) -> None:
         self._store = store
@@ -89,6 +93,7 @@ class Recovery:
         self._executor = executor
         self._adoption = adoption
         self._payout_adoption = payout_adoption
+        self._disputes = disputes
         self._provider = provider
 
     async def run(self, since: datetime, by: str) -> RecoveryReport:
@@ -118,15 +123,14 @@ class Recovery:
                 break
         else:
             raise RecoveryError("the provider's list does not end growing: stop whoever still charges there, run again")
-        await self._finish(recovery_id, by, listed=seen, adopted=adopted, asked=len(asked), strange=len(strange))
-        return RecoveryReport(
-            recovery_id=recovery_id,
-            since=since,
-            listed=seen,
-            adopted=adopted,
-            asked=len(asked),
-            strange=strange,
-        )
+        disputes = 0
+        for name in names:  # last: a dispute is of a charge that is here
+            moved, odd = await self._take_disputes(name, since - MARGIN)
+            disputes += moved
+            strange += odd
+        counted = {"listed": seen, "adopted": adopted, "asked": len(asked), "disputes": disputes}
+        await self._finish(recovery_id, by, **counted, strange=len(strange))
+        return RecoveryReport(recovery_id=recovery_id, since=since, **counted, strange=strange)
 
     async def _in_use(self) -> list[str]:
         """Name the providers that may have charged or paid for us: an adapter never used has nobody to ask."""
@@ -237,6 +241,28 @@ class Recovery:
         paid_twice = [*_twice(payouts, speaking), *[each for each in speaking if _is_second(each, known)]]
         return verdicts | {_key_of(each): Adopted.CONFLICT for each in paid_twice}
 
+    async def _take_disputes(self, name: str, since: datetime) -> tuple[int, list[Strange]]:
+        """Book how the disputes stand that a PSP has had since; returns how many were news, and what fits nothing here.
+
+        One of a charge that is none of ours is left alone, as the charge is.
+        """
+        provider, at = self._adoption.providers[name], self._clock.now()
+        if not (provider.capabilities.disputes and isinstance(provider, DisputeRegistry)):
+            return 0, []
+        moved, strange, following = 0, list[Strange](), None
+        while True:
+            page = await provider.list_disputes_since(since, at, following)
+            outcomes = await self._disputes.apply(page.news)
+            moved += outcomes.count(NewsOutcome.APPLIED)
+            strange += [
+                _strange_dispute(news)
+                for news, outcome in zip(page.news, outcomes, strict=True)
+                if outcome in (NewsOutcome.REFUSED, NewsOutcome.NOT_CAPTURED) or not news.is_whole
+            ]
+            following = page.following
+            if following is None:
+                return moved, strange
+
     async def _known(self, found: Sequence[Found]) -> dict[UUID, Standing]:
         return await self._operations.stand([each for each in map(_operation_id, found) if each is not None])
 
@@ -276,6 +302,17 @@ class Recovery:
             lag = provider.capabilities.look_up_lag
             outcome = msgspec.structs.replace(outcome, cause=NOT_FOUND, retry_after=lag)
         await self._executor.settle(operation, outcome)
+
+
+def _strange_dispute(news: DisputeNews) -> Strange:
+    return Strange(
+        provider=news.provider,
+        provider_reference=news.provider_reference,
+        reference=news.reference,
+        amount_minor=news.amount_minor or 0,
+        currency=news.currency or "",
+        why=Adopted.NOT_POSSIBLE if news.is_whole else Adopted.UNCLEAR,
+    )
 
 
 def _captured(lists: Mapping[str, Sequence[Found]]) -> set[str]:

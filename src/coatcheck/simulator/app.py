@@ -6,7 +6,7 @@ charge costs here is missing there.
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 from urllib.parse import parse_qs, unquote
@@ -54,6 +54,7 @@ _HOST = re.compile(rb"[A-Za-z0-9.:\[\]_-]{1,255}")
 
 _Headers = Mapping[bytes, bytes]
 _Act = Callable[[Merchant, bytes, Sending], Answer]  # does what a body asks of one address
+_List = Callable[[Merchant, float, int, int], tuple[Sequence[object], int | None]]  # what was made since a time
 _Execute = Callable[[Weather, Merchant, str, str, bytes], Reply]
 
 # What some tokens answer instead of the truth. The books keep the truth.
@@ -86,6 +87,12 @@ class App:
         self._erred: set[tuple[str, str]] = set()  # keys whose token has had its one error
         self._admin = Admin(bank, chaos, self.courier, self._erred.clear)
         self._pages = Pages(bank)
+        self._listed: Mapping[str, _List] = {
+            "charges": bank.made_since,
+            "actions": bank.done_since,
+            "payouts": bank.payouts.made_since,
+            "disputes": bank.disputes.opened_since,
+        }
 
     def handle(self, method: bytes, target: bytes, headers: _Headers, body: bytes) -> Reply:
         """Answer one request."""
@@ -157,15 +164,10 @@ class App:
     def _list(self, path: str, query: Query, merchant: Merchant) -> Reply:
         """Answer what was made since a time, page by page, or one thing with what the merchant wrote on it."""
         match path.split("/")[2:]:
-            case ["charges" | "actions" | "payouts" as shelf]:
+            case ["charges" | "actions" | "payouts" | "disputes" as shelf]:
                 since, after = whole_number(query, "since", 0), whole_number(query, "after", 0)
                 limit = min(max(whole_number(query, "limit", 100), 1), MAX_PAGE)
-                shown: object
-                if shelf == "payouts":
-                    shown, following = self.bank.payouts.made_since(merchant, since, after, limit)
-                else:
-                    listed = self.bank.made_since if shelf == "charges" else self.bank.done_since
-                    shown, following = listed(merchant, since, after, limit)
+                shown, following = self._listed[shelf](merchant, since, after, limit)
                 return _found({"data": shown, "next": None if following is None else str(following)})
             case ["charges" | "actions" | "payouts" as shelf, name, "metadata"]:
                 shelves = {"charges": self.bank.made, "actions": self.bank.done, "payouts": self.bank.payouts.made}

@@ -4,6 +4,7 @@ How a dispute stands and which money moved are two things: an admin may move eit
 the dispute a new `version`, so that whoever hears of two knows which is later.
 """
 
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
@@ -19,6 +20,7 @@ from coatcheck.simulator.records import (
     Sending,
     add_position,
     newest_first,
+    positions_since,
 )
 from coatcheck.simulator.settlements import Movement
 
@@ -105,7 +107,7 @@ class Disputes:
         """Find a merchant's dispute by its id."""
         self._bank.now()
         position = self._position_of.get(dispute_id)
-        if position is None or self._bank.owner_of(self._disputes[position].charge) is not merchant:
+        if position is None or not self._is_of(position, merchant):
             return None
         return self._disputes[position]
 
@@ -114,6 +116,18 @@ class Disputes:
         visible_at = self._bank.now() - lag_s
         mine = self._by_reference.get((merchant.account, merchant.is_live), {})
         return [self._disputes[each] for each in newest_first(mine, reference, self._opened_at, visible_at)]
+
+    def opened_since(
+        self, merchant: Merchant, since: float, after: int, limit: int
+    ) -> tuple[list[Dispute], int | None]:
+        """List a merchant's disputes opened at or after a time, oldest first, from a place; the next page's place."""
+        self._bank.now()
+        positions = positions_since(self._opened_at, since, after)
+        mine = list(islice((each for each in positions if self._is_of(each, merchant)), limit + 1))
+        return [self._disputes[each] for each in mine[:limit]], mine[limit] if len(mine) > limit else None
+
+    def _is_of(self, position: int, merchant: Merchant) -> bool:
+        return self._bank.owner_of(self._disputes[position].charge) is merchant
 
     def page(self, start: int, limit: int) -> list[Dispute]:
         """List disputes of all merchants, oldest first, from a position."""
