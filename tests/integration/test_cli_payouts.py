@@ -99,3 +99,28 @@ async def test_a_statement_is_written_in_each_form(tmp_path: Path, capsys: pytes
         capsys, "payouts", "statement", "s9", "--shop", "hats", *period, "--out", str(tmp_path / "a.csv")
     )
     assert status != 0
+
+
+@pytest.mark.usefixtures("environment", "due")
+@pytest.mark.parametrize(
+    ("limit", "ending", "told"),
+    [
+        ("reading.MOVEMENTS_MOST", ".csv", "Ask for a shorter period"),
+        ("pdf_file.PDF_MOVEMENTS_MOST", ".pdf", "Ask for CSV"),
+    ],
+)
+async def test_a_statement_that_is_too_long_says_what_to_ask_for(
+    *,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+    ending: str,
+    told: str,
+) -> None:
+    monkeypatch.setattr(f"coatcheck.reporting.seller_statements.{limit}", 0)
+    period = ("--from", "2020-01-01T00:00:00Z", "--to", "2999-01-01T00:00:00Z")
+    out = tmp_path / f"may{ending}"
+    status, text = await run(capsys, "payouts", "statement", "s1", "--shop", "hats", *period, "--out", str(out))
+    assert (status, "Traceback" in text, out.exists()) == (2, False, False), text
+    assert told in text

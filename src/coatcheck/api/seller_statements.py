@@ -15,8 +15,6 @@ from coatcheck.api.questions import Parameters, answer, caller_of, name_in_path,
 from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.money import format_amount
 from coatcheck.reporting.seller_statements import (
-    MOVEMENTS_MOST,
-    PDF_MOVEMENTS_MOST,
     Balances,
     CurrencyStatement,
     Statement,
@@ -114,8 +112,8 @@ async def get_seller_statement(request: Request[Any, Any, Any]) -> Response[byte
                 gateway.store, caller.shop_id, caller.mode, name, begins_at=asked.from_, ends_at=ends_at
             )
         )
-    except TooLongError:
-        raise wrong_parameter("from", f"Ask for a shorter period: it has over {MOVEMENTS_MOST} movements.") from None
+    except TooLongError as error:
+        raise wrong_parameter("from", str(error)) from None
     if statement is None:
         named = "of that name" if name is None else name
         raise CoatcheckError(
@@ -129,12 +127,13 @@ async def _written(statement: Statement, wanted: StatementFormat) -> Response[by
         return answer(statement_body(statement))
     if wanted is StatementFormat.CSV:
         return _file(csv_of(statement).encode(), CSV, statement)
-    if sum(len(part.movements) for part in statement.currencies) > PDF_MOVEMENTS_MOST:
-        raise wrong_parameter("format", f"Ask for csv: a PDF holds at most {PDF_MOVEMENTS_MOST} movements.")
     from coatcheck.reporting.seller_statements.pdf_file import pdf_of  # noqa: PLC0415 - a quarter of a second of every start
 
     # It takes processor time, and the loop has payments to run: beside it, and one at a time.
-    raw = await asyncio.get_running_loop().run_in_executor(_SCRIBE, pdf_of, statement)
+    try:
+        raw = await asyncio.get_running_loop().run_in_executor(_SCRIBE, pdf_of, statement)
+    except TooLongError as error:
+        raise wrong_parameter("format", str(error)) from None
     return _file(raw, PDF, statement)
 
 

@@ -255,7 +255,7 @@ def write_statement(
     import msgspec  # noqa: PLC0415
 
     from coatcheck.api.seller_statements import statement_body  # noqa: PLC0415
-    from coatcheck.reporting.seller_statements import csv_of, read_statement  # noqa: PLC0415
+    from coatcheck.reporting.seller_statements import TooLongError, csv_of, read_statement  # noqa: PLC0415
     from coatcheck.reporting.seller_statements.pdf_file import pdf_of  # noqa: PLC0415
     from coatcheck.shops import shop_id_of  # noqa: PLC0415
     from coatcheck.states import Mode  # noqa: PLC0415
@@ -272,10 +272,14 @@ def write_statement(
     async def work(store: "Store") -> "Statement | None":
         return await read_statement(store, shop_id_of(shop), mode, seller, begins_at=begins_at, ends_at=ends_at)
 
-    statement = with_store(settings_of(config), work)
-    if statement is None:
-        raise UnusableError(f"seller {seller} has no accounts in shop {shop}, {mode} mode")
-    out.write_bytes(writers[out.suffix](statement))
+    try:
+        statement = with_store(settings_of(config), work)
+        if statement is None:
+            raise UnusableError(f"seller {seller} has no accounts in shop {shop}, {mode} mode")
+        written = writers[out.suffix](statement)
+    except TooLongError as error:
+        raise UnusableError(str(error)) from error
+    out.write_bytes(written)
     click.echo(f"{out}: {sum(len(part.movements) for part in statement.currencies)} movements.")
     return 0
 

@@ -9,7 +9,13 @@ from fpdf import FPDF
 from fpdf.fonts import FontFace
 
 from coatcheck.money import format_amount
-from coatcheck.reporting.seller_statements.reading import Balances, CurrencyStatement, Statement
+from coatcheck.reporting.seller_statements.reading import (
+    PDF_MOVEMENTS_MOST,
+    Balances,
+    CurrencyStatement,
+    Statement,
+    TooLongError,
+)
 
 _WIDTHS = (34, 32, 62, 28, 28, 28, 28, 30)  # millimetres of a sheet of A4 that lies
 _HEADINGS = ("at (UTC)", "what", "about", "pending", "available", "in payout", "reserved", "balance")
@@ -40,7 +46,9 @@ class _Page(FPDF):
 
 
 def pdf_of(statement: Statement) -> bytes:
-    """Write a statement; its length is bounded by PDF_MOVEMENTS_MOST, which the caller keeps. Takes processor time."""
+    """Write a statement. Takes processor time. Raises TooLongError for more than PDF_MOVEMENTS_MOST movements."""
+    if sum(len(part.movements) for part in statement.currencies) > PDF_MOVEMENTS_MOST:
+        raise TooLongError(f"Ask for CSV: a PDF holds at most {PDF_MOVEMENTS_MOST} movements.")
     period = f"{_moment(statement.begins_at)} to {_moment(statement.ends_at)} UTC"
     mode = "" if statement.mode == "live" else f" - {statement.mode} mode"
     page = _Page(f"Statement of {statement.seller_account}, {period}{mode}")

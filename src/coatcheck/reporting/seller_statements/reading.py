@@ -22,7 +22,7 @@ PDF_MOVEMENTS_MOST = 1_000  # some thirty pages, three seconds of a processor; w
 
 
 class TooLongError(Exception):
-    """The period has more movements than one statement holds."""
+    """The period has more movements than one statement holds; the text says what to ask for instead."""
 
 
 class Balances(msgspec.Struct, frozen=True):
@@ -94,7 +94,7 @@ async def read_statement(
             store.queries["seller_statement_movements"], *world, begins_at, ends_at, MOVEMENTS_MOST + 1
         )
     if len(moved) > MOVEMENTS_MOST:
-        raise TooLongError
+        raise TooLongError(f"Ask for a shorter period: it has over {MOVEMENTS_MOST} movements.")
     if not opened:
         return None
     movements = {currency: list(rows) for currency, rows in groupby(moved, key=itemgetter("currency"))}
