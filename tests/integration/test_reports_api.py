@@ -163,6 +163,25 @@ async def test_what_is_wrong_with_a_question_is_told(gateway_server: RunningGate
     assert (answer.status, answer.body["code"]) == (404, "not_found")
 
 
+async def test_a_report_in_pages_is_the_report(gateway_server: RunningGateway, key: str) -> None:
+    await pay(gateway_server, key, "c0")
+    for currency, amount in (("JPY", "950"), ("USD", "9.50")):
+        order = {"payment_order_id": currency, "seller_account": "s1", "amount": amount, "currency": currency}
+        await pay(gateway_server, key, currency, payment_orders=[order])
+    today = gateway_server.clock.now().date()
+    period = f"from={today - timedelta(days=1)}&to={today + timedelta(days=2)}"
+    for path in ("/v1/reports/revenue", "/v1/reports/volumes"):
+        whole = await get(gateway_server, key, f"{path}?{period}")
+        assert ([row["currency"] for row in whole["rows"]], "next_cursor" in whole) == (["EUR", "JPY", "USD"], False)
+        first = await get(gateway_server, key, f"{path}?{period}&limit=2")
+        asked = f"{period}&limit=2&cursor={first['next_cursor']}"
+        second = await get(gateway_server, key, f"{path}?{asked}")
+        assert (first["rows"] + second["rows"], second["next_cursor"]) == (whole["rows"], None)
+        for other in (f"{path}?{asked}&granularity=month", f"/v1/reports/fees?{asked}"):
+            answer = await gateway_server.ask("GET", other, key)
+            assert (answer.status, answer.body["code"]) == (400, "invalid_cursor"), other
+
+
 async def test_E8_reports_are_told_by_currency(gateway_server: RunningGateway, key: str) -> None:
     await pay(gateway_server, key, "c0")
     await pay(gateway_server, key, "c1", token="tok_decline_do_not_honor")

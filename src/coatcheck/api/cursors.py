@@ -32,21 +32,21 @@ def parse_cursor(text: str | None, *list_name: str) -> Place | None:
     raw = _decoded(text)
     place, check = raw[:_PLACE_BYTES], raw[_PLACE_BYTES:]
     if check != _check_of(place, list_name):
-        raise _invalid()
+        raise unknown_cursor()
     at = _EPOCH + int.from_bytes(place[:_TIME_BYTES], "big") * _MICROSECOND
     return Place(at, UUID(bytes=place[_TIME_BYTES:]))
 
 
 def _decoded(text: str) -> bytes:
     if len(text) != _LENGTH or not text.isascii():
-        raise _invalid()
+        raise unknown_cursor()
     try:
         raw = urlsafe_b64decode(text + "=")
     except ValueError:
-        raise _invalid() from None
+        raise unknown_cursor() from None
     # What is not of the alphabet is passed over by the decoder, and the last letter has two bits that say nothing.
     if urlsafe_b64encode(raw).decode().rstrip("=") != text:
-        raise _invalid()
+        raise unknown_cursor()
     return raw
 
 
@@ -55,7 +55,8 @@ def _check_of(raw: bytes, list_name: tuple[str, ...]) -> bytes:
     return hashlib.sha256(named + b"|" + raw).digest()[:_CHECK_BYTES]
 
 
-def _invalid() -> CoatcheckError:
+def unknown_cursor() -> CoatcheckError:
+    """Say that a cursor is none of this list's."""
     return CoatcheckError(
         ErrorCode.INVALID_CURSOR,
         "Take `next_cursor` unchanged from the answer before, with the same filters, or begin again without a cursor.",
