@@ -3,7 +3,8 @@
 `python -m bench.reconcile [--lines 1000000]`
 
 The orders are written straight into the tables, as they stand after a day of charges; the file is the simulator's. What
-is measured is all that `coatcheck reconcile` does: reading, comparing, posting. Memory: the most this process had.
+is measured is all that `coatcheck reconcile` does once it is open: reading, comparing, posting, and what the rules say
+of what is missing. Memory: the most this process had.
 """
 
 import argparse
@@ -22,15 +23,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python benc
 
 from bench.machine import BenchError, Machine, describe, open_machine, take_two_cores
 
-from coatcheck.clock import SystemClock
+from coatcheck.config import Settings
 from coatcheck.ids import OPERATION, print_id
 from coatcheck.reconciliation.files import Source
-from coatcheck.reconciliation.reconciler import Reconciler
 from coatcheck.reconciliation.report import Report
 from coatcheck.shops import shop_id_of
 from coatcheck.states import Mode
-from coatcheck.store import Store
 from coatcheck.store.database import _open
+from coatcheck.wiring import open_desk
 
 _SHOP = "hats"
 _AMOUNT_MINOR, _FEE_MINOR = 1_250, 28
@@ -82,11 +82,13 @@ def _sums(gross: int, fee: int) -> str:
     )
 
 
-async def _take(store: Store, path: Path) -> tuple[Report, float]:
+async def _take(database_url: str, path: Path) -> tuple[Report, float]:
+    settings = Settings(database_url=database_url, digest_secret="0" * 64)
     source = Source(path=path, name=path.name, shop_id=shop_id_of(_SHOP), mode=Mode.TEST, brought_by="bench")
-    began = perf_counter()
-    report = await Reconciler(store, SystemClock()).take(source)
-    return report, perf_counter() - began
+    async with open_desk(settings) as gateway:
+        began = perf_counter()
+        report = await gateway.arrivals.take(source)
+        return report, perf_counter() - began
 
 
 async def _copy(owner: asyncpg.Connection, path: Path) -> float:
@@ -98,14 +100,14 @@ async def _copy(owner: asyncpg.Connection, path: Path) -> float:
 
 async def _measure(machine: Machine, lines: int, directory: Path, first: tuple[int, float] | None) -> float:
     database_url, path = await machine.new_database(), directory / "settlement.csv"
-    async with _open(database_url, pool_size=4) as store:
+    async with _open(database_url, pool_size=1):  # which makes the tables
         owner = await asyncpg.connect(database_url)
         try:
             await _fill(owner, lines, path)
             copy_s = await _copy(owner, path)
         finally:
             await owner.close()
-        report, took_s = await _take(store, path)
+    report, took_s = await _take(database_url, path)
     if report.matched != lines or report.mismatches:
         raise BenchError(f"{report.matched} of {lines} lines matched, with {len(report.mismatches)} breaks")
     rss_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
