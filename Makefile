@@ -51,7 +51,7 @@ format: $(INSTALLED)  ## format the code
 	$(BIN)/ruff format src tests bench
 	$(BIN)/ruff check --fix src tests bench
 
-bench: $(INSTALLED)  ## print every figure of the README (about six minutes)
+bench: $(INSTALLED)  ## print the README's figures but the last three, which have commands of their own (about six minutes)
 	@$(BIN)/python bench/run.py
 
 N ?= 1000000
