@@ -650,7 +650,7 @@ OPERATIONS: tuple[Operation, ...] = (
         handler=get_revenue,
         parameters=ReportParameters,
         answers=(Answer(status=200, body=RevenueBody, meaning="The report."),),
-        problems=(ErrorCode.INVALID_REQUEST,),
+        problems=_LIST,
     ),
     Operation(
         tag="Reports",
@@ -659,7 +659,7 @@ OPERATIONS: tuple[Operation, ...] = (
         handler=get_fees,
         parameters=ReportParameters,
         answers=(Answer(status=200, body=FeesBody, meaning="The report."),),
-        problems=(ErrorCode.INVALID_REQUEST,),
+        problems=_LIST,
     ),
     Operation(
         tag="Reports",
@@ -668,7 +668,7 @@ OPERATIONS: tuple[Operation, ...] = (
         handler=get_volumes,
         parameters=ReportParameters,
         answers=(Answer(status=200, body=VolumesBody, meaning="The report."),),
-        problems=(ErrorCode.INVALID_REQUEST,),
+        problems=_LIST,
     ),
     Operation(
         tag="Disputes",
