@@ -16,6 +16,7 @@ from coatcheck.providers.stripe_words import CAPTURE_KEY, REFERENCE_KEY
 from coatcheck.reconciliation.formats.adyen import AdyenSettlementDetail
 from coatcheck.reconciliation.formats.checkout import CheckoutSettlementBreakdown
 from coatcheck.reconciliation.formats.paypal import PayPalSettlement
+from coatcheck.reconciliation.formats.simulator import SimulatorFormat
 from coatcheck.reconciliation.formats.stripe import StripeItemized
 from coatcheck.reconciliation.lines import ControlTotal, FileRefusedError, Format, Item, LineKind, SettlementLine
 from coatcheck.reconciliation.reading import decoded
@@ -245,6 +246,51 @@ def adyen_file(draw: st.DrawFn, is_credit: bool) -> Written:  # noqa: FBT001 - a
     )
 
 
+SIMULATOR_KINDS = {
+    "charge": LineKind.CHARGE,
+    "capture": LineKind.CHARGE,
+    "refund": LineKind.REFUND,
+    "refund_returned": LineKind.REFUND_RETURNED,
+    "chargeback": LineKind.CHARGEBACK,
+    "chargeback_reversed": LineKind.CHARGEBACK_REVERSED,
+    "fee": LineKind.FEE,
+}
+
+
+def simulator_row(draw: st.DrawFn, batch: str, currency: str, *, is_credit: bool) -> tuple[Row, SettlementLine]:
+    type_name, at = draw(st.sampled_from(sorted(SIMULATOR_KINDS))), draw(SECONDS)
+    _, gross, fee = amounts(draw, is_credit=is_credit)
+    ids = {"id": draw(MAYBE_IDS), "charge": draw(MAYBE_IDS), "reference": draw(WORDS)}
+    line = SettlementLine(
+        line_no=0,
+        kind=SIMULATOR_KINDS[type_name],
+        batch=batch,
+        reference=ids["reference"] or None,
+        provider_reference=ids["id"] or None,
+        charge_reference=ids["charge"] or None,
+        occurred_at=at.replace(tzinfo=UTC),
+        currency=currency,
+        gross_minor=gross,
+        fee_minor=fee,
+        net_minor=gross - fee,
+    )
+    written = currency if draw(st.booleans()) else currency.lower()
+    return {"type": type_name, "occurred_at": f"{at.isoformat()}Z"} | ids | stripe_amounts(written, gross, fee), line
+
+
+def simulator_file(draw: st.DrawFn, is_credit: bool) -> Written:  # noqa: FBT001 - as drawn
+    batch, currency = draw(st.sampled_from(["st_1", "st, 2"])), draw(CURRENCIES)
+    pairs = [simulator_row(draw, batch, currency, is_credit=is_credit) for _ in range(draw(st.integers(1, 12)))]
+    gross, fee = sum(line.gross_minor for _, line in pairs), sum(line.fee_minor for _, line in pairs)
+    payout = {"type": "payout", "id": "po_1", "occurred_at": "2026-01-31T00:00:00Z"}
+    payout |= stripe_amounts(currency, fee - gross, 0)
+    rows = [*[row for row, _ in pairs], payout]
+    end = {"type": "end", "line": f"{len(rows)}"} | stripe_amounts(currency, gross, fee)
+    numbered_rows = [{"batch": batch, "line": f"{number}"} | row for number, row in enumerate([*rows, end], 1)]
+    lines = [*[line for _, line in pairs], payout_line(batch, currency, gross - fee, "po_1")]
+    return Written(SimulatorFormat(), numbered_rows, lines)
+
+
 CHECKOUT_KINDS = {
     ("Charge", True): LineKind.CHARGE,
     ("Refund", False): LineKind.REFUND,
@@ -406,7 +452,7 @@ def reports(draw: st.DrawFn) -> Sections:
     return Sections(rows, all_lines)
 
 
-WRITERS: list[Writer] = [stripe_file, adyen_file, checkout_file]
+WRITERS: list[Writer] = [simulator_file, stripe_file, adyen_file, checkout_file]
 
 
 @st.composite
@@ -414,7 +460,9 @@ def files(draw: st.DrawFn, writer: Writer, *, is_credit: bool = False) -> Writte
     return writer(draw, is_credit)
 
 
-FORMS: list[Format] = [StripeItemized(), AdyenSettlementDetail(), PayPalSettlement(), CheckoutSettlementBreakdown()]
+FORMS: list[Format] = [
+    *(SimulatorFormat(), StripeItemized(), AdyenSettlementDetail(), PayPalSettlement(), CheckoutSettlementBreakdown()),
+]
 
 
 @st.composite

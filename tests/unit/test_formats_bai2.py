@@ -191,6 +191,10 @@ def test_control_totals_are_over_all_amounts_as_they_stand_and_over_all_parts() 
     assert totals["control total of account 0975312469"][0] == "EUR"
 
 
+def test_H8_a_group_s_currency_may_be_in_small_letters_and_holds_for_its_accounts() -> None:
+    assert read(report(group=GROUP.replace("USD", "usd"))) == read(report())
+
+
 def test_each_group_has_its_own_bank_day_and_currency() -> None:
     second = (
         "02,,021000021,1,261119,,JPY,/\n03,1,,010,-5,,,015,-10,,/\n16,475,5,,,/\n49,-10,3/\n98,-10,1,5/\n"

@@ -318,7 +318,6 @@ def test_a_statement_without_entries_needs_its_balances_too() -> None:
     ("changed", "says"),
     [
         (entry(currency="QQQ"), "not an ISO 4217"),
-        (entry(currency="eur"), "write EUR"),
         (entry("5.001"), "more decimals than EUR (2)"),
         (entry("5.5", currency="JPY"), "more decimals than JPY (0)"),
         (entry("-5.00"), "an amount has no sign"),

@@ -88,7 +88,9 @@ def test_a_file_is_recognised_by_its_fields(head: str, *, expected: bool) -> Non
     assert Mt940().recognises(head) is expected
 
 
-@pytest.mark.parametrize(("mark", "sign"), [("C", 1), ("D", -1), ("RC", -1), ("RD", 1), ("CR", 1), ("DR", -1)])
+@pytest.mark.parametrize(
+    ("mark", "sign"), [("C", 1), ("D", -1), ("RC", -1), ("RD", 1), ("CR", 1), ("DR", -1), ("Dr", -1)]
+)
 def test_a_reversal_turns_the_sign_around_and_a_funds_code_does_not(mark: str, sign: int) -> None:
     # CR and DR are C and D with R, the currency's third letter: EUR.
     closing = f":62F:C261120EUR{10 + sign * 5},00\n"

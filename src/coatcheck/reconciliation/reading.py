@@ -176,11 +176,16 @@ def columns_of(head: str) -> list[str]:
     return [name.strip() for name in next(csv.reader(head[:_LONGEST_HEADER].splitlines()[:1]), [])]
 
 
-def whole_table(chunks: Iterable[str], wanted: Sequence[str], optional: Sequence[str]) -> Table:
-    """Open a CSV file that has no last line of its own; a cut within the last field that is read is found out."""
+def whole_table(
+    chunks: Iterable[str], wanted: Sequence[str], optional: Sequence[str] = (), *, checked: Sequence[str] = ()
+) -> Table:
+    """Open a CSV file; a cut within the last field that is read is found out.
+
+    `checked` columns need no such care: what is written there says by itself whether it is whole.
+    """
     lines = lines_of(chunks)
     header = next(lines, "")
-    is_last_read = any(name in (*wanted, *optional) for name in columns_of(header)[-1:])
+    is_last_read = any(name in (*wanted, *optional) and name not in checked for name in columns_of(header)[-1:])
     return Table(chain([header], _whole(lines, is_last_read=is_last_read)), wanted, optional=optional)
 
 
@@ -214,6 +219,11 @@ def minor_units(text: str, currency: str, line_no: int) -> int:
     if minor > _LARGEST_MINOR:
         raise FileRefusedError(f"{text!r} is larger than any amount can be", line_no)
     return -minor if sign else minor
+
+
+def code_of(text: str) -> str:
+    """Give a currency's code in capital letters: some write `usd`. Letters beyond ASCII stay what they are."""
+    return text.upper() if text.isascii() else text  # a dotless i would become I, a long s would become S
 
 
 def exponent_of(currency: str, line_no: int) -> int:

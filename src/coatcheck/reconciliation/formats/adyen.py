@@ -17,7 +17,7 @@ from typing import Final
 
 from coatcheck.money import format_amount
 from coatcheck.reconciliation.lines import ControlTotal, FileRefusedError, Item, LineKind, SettlementLine
-from coatcheck.reconciliation.reading import columns_of, minor_units, moment, whole_table
+from coatcheck.reconciliation.reading import code_of, columns_of, minor_units, moment, whole_table
 
 _NEEDED: Final = (
     "Merchant Account",
@@ -165,7 +165,7 @@ def _amounts_of(amounts: list[str], line_no: int) -> tuple[str, int, int, int | 
     where Adyen converted it, the gross in our currency is only known as net + fee.
     """
     asked_currency, debit, credit, currency, net_debit, net_credit, *fees = amounts
-    asked_currency, currency = asked_currency.upper(), currency.upper()
+    asked_currency, currency = code_of(asked_currency), code_of(currency)
     if not (debit or credit or net_debit or net_credit):
         raise FileRefusedError("it has no amount at all", line_no)
     net_minor = _signed(net_debit, net_credit, currency, line_no)

@@ -11,7 +11,7 @@ from datetime import date
 from typing import Final, NamedTuple, NoReturn
 
 from coatcheck.reconciliation.lines import BankLine, ControlTotal, FileRefusedError
-from coatcheck.reconciliation.reading import LONGEST_LINE, exponent_of, lines_of
+from coatcheck.reconciliation.reading import LONGEST_LINE, code_of, exponent_of, lines_of
 
 _RECOGNISED: Final = re.compile(r"\s*01,[^,\r\n]*,[^,\r\n]*,[0-9]{6},").match
 _AMOUNT: Final = re.compile(r"[+-]?[0-9]{1,18}").fullmatch
@@ -225,7 +225,7 @@ class _Account:
         self.number = fields.word()
         if not self.number:
             self._record.refuse("03 has no account: it was damaged, fetch it again")
-        self.currency = fields.word() or group_currency
+        self.currency = code_of(fields.word()) or group_currency
         exponent_of(self.currency, self._record.line_no)
         self.sum = _Sum()
         self.sum.currencies.add(self.currency)
@@ -336,7 +336,7 @@ class _Report:
             )
         self._as_of = fields.day()
         fields.pass_time()
-        self._currency = fields.word() or "USD"
+        self._currency = code_of(fields.word()) or "USD"
         exponent_of(self._currency, fields.record.line_no)
         modifier = fields.word()
         if modifier not in {"", "2", "4"}:

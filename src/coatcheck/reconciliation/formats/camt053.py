@@ -12,7 +12,7 @@ from typing import Final, NoReturn, TypeVar
 from xml.parsers import expat
 
 from coatcheck.reconciliation.lines import BankLine, ControlTotal, FileRefusedError
-from coatcheck.reconciliation.reading import LONGEST_LINE, minor_units
+from coatcheck.reconciliation.reading import LONGEST_LINE, code_of, minor_units
 
 _RECOGNISED: Final = re.compile(r"iso:20022:tech:xsd:camt\.053\.|<(?:\w+:)?BkToCstmrStmt[\s>/]").search
 _NAMESPACE: Final = re.compile(r"urn:iso:std:iso:20022:tech:xsd:camt\.053\.001\.0[2-8]").fullmatch
@@ -152,7 +152,7 @@ class _Part(dict[str, str]):
 
     def money(self, name: str) -> tuple[int, str]:
         """Read an amount with its currency."""
-        currency = self.get(f"{name}@Ccy", "")
+        currency = code_of(self.get(f"{name}@Ccy", ""))
         if not currency:
             self.refuse(f"{name} has no amount with a currency (Ccy): fetch it again")
         return self.amount(name, currency), currency

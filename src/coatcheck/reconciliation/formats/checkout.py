@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Final
 
 from coatcheck.reconciliation.lines import ControlTotal, FileRefusedError, Item, LineKind, SettlementLine
-from coatcheck.reconciliation.reading import columns_of, exponent_of, minor_units, moment, whole_table
+from coatcheck.reconciliation.reading import code_of, columns_of, exponent_of, minor_units, moment, whole_table
 
 _NEEDED: Final = (
     "Type",
@@ -127,7 +127,7 @@ class _Payout:
 def _line_of(fields: list[str], line_no: int, payouts: dict[tuple[str, str], _Payout]) -> SettlementLine:
     type_name, charge, reference, processed, currency, batch, gross, deduction, net, *rest = fields
     asked_currency, asked, action, processed_utc, zone = rest
-    currency, asked_currency = currency.upper(), asked_currency.upper()
+    currency, asked_currency = code_of(currency), code_of(asked_currency)
     if not (type_name and batch):
         raise FileRefusedError("Type and Payout ID must not be blank", line_no)
     payout = payouts.get((batch, currency))

@@ -10,7 +10,7 @@ from datetime import date
 from typing import Final, NamedTuple, NoReturn
 
 from coatcheck.reconciliation.lines import BankLine, ControlTotal, FileRefusedError
-from coatcheck.reconciliation.reading import LONGEST_LINE, lines_of, minor_units
+from coatcheck.reconciliation.reading import LONGEST_LINE, code_of, lines_of, minor_units
 
 _TAGS_IN: Final = re.compile(r"(?:^|[\r\n]):([0-9]{2}[A-Z]?):").findall  # whatever the line ends
 _TAG: Final = re.compile(r":([0-9]{2}[A-Z]?):(.*)").fullmatch
@@ -20,9 +20,9 @@ _END_OF_ENVELOPE: Final = re.compile(rf"-\}}(?:{_BLOCK})*\$?(\{{1:.*)?").fullmat
 # What banks write over a message in place of an envelope: a BIC, the message's type.
 _HEADING: Final = re.compile(r"(?:0000 01)?[A-Z]{6}[A-Z0-9]{2,6}[0-9]*|940(?: 00)?").fullmatch
 
-_BALANCE: Final = re.compile(r"([CD])([0-9]{6})([A-Z]{3})([0-9]{1,15},[0-9]*)").fullmatch
+_BALANCE: Final = re.compile(r"([CD])([0-9]{6})([A-Za-z]{3})([0-9]{1,15},[0-9]*)").fullmatch
 _ENTRY: Final = re.compile(
-    r"(?P<valued>[0-9]{6})(?P<booked>[0-9]{4})?(?P<mark>R?[CD])[A-Z]?(?P<amount>[0-9]{1,15},[0-9]*)"
+    r"(?P<valued>[0-9]{6})(?P<booked>[0-9]{4})?(?P<mark>R?[CD])[A-Za-z]?(?P<amount>[0-9]{1,15},[0-9]*)"
     r"[SNF][A-Z0-9]{3}(?P<references>.*)"
 ).fullmatch
 _SIGNS: Final = {"C": 1, "D": -1, "RC": -1, "RD": 1}  # RC takes a credit back, RD a debit
@@ -293,6 +293,7 @@ def _balance(field: _Field) -> _Balance:
             "it was damaged or cut, fetch it again"
         )
     mark, day, currency, amount = found.groups()
+    currency = code_of(currency)
     return _Balance(_day(day, field), currency, _SIGNS[mark] * _minor(amount, currency, field))
 
 

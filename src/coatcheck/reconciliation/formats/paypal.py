@@ -24,7 +24,7 @@ from typing import Final
 import msgspec
 
 from coatcheck.reconciliation.lines import ControlTotal, FileRefusedError, Item, LineKind, SettlementLine
-from coatcheck.reconciliation.reading import exponent_of, lines_of, moment
+from coatcheck.reconciliation.reading import code_of, exponent_of, lines_of, moment
 
 # Compared without blanks and in lower case: an older layout writes TransactionID, some write two blanks.
 _READ: Final = (
@@ -161,7 +161,7 @@ class _Sums:
         """Hold a footer against the sums of its currency."""
         if len(row) <= max(_PLACES_OF_TOTALS.values()):
             raise FileRefusedError(f"a footer has at least six fields, this one has {len(row)}", line_no)
-        currency = row[1].upper()
+        currency = code_of(row[1])
         if currency in self._closed:
             raise FileRefusedError(f"{self.name} already has a footer for {currency}", line_no)
         self._closed.add(currency)
@@ -219,7 +219,7 @@ class _Section(_Sums):
                 f"it has {len(row)} fields where the header has {self._width}: the file was cut or damaged", line_no
             )
         own, invoice, other, other_type, code, begun, side, gross, currency, *fees = self._pick(row)
-        currency = currency.upper()
+        currency = code_of(currency)
         gross_minor = _signed(gross, side, currency, line_no)
         fee_minor = _fee_of(fees, currency, line_no)
         self._count_in(currency, gross_minor, fee_minor)
@@ -292,7 +292,7 @@ def _fee_of(fees: list[str], currency: str, line_no: int) -> int:
     if not fee:
         return 0
     fee_minor = -_signed(fee, side, currency, line_no)
-    if fee_minor and fee_currency.upper() != currency:
+    if fee_minor and code_of(fee_currency) != currency:
         raise FileRefusedError(f"its fee is in {fee_currency} and its gross in {currency}", line_no)
     return fee_minor
 

@@ -1,4 +1,8 @@
-"""The settlement file of the PSP simulator: one batch, one currency, and a last line with the totals."""
+"""The settlement file of the PSP simulator: one batch, one currency, and a last line with the totals.
+
+The columns may stand in any order. Wherever the last line is cut, what it says does not fit the lines any more; only a
+number of lines that lost its end would still be one, so where that column stands last the line must have its end.
+"""
 
 import re
 from collections.abc import Iterator
@@ -7,7 +11,7 @@ from functools import lru_cache
 from typing import Final
 
 from coatcheck.reconciliation.lines import ControlTotal, FileRefusedError, Item, LineKind, SettlementLine
-from coatcheck.reconciliation.reading import Table, lines_of, minor_units, moment
+from coatcheck.reconciliation.reading import code_of, columns_of, minor_units, moment, whole_table
 
 _COLUMNS: Final = (
     *("batch", "line", "type", "id", "charge", "reference", "occurred_at", "currency", "gross", "fee", "net"),
@@ -23,7 +27,7 @@ _KINDS: Final = {
     "payout": LineKind.PAYOUT,
 }
 _COUNT: Final = re.compile("[0-9]{1,15}").fullmatch
-_HEADER: Final = ",".join(_COLUMNS)
+_CHECKED: Final = tuple(name for name in _COLUMNS if name != "line")
 _TIMES: Final = (datetime.fromisoformat,)
 
 
@@ -34,12 +38,12 @@ class SimulatorFormat:
     provider = "simulator"
 
     def recognises(self, head: str) -> bool:
-        """Say whether a file begins as ours do."""
-        return head.startswith(_HEADER)
+        """Say whether the header is that of the simulator's file."""
+        return set(_COLUMNS).issubset(columns_of(head))
 
     def read(self, chunks: Iterator[str]) -> Iterator[Item]:
         """Yield the lines, the payout's total, and at the end the file's own totals."""
-        table = Table(lines_of(chunks), _COLUMNS)
+        table = whole_table(chunks, _COLUMNS, checked=_CHECKED)
         counted = _Counted()
         for row in table.rows():
             if counted.is_over:
@@ -58,7 +62,7 @@ class SimulatorFormat:
 
 def _line_of(row: list[str], line_no: int) -> SettlementLine:
     batch, _, kind, thing, charge, reference, occurred_at, currency, gross, fee, net = row
-    known = _KINDS.get(kind)
+    known, currency = _KINDS.get(kind), code_of(currency)
     if known is None:
         raise FileRefusedError(f"{kind!r} is no type of this format", line_no)
     line = SettlementLine(
@@ -119,11 +123,12 @@ class _Counted:
         self.is_over = True
         if _COUNT(row[1]) is None:
             raise FileRefusedError(f"{row[1]!r} is no number of lines", line_no)
-        gross, fee, net = (minor_units(text, row[7], line_no) for text in row[8:])
+        batch, currency = row[0], code_of(row[7])
+        gross, fee, net = (minor_units(text, currency, line_no) for text in row[8:])
         if gross - fee != net:
             raise FileRefusedError("the totals do not agree with each other: the file was cut; fetch it again", line_no)
-        self._batch, self._currency = self._batch or row[0], self._currency or row[7]
-        if (row[0], row[7]) != (self._batch, self._currency):
+        self._batch, self._currency = self._batch or batch, self._currency or currency
+        if (batch, currency) != (self._batch, self._currency):
             raise FileRefusedError("its batch or currency is not that of the lines before it", line_no)
         stated = int(row[1])
         if stated > self._lines:

@@ -22,7 +22,7 @@ from typing import Final
 
 from coatcheck.providers.stripe_words import CAPTURE_KEY, REFERENCE_KEY
 from coatcheck.reconciliation.lines import ControlTotal, FileRefusedError, Item, LineKind, SettlementLine
-from coatcheck.reconciliation.reading import columns_of, minor_units, moment, whole_table
+from coatcheck.reconciliation.reading import code_of, columns_of, minor_units, moment, whole_table
 
 _PAYOUT_COLUMN: Final = "automatic_payout_id"
 _NEEDED: Final = (
@@ -100,13 +100,13 @@ def _line_of(fields: list[str], line_no: int, *, has_payouts: bool) -> Settlemen
     intent, charge, description, asked, asked_currency, operation, capture, refund = rest
     if not category:
         raise FileRefusedError("it has no reporting_category", line_no)
-    currency, kind = currency.upper(), _KINDS.get(category, LineKind.ADJUSTMENT)
+    currency, kind = code_of(currency), _KINDS.get(category, LineKind.ADJUSTMENT)
     gross_minor = minor_units(gross, currency, line_no)
     fee_minor = minor_units(fee, currency, line_no)
     net_minor = minor_units(net, currency, line_no)
     if net_minor != gross_minor - fee_minor:
         raise FileRefusedError(f"net {net} is not gross {gross} minus fee {fee}", line_no)
-    asked_currency = asked_currency.upper() if asked else ""
+    asked_currency = code_of(asked_currency) if asked else ""
     is_converted = asked_currency not in ("", currency)
     is_charge = kind is LineKind.CHARGE
     return SettlementLine(
