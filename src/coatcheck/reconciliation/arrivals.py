@@ -83,8 +83,17 @@ class Arrivals:
                 if await self._corrections.correct(report.file_id, decides="status" in self._corrected):
                     report = await read_report(self._store, report.file_id, is_repeat=report.is_repeat)
                 await self._corrections.give_up_absent(source.shop_id, source.mode, report.provider)
+            if await self.match_bank_entries(source.shop_id, source.mode):
+                report = await read_report(self._store, report.file_id, is_repeat=report.is_repeat)
             await self.escalate(source.shop_id, source.mode)
             return report
+
+    async def match_bank_entries(self, shop_id: UUID, mode: Mode) -> int:
+        """Find the payouts of bank entries that came before anybody told of them; returns how many breaks that closed.
+
+        After every file, in a transaction of its own, and every night: so it is done where a process died in between.
+        """
+        return await self._statements.match_again(shop_id, mode)
 
     async def finish_once(self) -> int:
         """Go on with files of which something was undecided here when they came, and is not any more.

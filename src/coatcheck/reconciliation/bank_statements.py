@@ -1,12 +1,14 @@
 """Takes a bank's statement: finds the payouts that PSPs said were on their way, and books what has arrived.
 
 All in one transaction, like a settlement file. What is no payout that we wait for stands in suspense, and is a break.
+If its payout is told of later, it is found then: which of the two files comes first makes no difference to the books.
 """
 
 import asyncio
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any, Final
+from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -25,10 +27,12 @@ from coatcheck.ledger import (
     suspense,
 )
 from coatcheck.reconciliation.booked import TELL_OF_BREAKS, booked
+from coatcheck.reconciliation.closing import Closing
 from coatcheck.reconciliation.files import BANK, Candidate, Progress, Source, chunks_of, recognised
 from coatcheck.reconciliation.lines import BankLine, ControlTotal, FileRefusedError, Item
 from coatcheck.reconciliation.reading import decoded
 from coatcheck.reconciliation.report import Report, read_report
+from coatcheck.states import Mode
 from coatcheck.store import Store
 
 _INCOMING: Final = """
@@ -36,16 +40,22 @@ CREATE TEMP TABLE incoming_entry (
     line_no integer PRIMARY KEY, statement text, account text, booked_on date, currency text, amount_minor bigint,
     bank_reference text, reference_list text[]
 ) ON COMMIT DROP;
-CREATE TEMP TABLE incoming_token (line_no integer, token text) ON COMMIT DROP;
-GRANT SELECT ON incoming_entry, incoming_token TO PUBLIC  -- of this session alone, for the functions that compare
+GRANT SELECT ON incoming_entry TO PUBLIC  -- of this session alone, for the functions that compare
 """
 _ENTRY: Final = (
     *("line_no", "statement", "account", "booked_on", "currency", "amount_minor", "bank_reference", "reference_list"),
 )
 _TAKE: Final = "SELECT take_settlement_file($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _BREAK_TOTALS: Final = "SELECT break_control_totals($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+_ARE_OPEN: Final = """
+SELECT EXISTS (SELECT FROM reconciliation_break
+                WHERE shop_id = $1 AND mode = $2 AND provider = 'bank' AND closed_at IS NULL
+                  AND kind IN ('unexplained', 'amount'))
+"""
+_OVER: Final = "SELECT * FROM breaks_that_are_payouts($1, $2)"
+_MATCH_AGAIN: Final = "SELECT * FROM match_open_entries($1, $2, $3)"
+BY_THE_PAYOUT: Final = "coatcheck"
 _LINES_AT_ONCE: Final = 2_000
-_WORDS: Final = re.compile(r"[A-Za-z0-9_-]{3,64}").findall
 
 StatementReport = Report  # one form for both
 
@@ -65,6 +75,7 @@ class BankStatements:
         self._clock = clock
         self._ledger = Ledger(store)
         self._accounts = AccountBook(store, clock)
+        self._closing = Closing(store, clock)
 
     async def take(self, source: Source, progress: Progress = lambda _read, _size: None) -> StatementReport:
         """Take a bank's statement; again it changes nothing.
@@ -88,7 +99,7 @@ class BankStatements:
         await connection.execute(_INCOMING)
         taken = await _load(connection, file, progress)
         words = file.form.name, source.name, file.digest, taken.lines, source.brought_by
-        await connection.execute("ANALYZE incoming_entry, incoming_token")
+        await connection.execute("ANALYZE incoming_entry")
         if not await connection.fetchval(_TAKE, at, file.file_id, *file.world, *words):
             return False  # somebody else has brought it meanwhile
         rows = await connection.fetch(
@@ -101,7 +112,29 @@ class BankStatements:
         await self._post(connection, file, rows)
         await connection.execute("SELECT note_file($1, $2, $3, $4, $5)", at, file.file_id, *file.world)
         await connection.execute(TELL_OF_BREAKS, at, file.file_id, *file.world)
+        await self._close(connection, await connection.fetch(_OVER, source.shop_id, source.mode.value))
         return True
+
+    async def match_again(self, shop_id: UUID, mode: Mode) -> int:
+        """Find the payouts of entries that came before anybody told of them; returns how many breaks that closed.
+
+        Posts what stood in suspense for them to the payouts in transit. What people have explained, or are at, is left
+        alone. Idempotent; to be called after any file. Locks: the statements of this shop and mode, breaks, accounts.
+        """
+        if not await self._store.pool.fetchval(_ARE_OPEN, shop_id, mode.value):
+            return 0  # as after most files
+        async with self._store.pool.acquire() as connection, connection.transaction():
+            await connection.execute("SET LOCAL statement_timeout = 0")
+            return await self._close(
+                connection, await connection.fetch(_MATCH_AGAIN, self._clock.now(), shop_id, mode.value)
+            )
+
+    async def _close(self, connection: Any, rows: Sequence[asyncpg.Record]) -> int:
+        closed = 0
+        for (provider, why), same in groupby(rows, key=lambda row: (row["provider"], row["reason"])):
+            ids, target = [row["break_id"] for row in same], psp_payouts_in_transit(provider)
+            closed += await self._closing.close_within(connection, ids, BY_THE_PAYOUT, why, target)
+        return closed
 
     async def _post(self, connection: Any, file: Candidate, rows: list[asyncpg.Record]) -> None:
         at, source = self._clock.now(), file.source
@@ -124,8 +157,6 @@ async def _load(connection: Any, file: Candidate, progress: Progress) -> _Taken:
     taken = _Taken()
     while lines := await asyncio.to_thread(_next_lines, items, taken):
         await connection.copy_records_to_table("incoming_entry", records=map(_record_of, lines), columns=_ENTRY)
-        tokens = {(line.line_no, word) for line in lines for word in _words_of(line)}
-        await connection.copy_records_to_table("incoming_token", records=sorted(tokens))
     return taken
 
 
@@ -147,11 +178,6 @@ def _record_of(line: BankLine) -> tuple[object, ...]:
         *(line.line_no, line.statement, line.account, line.booked_on, line.currency, line.amount_minor),
         *(line.bank_reference, list(line.references)),
     )
-
-
-def _words_of(line: BankLine) -> Iterator[str]:
-    for text in (*line.references, line.bank_reference or ""):
-        yield from _WORDS(text)
 
 
 def _moves_of(row: asyncpg.Record) -> Iterator[tuple[TransferKind, AccountName, AccountName, int]]:

@@ -197,6 +197,7 @@ class Nightly:
                             run.waiting.append(Left(path.name, "the run was left before its turn came"))
                             break
                         await self._take(run, path, brought_by)
+        await self._arrivals.match_bank_entries(self._plan.shop_id, self._plan.mode)
         return NightlyReport(run.taken, run.refused, run.waiting)
 
     async def _take(self, run: _Run, path: Path, brought_by: str) -> None:

@@ -1,8 +1,168 @@
--- A bank's statement against the payouts that PSPs say they have sent. The entries wait in the session's own tables
--- incoming_entry and incoming_token: a token is a word of what the entry says, which may be a payout's name.
+-- A bank's statement against the payouts that PSPs say they have sent. Which of the two comes first makes no difference: an
+-- entry that is no payout yet is looked at again whenever a file may have told of more. The caller holds the bank's files
+-- of the shop and mode (lock_reconciliation), so that all that is compared is compared one after the other.
 
--- Find each entry's payout, let each payout be confirmed once, and write the entries down with their verdict. What is no
--- payout that we wait for is a break. Returns what is to be posted: per account and currency, for whose payout, how much.
+-- Let entries claim the payouts that they name: those of a statement that was just taken (or NULL), and those of earlier ones
+-- whose break is open and was not explained to a second person. A word of an entry names a payout, or a batch: what is
+-- left of its payouts. Never by the amount alone, and each entry and payout once:
+--   1. one entry for all that it names, if that is its amount;
+--   2. where there is none, all entries that name the same, if that is their sum.
+-- Of several that could, the first that came. Leaves open_entry and named_payout behind.
+CREATE OR REPLACE FUNCTION claim_payouts(at timestamptz, new_file_id uuid, shop uuid, world text) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    matched bigint;
+BEGIN
+    CREATE TEMP TABLE open_entry ON COMMIT DROP AS
+    SELECT row_number() OVER (ORDER BY f.received_at, l.file_id, l.line_no) AS place, l.file_id, l.line_no, l.currency,
+           l.amount_minor, l.reference_list || l.bank_reference AS texts
+      FROM (SELECT n.file_id, n.line_no FROM bank_line AS n WHERE n.file_id = new_file_id
+             UNION ALL
+            SELECT k.file_id, k.line_no
+              FROM reconciliation_break AS k
+             WHERE k.shop_id = shop AND k.mode = world AND k.provider = 'bank' AND k.closed_at IS NULL
+               AND k.kind IN ('unexplained', 'amount')
+               AND NOT EXISTS (SELECT FROM break_resolution AS r
+                                WHERE r.break_id = k.break_id AND r.confirmed_at IS NULL
+                                  AND r.expires_at > claim_payouts.at)) AS w
+      JOIN bank_line AS l ON l.file_id = w.file_id AND l.line_no = w.line_no
+      JOIN settlement_file AS f ON f.file_id = l.file_id;
+
+    -- All that a word names. A payout has the name that the PSP gave it, or none, and then only its batch's.
+    CREATE TEMP TABLE called_payout ON COMMIT DROP AS
+    WITH word AS MATERIALIZED (
+        SELECT DISTINCT e.place, e.currency, (w.word)[1] AS name
+          FROM open_entry AS e
+         CROSS JOIN LATERAL unnest(e.texts) AS t (text)
+         CROSS JOIN LATERAL regexp_matches(t.text, '[A-Za-z0-9_-]{3,64}', 'g') AS w (word)
+    ), payout AS MATERIALIZED (
+        SELECT b.provider, b.batch, b.currency, coalesce(l.provider_reference, '') AS payout,
+               sum(-l.net_minor)::bigint AS minor
+          FROM settlement_batch AS b
+          JOIN settlement_line AS l ON l.file_id = b.file_id AND l.batch = b.batch AND l.currency = b.currency
+                                   AND l.kind = 'payout'
+         WHERE b.shop_id = shop AND b.mode = world AND EXISTS (SELECT FROM word)
+         GROUP BY 1, 2, 3, 4
+        HAVING sum(l.net_minor) <> 0
+    ), named AS (
+        SELECT w.place, p.*, true AS by_name
+          FROM word AS w JOIN payout AS p ON p.payout = w.name AND p.currency = w.currency
+         UNION ALL
+        SELECT w.place, p.*, false
+          FROM word AS w JOIN payout AS p ON p.batch = w.name AND p.currency = w.currency
+    )
+    SELECT n.place, n.provider, n.batch, n.currency, n.payout, n.minor, bool_or(n.by_name) AS by_name,
+           -- A batch that is issued again with other names for what a bank has confirmed: nothing of it is waited for.
+           EXISTS (SELECT FROM confirmed_payout AS c
+                    WHERE (c.shop_id, c.mode, c.provider, c.batch, c.currency)
+                          = (shop, world, n.provider, n.batch, n.currency)
+                      AND NOT EXISTS (SELECT FROM payout AS p
+                                       WHERE (p.provider, p.batch, p.currency, p.payout)
+                                             = (c.provider, c.batch, c.currency, c.payout))) AS is_strange
+      FROM named AS n
+     GROUP BY 1, 2, 3, 4, 5, 6;
+    CREATE TEMP TABLE named_payout (
+        place bigint, provider text, batch text, currency text, payout text, minor bigint, is_confirmed boolean
+    ) ON COMMIT DROP;
+
+    LOOP
+        -- Whoever names a payout by its name does not mean the rest of its batch.
+        DELETE FROM named_payout;
+        INSERT INTO named_payout
+        SELECT h.place, h.provider, h.batch, h.currency, h.payout, h.minor, h.is_confirmed
+          FROM (SELECT n.*, bool_or(n.by_name) OVER of_batch AS is_exact, bool_and(n.is_confirmed) OVER of_batch AS is_over,
+                       min(n.provider) OVER of_entry <> max(n.provider) OVER of_entry AS is_unclear
+                  FROM (SELECT g.*, g.is_strange OR c.match_id IS NOT NULL AS is_confirmed
+                          FROM called_payout AS g
+                          LEFT JOIN confirmed_payout AS c
+                            ON (c.shop_id, c.mode, c.provider, c.batch, c.currency, c.payout)
+                               = (shop, world, g.provider, g.batch, g.currency, g.payout)) AS n
+                WINDOW of_batch AS (PARTITION BY n.place, n.provider, n.batch),
+                       of_entry AS (PARTITION BY n.place)) AS h
+         WHERE NOT h.is_unclear AND (h.by_name OR NOT h.is_exact AND (h.is_over OR NOT h.is_confirmed));
+
+        WITH told AS (
+            SELECT n.place, n.currency, e.amount_minor, sum(n.minor) AS due_minor,
+                   array_agg(json_build_array(n.provider, n.batch, n.payout)::text ORDER BY n.provider, n.batch, n.payout)
+                       AS names
+              FROM named_payout AS n JOIN open_entry AS e ON e.place = n.place
+             WHERE NOT EXISTS (SELECT FROM matched_entry AS m WHERE m.file_id = e.file_id AND m.line_no = e.line_no)
+             GROUP BY n.place, n.currency, e.amount_minor
+            HAVING NOT bool_or(n.is_confirmed)
+        ), alone AS (
+            SELECT t.place, t.place AS first_place FROM told AS t WHERE t.amount_minor = t.due_minor
+        ), candidate AS (
+            SELECT a.place, a.first_place FROM alone AS a
+             UNION ALL
+            SELECT g.place, g.first_place
+              FROM (SELECT t.place, min(t.place) OVER same AS first_place, sum(t.amount_minor) OVER same AS amount_minor,
+                           t.due_minor
+                      FROM told AS t
+                    WINDOW same AS (PARTITION BY t.names, t.currency)) AS g
+             WHERE g.amount_minor = g.due_minor AND NOT EXISTS (SELECT FROM alone)
+        ), wanted AS (
+            SELECT n.*, min(n.place) OVER (PARTITION BY n.provider, n.batch, n.currency, n.payout) AS earliest
+              FROM named_payout AS n WHERE n.place IN (SELECT c.first_place FROM candidate AS c)
+        ), match AS (
+            SELECT w.place, reconciliation_id('match', e.file_id::text, e.line_no::text) AS match_id
+              FROM wanted AS w JOIN open_entry AS e ON e.place = w.place
+             GROUP BY w.place, e.file_id, e.line_no
+            HAVING bool_and(w.earliest = w.place)
+        ), confirmed AS (
+            INSERT INTO confirmed_payout (shop_id, mode, provider, batch, currency, payout, amount_minor, match_id)
+            SELECT shop, world, w.provider, w.batch, w.currency, w.payout, w.minor, m.match_id
+              FROM match AS m JOIN wanted AS w ON w.place = m.place
+        )
+        INSERT INTO matched_entry (file_id, line_no, match_id)
+        SELECT e.file_id, e.line_no, m.match_id
+          FROM match AS m
+          JOIN candidate AS c ON c.first_place = m.place
+          JOIN open_entry AS e ON e.place = c.place;
+        GET DIAGNOSTICS matched = ROW_COUNT;
+        EXIT WHEN matched = 0;
+    END LOOP;
+END;
+$$;
+
+-- The breaks that are over: their entries have their payouts by now. The caller closes them in the same transaction, and
+-- moves their money from suspense to the payouts in transit.
+CREATE OR REPLACE FUNCTION breaks_that_are_payouts(shop uuid, world text)
+RETURNS TABLE (break_id uuid, provider text, reason text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+    SELECT k.break_id, min(c.provider),
+           'a payout of ' || min(c.provider) || ' that was told of later: '
+           || left(string_agg(DISTINCT coalesce(nullif(c.payout, ''), c.batch), ', '), 400)
+      FROM reconciliation_break AS k
+      JOIN matched_entry AS m ON m.file_id = k.file_id AND m.line_no = k.line_no
+      JOIN confirmed_payout AS c ON c.match_id = m.match_id
+     WHERE k.shop_id = shop AND k.mode = world AND k.provider = 'bank' AND k.closed_at IS NULL
+       AND k.kind IN ('unexplained', 'amount')
+     GROUP BY k.break_id
+     ORDER BY 2, 3, 1;
+$$;
+
+-- Look again at the entries that are no payouts yet, now that more payouts may be known. Returns the breaks that are over, as
+-- breaks_that_are_payouts. Idempotent. Locks: the bank's files of the shop and mode.
+CREATE OR REPLACE FUNCTION match_open_entries(at timestamptz, shop uuid, world text)
+RETURNS TABLE (break_id uuid, provider text, reason text)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+BEGIN
+    PERFORM lock_reconciliation(shop, world, 'bank');
+    PERFORM claim_payouts(match_open_entries.at, NULL, shop, world);
+    RETURN QUERY SELECT * FROM breaks_that_are_payouts(shop, world);
+END;
+$$;
+
+-- Write down the entries of a statement that was just taken, which wait in the session's own table incoming_entry, with their
+-- verdict. What is no payout that we wait for is a break. Returns what is to be posted: per account and currency, for whose
+-- payout, how much. The breaks of earlier entries that are over now: breaks_that_are_payouts.
 CREATE OR REPLACE FUNCTION match_bank_lines(at timestamptz, new_file_id uuid, shop uuid, world text)
 RETURNS TABLE (account text, currency text, provider text, confirmed_minor bigint, strange_minor bigint)
 LANGUAGE plpgsql SECURITY DEFINER
@@ -10,53 +170,41 @@ SET search_path = pg_catalog, public, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
-    -- A payout is named by its batch, or by what the PSP calls the payout itself. An entry that names several is none.
-    CREATE TEMP TABLE named_payout ON COMMIT DROP AS
-    WITH waiting AS (
-        SELECT b.provider, b.batch, b.currency, b.payout_minor, n.name
-          FROM settlement_batch AS b
-         CROSS JOIN LATERAL (
-               SELECT b.batch AS name
-                UNION
-               SELECT l.provider_reference FROM settlement_line AS l
-                WHERE l.file_id = b.file_id AND l.batch = b.batch AND l.kind = 'payout' AND l.currency = b.currency
-                  AND l.provider_reference IS NOT NULL) AS n
-         WHERE b.shop_id = shop AND b.mode = world AND b.payout_minor <> 0
-           AND EXISTS (SELECT FROM incoming_token AS t WHERE t.token = n.name)
-    )
-    SELECT e.line_no, min(w.provider) AS provider, min(w.batch) AS batch, min(w.payout_minor) AS payout_minor
-      FROM incoming_entry AS e
-      JOIN incoming_token AS t ON t.line_no = e.line_no
-      JOIN waiting AS w ON w.name = t.token AND w.currency = e.currency
-     GROUP BY e.line_no
-    HAVING count(DISTINCT (w.provider, w.batch)) = 1;
-
-    INSERT INTO confirmed_payout (shop_id, mode, provider, batch, currency, file_id, line_no)
-    SELECT shop, world, p.provider, p.batch, e.currency, new_file_id, min(e.line_no)
-      FROM named_payout AS p JOIN incoming_entry AS e ON e.line_no = p.line_no
-     WHERE p.payout_minor = e.amount_minor
-     GROUP BY p.provider, p.batch, e.currency
-    ON CONFLICT DO NOTHING;
-
     INSERT INTO bank_line (file_id, line_no, statement, account, booked_on, currency, amount_minor, bank_reference,
-                           reference_list, provider, batch, verdict)
+                           reference_list, verdict)
     SELECT new_file_id, e.line_no, e.statement, e.account, e.booked_on, e.currency, e.amount_minor, e.bank_reference,
-           e.reference_list, p.provider, p.batch,
-           CASE WHEN p.line_no IS NULL THEN 'unexplained'
-                WHEN p.payout_minor <> e.amount_minor THEN 'amount'
-                WHEN (c.file_id, c.line_no) IS DISTINCT FROM (new_file_id, e.line_no) THEN 'duplicate_line'
-                ELSE 'matched' END
-      FROM incoming_entry AS e
-      LEFT JOIN named_payout AS p ON p.line_no = e.line_no
-      LEFT JOIN confirmed_payout AS c ON c.shop_id = shop AND c.mode = world AND c.provider = p.provider
-                                     AND c.batch = p.batch AND c.currency = e.currency;
+           e.reference_list, 'unexplained'
+      FROM incoming_entry AS e;
+    PERFORM claim_payouts(match_bank_lines.at, new_file_id, shop, world);
+
+    UPDATE bank_line AS l
+       SET provider = n.provider, batch = n.batch,
+           verdict = CASE WHEN n.is_matched THEN 'matched'
+                          WHEN n.due_minor <> l.amount_minor THEN 'amount'
+                          ELSE 'duplicate_line' END
+      FROM (SELECT e.line_no, true AS is_matched, min(c.provider) AS provider,
+                   CASE WHEN count(DISTINCT c.batch) = 1 THEN min(c.batch) END AS batch, NULL AS due_minor
+              FROM matched_entry AS e JOIN confirmed_payout AS c ON c.match_id = e.match_id
+             WHERE e.file_id = new_file_id
+             GROUP BY e.line_no
+             UNION ALL
+            SELECT e.line_no, false, min(p.provider), CASE WHEN count(DISTINCT p.batch) = 1 THEN min(p.batch) END,
+                   sum(p.minor)
+              FROM open_entry AS e JOIN named_payout AS p ON p.place = e.place
+             WHERE e.file_id = new_file_id
+               AND NOT EXISTS (SELECT FROM matched_entry AS m WHERE m.file_id = new_file_id AND m.line_no = e.line_no)
+             GROUP BY e.line_no) AS n
+     WHERE l.file_id = new_file_id AND l.line_no = n.line_no;
 
     INSERT INTO reconciliation_break (break_id, shop_id, mode, provider, kind, file_id, line_no, batch, currency,
                                       expected_minor, stated_minor, suspense_minor, detail, opened_at)
     SELECT reconciliation_id('line', new_file_id::text, l.line_no::text), shop, world, 'bank', l.verdict, new_file_id,
-           l.line_no, l.batch, l.currency, p.payout_minor, l.amount_minor, l.amount_minor,
+           l.line_no, l.batch, l.currency, p.due_minor, l.amount_minor, l.amount_minor,
            concat_ws(' ', l.account, l.bank_reference, array_to_string(l.reference_list, ' ')), match_bank_lines.at
-      FROM bank_line AS l LEFT JOIN named_payout AS p ON p.line_no = l.line_no
+      FROM bank_line AS l
+      LEFT JOIN (SELECT e.line_no, sum(n.minor)::bigint AS due_minor
+                   FROM open_entry AS e JOIN named_payout AS n ON n.place = e.place
+                  WHERE e.file_id = new_file_id GROUP BY e.line_no) AS p ON p.line_no = l.line_no
      WHERE l.file_id = new_file_id AND l.verdict <> 'matched';
 
     RETURN QUERY
@@ -70,5 +218,5 @@ BEGIN
 END;
 $$;
 
-REVOKE ALL ON FUNCTION match_bank_lines FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION match_bank_lines TO coatcheck_app;
+REVOKE ALL ON FUNCTION breaks_that_are_payouts, claim_payouts, match_bank_lines, match_open_entries FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION breaks_that_are_payouts, match_bank_lines, match_open_entries TO coatcheck_app;

@@ -46,14 +46,16 @@ WITH returned AS MATERIALIZED (
                   - CASE WHEN k.closed_at IS NULL THEN 0 ELSE k.suspense_minor END AS amount_minor) AS c
      WHERE k.shop_id = $1 AND k.mode = $2 AND k.suspense_minor <> 0 AND c.amount_minor <> 0
     UNION ALL
-    SELECT 'psp:' || b.provider || ':payouts_in_transit', b.currency, 'unconfirmed_payouts', b.payout_minor, r.told_at
+    SELECT 'psp:' || b.provider || ':payouts_in_transit', b.currency, 'unconfirmed_payouts', b.payout_minor - c.minor,
+           r.told_at
       FROM settlement_batch AS b
       JOIN batch_rest AS r ON r.shop_id = b.shop_id AND r.mode = b.mode AND r.provider = b.provider
                           AND r.batch = b.batch AND r.currency = b.currency
-     WHERE b.shop_id = $1 AND b.mode = $2 AND b.payout_minor <> 0
-       AND NOT EXISTS (SELECT FROM confirmed_payout AS c
-                        WHERE c.shop_id = b.shop_id AND c.mode = b.mode AND c.provider = b.provider
-                          AND c.batch = b.batch AND c.currency = b.currency)
+     CROSS JOIN LATERAL (
+           SELECT coalesce(sum(f.amount_minor), 0)::bigint AS minor FROM confirmed_payout AS f
+            WHERE f.shop_id = b.shop_id AND f.mode = b.mode AND f.provider = b.provider
+              AND f.batch = b.batch AND f.currency = b.currency) AS c
+     WHERE b.shop_id = $1 AND b.mode = $2 AND b.payout_minor <> c.minor
     UNION ALL
     SELECT 'suspense:' || k.provider, k.currency, 'open_breaks', -k.suspense_minor, k.opened_at
       FROM reconciliation_break AS k

@@ -91,7 +91,8 @@ CREATE INDEX reconciliation_break_by_file ON reconciliation_break (file_id, line
 CREATE INDEX reconciliation_break_by_closing ON reconciliation_break (closed_at) WHERE closed_at IS NOT NULL;
 CREATE INDEX reconciliation_break_open ON reconciliation_break (shop_id, mode, provider, opened_at) WHERE closed_at IS NULL;
 
--- A bank statement's entries, of a file in settlement_file whose provider is 'bank'. `batch`, `provider`: the payout that it is.
+-- A bank statement's entries, of a file in settlement_file whose provider is 'bank'. `batch`,
+-- `provider`, `verdict`: the payout that it was found to be when it came. What it is by now is in matched_entry.
 CREATE TABLE bank_line (
     file_id        uuid NOT NULL,
     line_no        integer NOT NULL,
@@ -108,17 +109,32 @@ CREATE TABLE bank_line (
     PRIMARY KEY (file_id, line_no)
 );
 
--- Payouts of PSPs that a bank has confirmed, each by one entry.
+-- Payouts of PSPs that a bank has confirmed: each once. `payout`: the PSP's name for it, empty where it has none. `match_id`
+-- names the entries in matched_entry that are together what the payouts of the match are together.
 CREATE TABLE confirmed_payout (
-    shop_id  uuid NOT NULL,
-    mode     text NOT NULL,
-    provider text NOT NULL,
-    batch    text NOT NULL,
-    currency text NOT NULL,
+    shop_id      uuid NOT NULL,
+    mode         text NOT NULL,
+    provider     text NOT NULL,
+    batch        text NOT NULL,
+    currency     text NOT NULL,
+    payout       text NOT NULL,
+    amount_minor bigint NOT NULL,
+    match_id     uuid NOT NULL,
+    PRIMARY KEY (shop_id, mode, provider, batch, currency, payout)
+);
+CREATE INDEX confirmed_payout_by_match ON confirmed_payout (match_id);
+
+-- Entries of bank statements that are payouts: each once, whether its line was found to be one at once or later.
+CREATE TABLE matched_entry (
     file_id  uuid NOT NULL,
     line_no  integer NOT NULL,
-    PRIMARY KEY (shop_id, mode, provider, batch, currency)
+    match_id uuid NOT NULL,
+    PRIMARY KEY (file_id, line_no)
 );
+CREATE INDEX matched_entry_by_match ON matched_entry (match_id);
 
-GRANT SELECT ON bank_line, confirmed_payout TO coatcheck_app;
+-- The few lines of a file that say what was paid out.
+CREATE INDEX settlement_line_of_payouts ON settlement_line (file_id, batch) WHERE kind = 'payout';
+
+GRANT SELECT ON bank_line, confirmed_payout, matched_entry TO coatcheck_app;
 GRANT SELECT ON settlement_file, settlement_line, settled_record, settlement_batch, reconciliation_break TO coatcheck_app;
