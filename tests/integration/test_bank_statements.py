@@ -1,5 +1,6 @@
 """A bank's statement against what PSPs have paid out: the clearing account returns to zero, or a break says why not."""
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from coatcheck.store import Store
 
 CAMT = """<?xml version="1.0" encoding="UTF-8"?>
 <Document xmlns="urn:iso:std:iso:20022:tech:xsd:camt.053.001.02"><BkToCstmrStmt><GrpHdr><MsgId>M1</MsgId>
-<CreDtTm>2026-03-02T06:00:00</CreDtTm></GrpHdr><Stmt><Id>S1</Id><CreDtTm>2026-03-02T06:00:00</CreDtTm>
+<CreDtTm>2026-03-02T06:00:00</CreDtTm></GrpHdr><Stmt><Id>{name}</Id><CreDtTm>2026-03-02T06:00:00</CreDtTm>
 <Acct><Id><IBAN>DE02120300000000202051</IBAN></Id></Acct>
 <Bal><Tp><CdOrPrtry><Cd>OPBD</Cd></CdOrPrtry></Tp><Amt Ccy="EUR">100.00</Amt><CdtDbtInd>CRDT</CdtDbtInd>
 <Dt><Dt>2026-03-01</Dt></Dt></Bal>
@@ -33,11 +34,18 @@ def cents(text: str) -> int:
     return int(text.replace(".", ""))
 
 
-def statement(*entries: tuple[str, str], closing: str | None = None) -> str:
-    """A statement of credits: amounts and what they say. It begins with 100.00."""
+def statement(
+    *entries: tuple[str, str], closing: str | None = None, name: str | None = None, numbers: Sequence[int] = ()
+) -> str:
+    """A statement of credits: amounts and what they say. It begins with 100.00. Each has a name of its own, or this.
+
+    `numbers`: the bank's own of the entries, if not from 1.
+    """
+    name = name or f"S{zlib.crc32(repr(entries).encode())}"
     total = 10_000 + sum(cents(amount) for amount, _ in entries)
-    written = [ENTRY.format(amount=amount, text=text, number=n) for n, (amount, text) in enumerate(entries, start=1)]
-    return CAMT.format(closing=closing or f"{total // 100}.{total % 100:02}", entries="".join(written))
+    counted = zip(numbers or range(1, len(entries) + 1), entries, strict=True)
+    written = [ENTRY.format(amount=amount, text=text, number=n) for n, (amount, text) in counted]
+    return CAMT.format(name=name, closing=closing or f"{total // 100}.{total % 100:02}", entries="".join(written))
 
 
 class Bank(Desk):

@@ -53,8 +53,12 @@ SELECT EXISTS (SELECT FROM reconciliation_break
                   AND kind IN ('unexplained', 'amount'))
 """
 _OVER: Final = "SELECT * FROM breaks_that_are_payouts($1, $2)"
+_GONE: Final = "SELECT gone_breaks($1)"
+_STATEMENTS: Final = """
+SELECT account, currency, statement, version FROM bank_statement WHERE file_id = $1 ORDER BY 1, 2, 3
+"""
 _MATCH_AGAIN: Final = "SELECT * FROM match_open_entries($1, $2, $3)"
-BY_THE_PAYOUT: Final = "coatcheck"
+BY_A_FILE: Final = "coatcheck"
 _LINES_AT_ONCE: Final = 2_000
 
 StatementReport = Report  # one form for both
@@ -80,8 +84,9 @@ class BankStatements:
     async def take(self, source: Source, progress: Progress = lambda _read, _size: None) -> StatementReport:
         """Take a bank's statement; again it changes nothing.
 
-        Posts what has arrived, per account and currency. Opens breaks. Raises FileRefusedError, and then nothing of
-        it was taken. Idempotent on its content. Locks: the statements of this shop and mode, accounts.
+        Posts what has arrived, per account and currency; of a statement that was issued again, what it changes. Opens
+        breaks, and closes those of entries that are gone, or have their payout now. Raises FileRefusedError, and then
+        nothing of it was taken. Idempotent on its content. Locks: the statements of this shop and mode, accounts.
         """
         file = await asyncio.to_thread(recognised, source)
         if file.form.provider is not None:
@@ -112,6 +117,8 @@ class BankStatements:
         await self._post(connection, file, rows)
         await connection.execute("SELECT note_file($1, $2, $3, $4, $5)", at, file.file_id, *file.world)
         await connection.execute(TELL_OF_BREAKS, at, file.file_id, *file.world)
+        gone = [row[0] for row in await connection.fetch(_GONE, file.file_id)]
+        await self._closing.close_within(connection, gone, BY_A_FILE, "the statement was issued again")
         await self._close(connection, await connection.fetch(_OVER, source.shop_id, source.mode.value))
         return True
 
@@ -133,7 +140,7 @@ class BankStatements:
         closed = 0
         for (provider, why), same in groupby(rows, key=lambda row: (row["provider"], row["reason"])):
             ids, target = [row["break_id"] for row in same], psp_payouts_in_transit(provider)
-            closed += await self._closing.close_within(connection, ids, BY_THE_PAYOUT, why, target)
+            closed += await self._closing.close_within(connection, ids, BY_A_FILE, why, target)
         return closed
 
     async def _post(self, connection: Any, file: Candidate, rows: list[asyncpg.Record]) -> None:
@@ -146,7 +153,9 @@ class BankStatements:
         if transfers:
             await self._ledger.post_within(connection, transfers, at)
         (event_id,) = time_ordered_ids(at, 1)
-        told = msgspec.json.encode(await booked(connection, file.file_id) | {"transfers": transfers}).decode()
+        statements = [dict(row) for row in await connection.fetch(_STATEMENTS, file.file_id)]
+        body = await booked(connection, file.file_id) | {"statements": statements, "transfers": transfers}
+        told = msgspec.json.encode(body).decode()
         kind, world = EventKind.SETTLEMENT_BOOKED.value, (source.shop_id, source.mode.value)
         await connection.execute(self._store.queries["event_write"], *(file.file_id, event_id, kind, *world, at, told))
 

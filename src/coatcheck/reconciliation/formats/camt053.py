@@ -224,8 +224,9 @@ class _Batch:
 class _Statement:
     """One statement: its balances, what its entries add up to, and what it states of that."""
 
-    def __init__(self, part: _Part) -> None:
+    def __init__(self, part: _Part, message: _Part) -> None:
         self._part = part  # grows as the statement is read
+        self._message = message
         self._balances: dict[tuple[str, str], list[int]] = {}
         self._moved = Counter[str]()  # booked, by currency
         self._counts = Counter[int]()  # of all entries, by direction
@@ -234,8 +235,10 @@ class _Statement:
 
     @property
     def name(self) -> str:
-        """The bank's name for the statement."""
-        return self._part.get("Id") or self._part.refuse("the statement has no Id before its entries: fetch it again")
+        """The bank's name for the statement, with the number of its page from the second one on."""
+        name = self._part.get("Id") or self._part.refuse("the statement has no Id before its entries: fetch it again")
+        page = self._part.get("StmtPgntn/PgNb") or self._message.get("GrpHdr/MsgPgntn/PgNb") or "1"
+        return name if page.lstrip("0") == "1" else f"{name}/{page}"
 
     @property
     def _account(self) -> str:
@@ -445,7 +448,7 @@ class _Document:
     def _begin_part(self, path: str) -> None:
         part = _Part(self._parser.CurrentLineNumber)
         if path == _STATEMENT:
-            self._statement = _Statement(part)
+            self._statement = _Statement(part, self._parts[0])
         elif path == _ENTRY:
             self._references = {}
             # Many files are one long line, and a line's number must still name one entry.

@@ -109,6 +109,25 @@ CREATE TABLE bank_line (
     PRIMARY KEY (file_id, line_no)
 );
 
+-- The statements in banks' files. One of the same name, account and currency that tells of days in common was issued again: then
+-- the file that was taken last counts, and `replaced_by` says so in the earlier one.
+CREATE TABLE bank_statement (
+    file_id     uuid NOT NULL,
+    account     text NOT NULL,
+    currency    text NOT NULL,
+    statement   text NOT NULL,
+    shop_id     uuid NOT NULL,
+    mode        text NOT NULL,
+    first_on    date NOT NULL,
+    last_on     date NOT NULL,
+    version     integer NOT NULL,
+    replaced_by uuid,
+    PRIMARY KEY (file_id, account, currency, statement)
+);
+CREATE INDEX bank_statement_that_counts ON bank_statement (shop_id, mode, account, currency, statement)
+    WHERE replaced_by IS NULL;
+CREATE INDEX bank_statement_replaced ON bank_statement (replaced_by) WHERE replaced_by IS NOT NULL;
+
 -- Payouts of PSPs that a bank has confirmed: each once. `payout`: the PSP's name for it, empty where it has none. `match_id`
 -- names the entries in matched_entry that are together what the payouts of the match are together.
 CREATE TABLE confirmed_payout (
@@ -136,5 +155,5 @@ CREATE INDEX matched_entry_by_match ON matched_entry (match_id);
 -- The few lines of a file that say what was paid out.
 CREATE INDEX settlement_line_of_payouts ON settlement_line (file_id, batch) WHERE kind = 'payout';
 
-GRANT SELECT ON bank_line, confirmed_payout, matched_entry TO coatcheck_app;
+GRANT SELECT ON bank_line, bank_statement, confirmed_payout, matched_entry TO coatcheck_app;
 GRANT SELECT ON settlement_file, settlement_line, settled_record, settlement_batch, reconciliation_break TO coatcheck_app;
