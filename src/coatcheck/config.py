@@ -337,6 +337,11 @@ class Settings:
     adyen_mode: Annotated[
         Literal["test", "live"], _one_of("test", "live"), "Which of Adyen's two worlds that account is in."
     ] = "test"
+    webhooks_shop: Annotated[
+        str | None,
+        _ANY_TEXT,
+        "The shop whose API keys look after PSPs' events that wait for a person; without it only the command line.",
+    ] = None
 
     call_deadline_s: Annotated[int, Whole(1, 600), "How long one call to the PSP may take in all."] = 10
     connect_deadline_s: Annotated[int, Whole(1, 600), "How long connecting to the PSP may take."] = 3

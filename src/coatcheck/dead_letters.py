@@ -113,12 +113,16 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """One piece of work that waits for a person. `is_retrying`: somebody has had it asked again just now."""
+    """One piece of work that waits for a person. `is_retrying`: somebody has had it asked again just now.
+
+    `retry_budget`: how many tries an operation has of its own accord; what a person retries is counted on beyond it.
+    """
 
     kind: DeadLetterKind
     operation: Operation
     payment_order_id: str  # of a payout, which has no order, its own id
     created_at: datetime
+    retry_budget: int
     is_retrying: bool
     advice: Advice
     proposal: Proposal | None
@@ -228,7 +232,10 @@ def _time(at: datetime | None) -> str:
 
 
 class DeadLetters:
-    """Lists what waits for a person, has it asked again, and books what two people say."""
+    """Lists what waits for a person, has it asked again, and books what two people say.
+
+    `retry_budget`: of this gateway's settings; it is only shown.
+    """
 
     def __init__(
         self,
@@ -238,12 +245,14 @@ class DeadLetters:
         operations: Operations,
         executor: Executor,
         capabilities: Mapping[str, Capabilities],
+        retry_budget: int,
     ) -> None:
         self._store = store
         self._clock = clock
         self._operations = operations
         self._executor = executor
         self._capabilities = capabilities
+        self._retry_budget = retry_budget
 
     def advise(self, operation: Operation) -> Advice:
         """Suggest what may be done about an undecided operation now."""
@@ -292,6 +301,7 @@ class DeadLetters:
             operation=operation,
             payment_order_id=row["payment_order_id"] or print_id(PAYOUT, operation.payment_id),
             created_at=row["created_at"],
+            retry_budget=self._retry_budget,
             is_retrying=row["is_retrying"],
             advice=self.advise(operation),
             proposal=None if row["proposal_id"] is None else _proposal_of(row),

@@ -63,6 +63,7 @@ async def test_a_dead_letter_is_shown_with_its_evidence_and_what_is_safe(desk: D
     assert (body["operation_id"], body["kind"], body["operation"]) == (ID, "operation", "charge")
     assert (body["amount"], body["currency"], body["payment_order_id"]) == ("10.00", "EUR", "o1")
     assert (body["cause"], body["attempts"], body["is_retrying"]) == ("read timeout", 1, False)
+    assert (body["tries"], body["retry_budget"], body["payout_id"]) == (1, 1, None)
     advice = body["advice"]
     assert (advice["action"], advice["would"], advice["age_s"], advice["window_s"]) == (
         *("send_again", "send"),

@@ -211,7 +211,7 @@ async def test_the_command_line_lists_retries_resolves_and_explains(
     assert "connection refused" in out
     second = print_id(OPERATION, operation_id_of(order_id_of(CALLER.shop_id, CALLER.mode, "o2"), "charge"))
     status, out = await command("dead-letters", "show", second)
-    assert "cause      read timeout, after 1 attempts" in out
+    assert "cause      read timeout, after 1 attempts\ntries      1 of 12 of the retry budget\n" in out
     status, out = await command("dead-letters", "replay", "--by", "ada", "--dry-run")
     assert "2 would be asked about; nobody was." in out
     status, out = await command("dead-letters", "retry", CHARGE_KEY, "--by", "ada")

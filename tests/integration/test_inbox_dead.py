@@ -4,23 +4,28 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import aiohttp
 import asyncpg
 import msgspec
 import pytest
 import structlog
-from tests.integration.outside import CALLER, START, World, checkout, unknown
+from tests.integration.outside import CALLER, SETTINGS, START, World, checkout, unknown
+from tests.integration.running import Answer, RunningGateway, listening
 
 from coatcheck import cli, inbox
 from coatcheck.dead_letters import person_named
 from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.ids import INBOX, OPERATION, derive_id, operation_id_of, order_id_of, print_id
-from coatcheck.inbox import EventOutcome, StoredEvent
+from coatcheck.inbox import EventOutcome, EventQuery, Foresight, Prospect, StoredEvent
 from coatcheck.providers.protocol import ReceivedEvent
+from coatcheck.shops import create_key
 from coatcheck.states import Mode, OperationKind
 from coatcheck.store import Store
 from coatcheck.watcher import list_alerts
@@ -375,6 +380,7 @@ async def test_the_command_line_lists_shows_retries_and_dismisses(
 ) -> None:
     world = World(store)
     monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("COATCHECK_DIGEST_SECRET", "x" * 40)
 
     async def command(*words: str) -> tuple[int, str]:
         status = await asyncio.to_thread(cli.run, ["webhooks", *words])  # a command has a loop of its own
@@ -414,3 +420,181 @@ async def test_the_command_line_lists_shows_retries_and_dismisses(
     assert (status, "unknown here" in out) == (2, True)
     status, out = await command("show", "evt_0")
     assert (status, "is not an id of ours: it begins with in_" in out) == (2, True)
+    status, out = await command("replay", "--by", "ada", "--dry-run")
+    assert (status, out.splitlines()[-1]) == (0, "0 would be handled again; none was.")
+    await poisoned(world, "evt_2")
+    capsys.readouterr()
+    status, out = await command("replay", "--cause", "CANNOT BE", "--by", "ada", "--dry-run")
+    assert (status, "it waits again: cannot be read" in out) == (0, True), out
+    assert out.splitlines()[-1] == "1 would be handled again; none was."
+    assert (await the_event(world)).is_dead
+    status, out = await command("replay", "--by", "ada")
+    assert (status, out.splitlines()[-1]) == (0, "1 are due now.")
+    assert await inbox.dead(store) == []
+
+
+async def test_F4_a_dry_run_says_which_events_and_what_would_come_of_each_and_handles_none(store: Store) -> None:
+    world = World(store)
+    poison = await poisoned(world)
+    world.clock.advance(timedelta(seconds=1))
+    stranger = await orphaned(world, "o1")
+    known = await orphaned(world, "o2")
+    foreign = await poisoned(world, "evt_9", provider="stripe")
+    world.provider.charges = [unknown]
+    await world.pay(checkout("c2", "o2"))
+    done = await inbox.replay(store, world.clock, EventQuery(), ADA, most=100, dry_run=True)
+    assert [event.inbox_id for event in done.events] == [poison, stranger, known, foreign]
+    foreseen = await world.gateway.inbox.foresee([event.inbox_id for event in done.events])
+    assert foreseen[known] == Foresight(Prospect.COMPARE)
+    assert {foreseen[each].prospect for each in (poison, stranger, foreign)} == {Prospect.WAIT}
+    assert str(foreseen[poison].why).startswith("cannot be read: ")
+    assert str(foreseen[stranger].why).endswith(" is not known here")
+    assert foreseen[foreign].why == "webhooks of this provider and mode are not configured here any more"
+    assert await world.gateway.inbox.handle_once() == 0
+    assert await told(world, "webhook.retried") == []
+    assert await world.count("transfer") == 0
+
+
+async def test_F4_a_bulk_retry_takes_the_oldest_first_and_comes_to_what_the_dry_run_said(store: Store) -> None:
+    world = World(store)
+    known, stranger = [await orphaned(world, name) for name in ("o1", "o2")]
+    late = await poisoned(world)
+    world.provider.charges = [unknown]
+    await world.pay(checkout("c1", "o1"))
+    done = await inbox.replay(store, world.clock, EventQuery(), ADA, most=2, dry_run=False)
+    assert [event.inbox_id for event in done.events] == [known, stranger]
+    await handle(world)
+    assert (await inbox.read(store, known)).outcome is EventOutcome.APPLIED
+    assert [event.inbox_id for event in await inbox.dead(store)] == [stranger, late]
+    assert [body["by"] for body in await told(world, "webhook.retried")] == ["person ada"] * 2
+    error = await refusal(inbox.replay(store, world.clock, EventQuery(), ADA, most=101, dry_run=False))
+    assert error.error is ErrorCode.INVALID_REQUEST
+
+
+async def test_a_bulk_retry_of_events_is_narrowed_by_provider_cause_mode_and_age(store: Store) -> None:
+    world = World(store)
+    await poisoned(world, "evt_0")
+    world.clock.advance(timedelta(hours=1))
+    await poisoned(world, "evt_1", provider="stripe")
+
+    async def names(**query: Any) -> list[str]:
+        done = await inbox.replay(store, world.clock, EventQuery(**query), ADA, most=10, dry_run=True)
+        return [event.event_id for event in done.events]
+
+    assert await names() == ["evt_0", "evt_1"]
+    assert await names(provider="stripe") == ["evt_1"]
+    assert await names(cause="CANNOT BE READ") == ["evt_0"]
+    assert await names(mode=Mode.LIVE) == []
+    assert await names(received_until=START) == ["evt_0"]
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookDesk:
+    """A gateway that listens, whose events the shop hats looks after, and a key of it."""
+
+    world: World
+    server: RunningGateway
+    key: str
+
+    async def get(self, path: str, key: str | None = None) -> Answer:
+        return await self.server.ask("GET", f"/v1/webhooks{path}", key or self.key)
+
+    async def post(self, path: str, body: Any = None, key: str | None = None) -> Answer:
+        return await self.server.ask("POST", f"/v1/webhooks{path}", key or self.key, json=body)
+
+
+@asynccontextmanager
+async def webhook_desk(store: Store, keeper: str | None = "hats") -> AsyncIterator[WebhookDesk]:
+    world = World(store, settings=replace(SETTINGS, webhooks_shop=keeper))
+    async with listening(world.gateway) as url, aiohttp.ClientSession() as session:
+        server = RunningGateway(url, world.gateway, session, world.clock, "")
+        yield WebhookDesk(world, server, await server.make_key())
+
+
+async def test_C13_the_api_lists_shows_retries_and_dismisses_events(store: Store) -> None:
+    async with webhook_desk(store) as desk:
+        raw = b'{"type": "x", "card": "' + CARD.encode() + b'", "data": NaN}'
+        printed = print_id(INBOX, await poisoned(desk.world, raw=raw, headers={"cookie": "a=b", "x-request-id": "r1"}))
+        shown = (await desk.get(f"/{printed}")).body
+        assert (shown["inbox_id"], shown["provider"], shown["event_id"]) == (printed, "simulator", "evt_0")
+        assert (shown["is_waiting"], shown["attempts"], shown["due_at"], shown["outcome"]) == (True, 1, None, None)
+        assert shown["cause"].startswith("cannot be read: ")
+        assert shown["headers"] == {"cookie": "[hidden]", "x-request-id": "r1"}
+        assert ("[card number removed]" in shown["body"], shown["evidence"]) == (True, [])
+        listed = (await desk.get("")).body["webhooks"]
+        extra = ("headers", "body", "evidence")
+        assert listed == [{name: value for name, value in shown.items() if name not in extra}]
+        again = await desk.post(f"/{printed}/retry")
+        assert (again.status, again.body["is_waiting"]) == (202, False)
+        assert again.body["due_at"] is not None
+        assert (await desk.post(f"/{printed}/retry")).status == 202
+        busy = await desk.post(f"/{printed}/dismiss", {"reason": "seen"})
+        assert (busy.status, busy.body["code"]) == (409, "operation_in_progress")
+        await handle(desk.world)
+        desk.world.clock.advance(timedelta(seconds=1))
+        done = await desk.post(f"/{printed}/dismiss", {"reason": "of another installation"})
+        assert (done.status, done.body["outcome"], done.body["is_waiting"]) == (200, "dismissed", False)
+        assert (await desk.post(f"/{printed}/dismiss", {"reason": "again"})).body == done.body
+        assert (await desk.post(f"/{printed}/retry")).status == 404
+        kinds = [each["kind"] for each in (await desk.get(f"/{printed}")).body["evidence"]]
+        assert kinds == ["webhook.dismissed", "webhook.retried"]
+        (body,) = await told(desk.world, "webhook.dismissed")
+        assert (body["by"].startswith("key key_"), body["reason"]) == (True, "of another installation")
+
+
+async def test_F4_the_api_s_bulk_retry_of_events_has_a_dry_run(store: Store) -> None:
+    async with webhook_desk(store) as desk:
+        await poisoned(desk.world)
+        desk.world.clock.advance(timedelta(seconds=1))
+        known = await orphaned(desk.world, "o1")
+        desk.world.provider.charges = [unknown]
+        await desk.world.pay(checkout("c1", "o1"))
+        dry = await desk.post("/retry", {"dry_run": True})
+        assert (dry.status, dry.body["dry_run"]) == (200, True)
+        assert [each["would"] for each in dry.body["webhooks"]] == ["wait", "compare"]
+        assert dry.body["webhooks"][0]["why"].startswith("cannot be read: ")
+        assert len((await desk.get("")).body["webhooks"]) == 2
+        done = await desk.post("/retry", {"dry_run": False, "cause": "not known here"})
+        assert [each["inbox_id"] for each in done.body["webhooks"]] == [print_id(INBOX, known)]
+        assert (await inbox.read(store, known)).due_at is not None
+        for wrong, pointer in (({"limit": 1}, "/dry_run"), ({"dry_run": True, "limit": 101}, "/limit")):
+            answer = await desk.post("/retry", wrong)
+            assert (answer.status, answer.body["problems"][0]["pointer"]) == (422, pointer)
+
+
+async def test_the_api_s_list_of_events_goes_on_with_its_cursor_and_has_filters(store: Store) -> None:
+    async with webhook_desk(store) as desk:
+        for number in range(3):
+            await poisoned(desk.world, f"evt_{number}", provider="stripe" if number == 1 else "simulator")
+            desk.world.clock.advance(timedelta(seconds=1))
+        first = (await desk.get("?limit=2")).body
+        assert [each["event_id"] for each in first["webhooks"]] == ["evt_0", "evt_1"]
+        rest = (await desk.get(f"?limit=2&cursor={first['next_cursor']}")).body
+        assert ([each["event_id"] for each in rest["webhooks"]], rest["next_cursor"]) == (["evt_2"], None)
+        foreign = await desk.get(f"?limit=2&provider=stripe&cursor={first['next_cursor']}")
+        assert (foreign.status, foreign.body["code"]) == (400, "invalid_cursor")
+        assert [each["event_id"] for each in (await desk.get("?provider=stripe")).body["webhooks"]] == ["evt_1"]
+        assert [each["event_id"] for each in (await desk.get("?older_than_s=3")).body["webhooks"]] == ["evt_0"]
+
+
+@pytest.mark.parametrize("keeper", [None, "shoes"])
+async def test_B7_only_the_shop_that_looks_after_events_sees_them_and_only_in_its_mode(
+    store: Store, keeper: str | None
+) -> None:
+    async with webhook_desk(store, keeper) as desk:
+        printed = print_id(INBOX, await poisoned(desk.world))
+        keys = [desk.key]
+        if keeper is not None:
+            live, _ = await create_key(store, desk.world.clock, keeper, Mode.LIVE)
+            assert (await desk.get("", live)).body == {"webhooks": [], "next_cursor": None}
+            assert (await desk.post("/retry", {"dry_run": False}, live)).body["webhooks"] == []
+            keys.append(live)
+        for key in keys:
+            assert (await desk.get(f"/{printed}", key)).status == 404
+            assert (await desk.post(f"/{printed}/retry", key=key)).status == 404
+            assert (await desk.post(f"/{printed}/dismiss", {"reason": "seen"}, key)).status == 404
+        assert (await desk.get("")).status == 404
+        assert (await desk.post("/retry", {"dry_run": False})).status == 404
+        assert (await desk.server.ask("GET", "/v1/webhooks")).status == 401
+        assert (await the_event(desk.world)).is_dead
+        assert await told(desk.world, "webhook.retried") == []

@@ -33,6 +33,7 @@ from coatcheck.errors import CoatcheckError, ErrorCode, Problem
 from coatcheck.executor import Step
 from coatcheck.ids import OPERATION, PAYMENT, PAYOUT, REFUND, parse_id, print_id
 from coatcheck.money import format_amount
+from coatcheck.operations import Operation
 from coatcheck.pan import contains_card_number_in
 from coatcheck.providers.outcome import OutcomeKind
 from coatcheck.reporting.read_models import Place
@@ -114,23 +115,33 @@ class ProposalBody(msgspec.Struct, frozen=True, kw_only=True):
     confirmed_at: datetime | None
 
 
-class DeadLetterBody(msgspec.Struct, frozen=True, kw_only=True):
-    """One piece of work that waits for a person."""
+class UndecidedBody(msgspec.Struct, frozen=True, kw_only=True):
+    """An operation that is not decided: what it is part of, and how often it was tried."""
 
     operation_id: OperationId
-    kind: DeadLetterKind
     operation: OperationKind
-    payment_id: Annotated[str, Meta(examples=["pay_dpgs5zdhcp7p3nlvvnjrb7o7cq"])]
-    payment_order_id: str
+    payment_id: Annotated[
+        str | None, Meta(description="Null of a payout.", examples=["pay_dpgs5zdhcp7p3nlvvnjrb7o7cq"])
+    ]
+    payment_order_id: Annotated[str | None, Meta(description="Null of a payout.", examples=["order-7001-a"])]
     refund_id: str | None
+    payout_id: str | None
     amount: Amount
     currency: Annotated[str, Meta(examples=["EUR"])]
     provider: str
     provider_reference: str | None
     cause: Annotated[str | None, Meta(description="Why the last attempt decided nothing.")]
-    attempts: int
+    attempts: Annotated[int, Meta(description="The number of the last attempt; also what costs no try is numbered.")]
+    tries: Annotated[int, Meta(description="Attempts that decided nothing and count against the retry budget.")]
+    retry_budget: Annotated[int, Meta(description="With so many tries an operation waits for a person.")]
     created_at: datetime
     first_sent_at: datetime | None
+
+
+class DeadLetterBody(UndecidedBody, frozen=True, kw_only=True):
+    """One piece of work that waits for a person."""
+
+    kind: DeadLetterKind
     is_retrying: Annotated[bool, Meta(description="Whether it is being asked about again just now.")]
     advice: AdviceBody
     proposal: ProposalBody | None
@@ -181,6 +192,7 @@ def dead_letters_of(gateway: Gateway) -> DeadLetters:
         operations=gateway.operations,
         executor=gateway.executor,
         capabilities={name: provider.capabilities for name, provider in gateway.providers.items()},
+        retry_budget=gateway.settings.retry_budget_attempts,
     )
 
 
@@ -189,7 +201,7 @@ async def list_dead_letters(request: Request[Any, Any, Any]) -> Response[bytes]:
     """List what waits for a person, oldest first, page by page."""
     gateway, caller = await caller_of(request)
     asked = parameters_of(request, DeadLetterListParameters)
-    list_name = ("dead_letters", caller.shop_id.hex, caller.mode, *_texts(asked))
+    list_name = ("dead_letters", caller.shop_id.hex, caller.mode, *texts_of(asked))
     place = parse_cursor(asked.cursor, *list_name)
     found = await dead_letters_of(gateway).find(
         _query_of(gateway, caller, asked),
@@ -203,7 +215,8 @@ async def list_dead_letters(request: Request[Any, Any, Any]) -> Response[bytes]:
     return answer(DeadLetterListBody([dead_letter_body(each) for each in shown], last))
 
 
-def _texts(asked: DeadLetterListParameters) -> list[str]:
+def texts_of(asked: DeadLetterListParameters) -> list[str]:
+    """Name the filters of a list, as its cursor has them."""
     return [str(each) for each in (asked.provider, asked.cause, asked.older_than_s)]
 
 
@@ -346,26 +359,38 @@ def _problem_of(message: str) -> Problem:
 
 def dead_letter_body(letter: DeadLetter) -> DeadLetterBody:
     """Put a dead letter into the API's words."""
-    operation, intent = letter.operation, letter.operation.intent
     return DeadLetterBody(
-        operation_id=intent.reference,
+        **undecided_fields(letter.operation, letter.payment_order_id, letter.created_at, letter.retry_budget),
         kind=letter.kind,
-        operation=intent.kind,
-        payment_id=print_id(PAYOUT if intent.kind is OperationKind.PAYOUT else PAYMENT, operation.payment_id),
-        payment_order_id=letter.payment_order_id,
-        refund_id=None if operation.refund_id is None else print_id(REFUND, operation.refund_id),
-        amount=format_amount(intent.amount_minor, intent.currency),
-        currency=intent.currency,
-        provider=operation.provider,
-        provider_reference=intent.provider_reference,
-        cause=operation.cause,
-        attempts=operation.attempt,
-        created_at=letter.created_at,
-        first_sent_at=intent.first_sent_at,
         is_retrying=letter.is_retrying,
         advice=_advice_body(letter),
         proposal=None if letter.proposal is None else _proposal_body(letter.proposal),
     )
+
+
+def undecided_fields(
+    operation: Operation, payment_order_id: str | None, created_at: datetime, retry_budget: int
+) -> dict[str, Any]:
+    """Put into the API's words what every undecided operation has: the fields of an UndecidedBody."""
+    intent, is_payout = operation.intent, operation.intent.kind is OperationKind.PAYOUT
+    return {
+        "operation_id": intent.reference,
+        "operation": intent.kind,
+        "payment_id": None if is_payout else print_id(PAYMENT, operation.payment_id),
+        "payment_order_id": None if is_payout else payment_order_id,
+        "refund_id": None if operation.refund_id is None else print_id(REFUND, operation.refund_id),
+        "payout_id": print_id(PAYOUT, operation.order_id) if is_payout else None,
+        "amount": format_amount(intent.amount_minor, intent.currency),
+        "currency": intent.currency,
+        "provider": operation.provider,
+        "provider_reference": intent.provider_reference,
+        "cause": operation.cause,
+        "attempts": operation.attempt,
+        "tries": operation.tries,
+        "retry_budget": retry_budget,
+        "created_at": created_at,
+        "first_sent_at": intent.first_sent_at,
+    }
 
 
 def _advice_body(letter: DeadLetter) -> AdviceBody:

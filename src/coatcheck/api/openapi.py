@@ -42,6 +42,20 @@ from coatcheck.api.dead_letters import (
     resolve_dead_letter,
     retry_dead_letter,
 )
+from coatcheck.api.dead_webhooks import (
+    DismissWebhook,
+    ReplayWebhooks,
+    WebhookBody,
+    WebhookDetailBody,
+    WebhookListBody,
+    WebhookListParameters,
+    WebhookReplayBody,
+    dismiss_webhook,
+    get_webhook,
+    list_webhooks,
+    replay_webhooks,
+    retry_webhook,
+)
 from coatcheck.api.disputes import (
     AcceptDispute,
     AnswerDispute,
@@ -121,6 +135,7 @@ from coatcheck.api.reports import (
     get_revenue,
     get_volumes,
 )
+from coatcheck.api.retry_queue import RetryDetailBody, RetryQueueBody, get_retry, list_retry_queue
 from coatcheck.api.seller_statements import (
     PDF,
     SellerStatementBody,
@@ -209,6 +224,10 @@ _PATH_PARAMETERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "operation_id": (
         "The operation's id, as the gateway printed it: our reference at the provider.",
         {"type": "string", "pattern": "^op_[a-z2-7]{26}$", "examples": ["op_dpgs5zdhcp7p3nlvvnjrb7o7cq"]},
+    ),
+    "inbox_id": (
+        "The stored event's id, as the gateway printed it.",
+        {"type": "string", "pattern": "^in_[a-z2-7]{26}$", "examples": ["in_dpgs5zdhcp7p3nlvvnjrb7o7cq"]},
     ),
     "reconciliation_id": (
         "The id of a file that was taken, as the gateway printed it.",
@@ -738,6 +757,23 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         tag="Dead letters",
         method="get",
+        path="/v1/retry_queue",
+        handler=list_retry_queue,
+        parameters=DeadLetterListParameters,
+        answers=(Answer(status=200, body=RetryQueueBody, meaning="One page."),),
+        problems=_LIST,
+    ),
+    Operation(
+        tag="Dead letters",
+        method="get",
+        path="/v1/retry_queue/{operation_id}",
+        handler=get_retry,
+        answers=(Answer(status=200, body=RetryDetailBody, meaning="The operation, and what happens next."),),
+        problems=(ErrorCode.INVALID_REQUEST, ErrorCode.NOT_FOUND),
+    ),
+    Operation(
+        tag="Dead letters",
+        method="get",
         path="/v1/dead_letters",
         handler=list_dead_letters,
         parameters=DeadLetterListParameters,
@@ -789,6 +825,51 @@ OPERATIONS: tuple[Operation, ...] = (
         example={"dry_run": True, "cause": "read timeout", "older_than_s": 3600},
         answers=(Answer(status=200, body=ReplayBody, meaning="What is, or would be, asked about."),),
         problems=_BODY,
+    ),
+    Operation(
+        tag="Webhooks",
+        method="get",
+        path="/v1/webhooks",
+        handler=list_webhooks,
+        parameters=WebhookListParameters,
+        answers=(Answer(status=200, body=WebhookListBody, meaning="One page."),),
+        problems=(*_LIST, ErrorCode.NOT_FOUND),
+    ),
+    Operation(
+        tag="Webhooks",
+        method="get",
+        path="/v1/webhooks/{inbox_id}",
+        handler=get_webhook,
+        answers=(Answer(status=200, body=WebhookDetailBody, meaning="The event."),),
+        problems=(ErrorCode.INVALID_REQUEST, ErrorCode.NOT_FOUND),
+    ),
+    Operation(
+        tag="Webhooks",
+        method="post",
+        path="/v1/webhooks/{inbox_id}/retry",
+        handler=retry_webhook,
+        answers=(Answer(status=202, body=WebhookBody, meaning="It is due, or being handled."),),
+        problems=(ErrorCode.INVALID_REQUEST, ErrorCode.NOT_FOUND),
+    ),
+    Operation(
+        tag="Webhooks",
+        method="post",
+        path="/v1/webhooks/{inbox_id}/dismiss",
+        handler=dismiss_webhook,
+        body=DismissWebhook,
+        example={"reason": "of the installation we had before"},
+        answers=(Answer(status=200, body=WebhookBody, meaning="It is closed; a first reason stays."),),
+        problems=(*_BODY, ErrorCode.NOT_FOUND, ErrorCode.OPERATION_IN_PROGRESS),
+    ),
+    Operation(
+        tag="Webhooks",
+        method="post",
+        path="/v1/webhooks/retry",
+        handler=replay_webhooks,
+        body=ReplayWebhooks,
+        example={"dry_run": True, "provider": "stripe", "cause": "not known here"},
+        answers=(Answer(status=200, body=WebhookReplayBody, meaning="What is, or would be, handled again."),),
+        problems=(*_BODY, ErrorCode.NOT_FOUND),
     ),
     Operation(
         tag="Reconciliation",
@@ -908,7 +989,8 @@ def make_document() -> dict[str, Any]:
             {"name": "Disputes", "description": "Buyers' claims, and what the shop answers."},
             {"name": "Payouts", "description": "Money to sellers: asked for, by schedule, from a threshold on."},
             {"name": "Money", "description": "Sellers' wallets and the books."},
-            {"name": "Dead letters", "description": "What waits for a person."},
+            {"name": "Dead letters", "description": "What goes on by itself, and what waits for a person."},
+            {"name": "Webhooks", "description": "Providers' events that wait for a person."},
             {"name": "Reconciliation", "description": "The books against settlement files and bank statements."},
         ],
         "paths": paths,

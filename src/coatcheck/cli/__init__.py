@@ -25,6 +25,7 @@ from coatcheck.cli import (
     reconcile,
     recover,
     reports,
+    retry_queue,
     running,
     verifying,
     wallets,
@@ -67,7 +68,8 @@ def coatcheck() -> None:
 
 # As they are needed, which is the order of the help.
 for _command in (
-    *(running.serve, running.simulator, keys.keys, verifying.audit, dead_letters.dead_letters, webhooks.webhooks),
+    *(running.serve, running.simulator, keys.keys, verifying.audit),
+    *(retry_queue.retry_queue, dead_letters.dead_letters, webhooks.webhooks),
     *(payouts.payouts, reconcile.reconcile, breaks.breaks, recover.recover, wallets.wallets, disputes.disputes),
     *(reports.reports, export.export),
     *(alerts.alerts, asking.explain, running.settings, demo.demo, drill.drill),

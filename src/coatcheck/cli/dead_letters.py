@@ -243,12 +243,16 @@ def _print_letters(letters: "Sequence[DeadLetter]") -> None:
         (
             *(letter.operation.intent.reference, letter.operation.intent.kind.value, letter.payment_order_id),
             _amount_of(letter),
-            *(letter.operation.provider, str(letter.operation.attempt), letter.operation.cause or "-"),
+            *(letter.operation.provider, _tries_of(letter), letter.operation.cause or "-"),
             "being asked" if letter.is_retrying else letter.advice.action.value.replace("_", " "),
         )
         for letter in letters
     ]
-    print_table(("id", "asks", "order", "amount", "provider", "attempts", "cause", "safe"), rows)
+    print_table(("id", "asks", "order", "amount", "provider", "tries", "cause", "safe"), rows)
+
+
+def _tries_of(letter: "DeadLetter") -> str:
+    return f"{letter.operation.tries} of {letter.retry_budget}"
 
 
 def _how(letter: "DeadLetter") -> str:
@@ -270,6 +274,7 @@ def _letter_lines(letter: "DeadLetter", evidence: "Sequence[Evidence]") -> Itera
     else:
         yield f"payment    {print_id(PAYMENT, operation.payment_id)}, order {letter.payment_order_id}"
     yield f"cause      {operation.cause or 'none is known'}, after {operation.attempt} attempts"
+    yield f"tries      {_tries_of(letter)} of the retry budget"
     sent = "never sent" if intent.first_sent_at is None else f"first sent {intent.first_sent_at:%Y-%m-%d %H:%M:%S} UTC"
     yield f"age        {sent}" + (
         "" if advice.window is None else f"; the provider remembers our key for {advice.window}"

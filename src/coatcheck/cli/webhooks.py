@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coatcheck.cli.opening import settings_of, with_store
+from coatcheck.cli.opening import at_desk, settings_of, with_store
 from coatcheck.cli.options import Tool, id_of, with_config, with_person
 from coatcheck.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from coatcheck.inbox import Evidence, StoredEvent
+    from coatcheck.api.gateway import Gateway
+    from coatcheck.inbox import Evidence, Foresight, StoredEvent
     from coatcheck.store import Store
 
 
@@ -97,6 +98,50 @@ def retry_events(*, inbox_ids: Sequence[str], by: str, config: Path | None) -> i
     return 0
 
 
+@webhooks.command("replay", short_help="Have many handled again; --dry-run first.")
+@click.option("--provider", metavar="NAME", help="Only those of this provider.")
+@click.option("--cause", metavar="TEXT", help="Only those whose cause has this in it.")
+@click.option("--older-than-s", type=click.IntRange(0), help="Only those received so many seconds ago.")
+@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="The most at once.")
+@click.option("--dry-run", is_flag=True, help="Only say which, and what would come of each.")
+@with_person
+@with_config
+def replay_events(
+    *,
+    provider: str | None,
+    cause: str | None,
+    older_than_s: int | None,
+    limit: int,
+    dry_run: bool,
+    by: str,
+    config: Path | None,
+) -> int:
+    """Have many events handled again, the oldest first, at most 100 at once: one more try each.
+
+    \b
+    Example:
+      coatcheck webhooks replay --provider stripe --cause "not known here" --by ada --dry-run
+    """  # noqa: D301
+
+    async def work(gateway: "Gateway") -> "list[tuple[StoredEvent, Foresight]]":
+        from datetime import timedelta  # noqa: PLC0415
+
+        from coatcheck import inbox  # noqa: PLC0415
+        from coatcheck.dead_letters import person_named  # noqa: PLC0415
+
+        before = None if older_than_s is None else gateway.clock.now() - timedelta(seconds=older_than_s)
+        query = inbox.EventQuery(provider=provider, cause=cause, received_until=before)
+        person = person_named(by)
+        done = await inbox.replay(gateway.store, gateway.clock, query, person, most=limit, dry_run=dry_run)
+        foreseen = await gateway.inbox.foresee([event.inbox_id for event in done.events])
+        return [(event, foreseen[event.inbox_id]) for event in done.events]
+
+    done = at_desk(settings_of(config), work)
+    _print_replayed(done)
+    click.echo(f"{len(done)} {'would be handled again; none was' if dry_run else 'are due now'}.")
+    return 0
+
+
 @webhooks.command("dismiss", short_help="Close one that needs no handling.")
 @click.argument("inbox_id", metavar="ID")
 @click.option("--reason", required=True, metavar="TEXT", help="Why nothing is to be done; it is written down.")
@@ -132,6 +177,22 @@ def _print_events(events: "Sequence[StoredEvent]") -> None:
     ]
     print_table(
         ("id", "provider", "mode", "type", "event", "received (UTC)", "attempts", "cause"),
+        [[_plain(cell) for cell in row] for row in rows],
+    )
+
+
+def _print_replayed(done: "Sequence[tuple[StoredEvent, Foresight]]") -> None:
+    from coatcheck.ids import INBOX, print_id  # noqa: PLC0415
+
+    rows = [
+        (
+            *(print_id(INBOX, event.inbox_id), event.provider, event.mode.value, event.type or "-", event.event_id),
+            *(event.cause or "-", "it is compared" if each.why is None else f"it waits again: {each.why}"),
+        )
+        for event, each in done
+    ]
+    print_table(
+        ("id", "provider", "mode", "type", "event", "cause", "as things stand"),
         [[_plain(cell) for cell in row] for row in rows],
     )
 

@@ -5,23 +5,43 @@ it contradicts what was decided, the PSP is asked: so any order and any repetiti
 What nobody can handle waits for a person. docs/webhooks-in.md has the table.
 """
 
-from coatcheck.inbox.handling import Desk, Heard, Inbox, Settled
+from coatcheck.inbox.handling import Desk, Foresight, Heard, Inbox, Prospect, Settled
 from coatcheck.inbox.hearing import EventOutcome, Hearing, hear
-from coatcheck.inbox.waiting import Evidence, StoredEvent, dead, dismiss, evidence, read, retry
+from coatcheck.inbox.waiting import (
+    REPLAY_MOST,
+    EventQuery,
+    EventReplay,
+    Evidence,
+    StoredEvent,
+    dead,
+    dismiss,
+    evidence,
+    find,
+    read,
+    replay,
+    retry,
+)
 
 __all__ = [
+    "REPLAY_MOST",
     "Desk",
     "EventOutcome",
+    "EventQuery",
+    "EventReplay",
     "Evidence",
+    "Foresight",
     "Heard",
     "Hearing",
     "Inbox",
+    "Prospect",
     "Settled",
     "StoredEvent",
     "dead",
     "dismiss",
     "evidence",
+    "find",
     "hear",
     "read",
+    "replay",
     "retry",
 ]

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
 
@@ -52,6 +53,20 @@ class Settled(NamedTuple):
     outcome: EventOutcome | None
     due_at: datetime | None = None
     cause: str | None = None
+
+
+class Prospect(StrEnum):
+    """What one more try of a stored event would come to."""
+
+    COMPARE = "compare"
+    WAIT = "wait"
+
+
+class Foresight(NamedTuple):
+    """What one more try would come to, and where it would wait again, why."""
+
+    prospect: Prospect
+    why: str | None = None
 
 
 class Desk(NamedTuple):
@@ -186,17 +201,33 @@ class Inbox:
 
     def _read(self, row: asyncpg.Record, heard: list[Heard], settled: list[Settled]) -> None:
         """Read one event; what cannot be read is a dead letter and keeps nobody else waiting (C13, C16)."""
+        said = self._notices_of(row)
+        if not isinstance(said, str):
+            heard.append(Heard(row["inbox_id"], row["attempt"], said))
+            return
+        log.warning("webhook_unreadable", inbox_id=str(row["inbox_id"]), provider=row["provider"], cause=said)
+        settled.append(Settled(row["inbox_id"], row["attempt"], None, None, said))
+
+    def _notices_of(self, row: asyncpg.Record) -> Sequence[Notice] | str:
+        """Read what an event says; a text says why it cannot be read."""
         reader = self._readers.get((row["provider"], Mode(row["mode"])))
         if reader is None:
-            cause = "webhooks of this provider and mode are not configured here any more"
-            settled.append(Settled(row["inbox_id"], row["attempt"], None, None, cause))
-            return
+            return "webhooks of this provider and mode are not configured here any more"
         try:
-            heard.append(Heard(row["inbox_id"], row["attempt"], reader.parse(row["raw"])))
+            return reader.parse(row["raw"])
         except (ValueError, RecursionError) as error:
-            cause = redact_text(f"cannot be read: {error}")[:300]  # the text may show a value out of the body
-            log.warning("webhook_unreadable", inbox_id=str(row["inbox_id"]), provider=row["provider"], cause=cause)
-            settled.append(Settled(row["inbox_id"], row["attempt"], None, None, cause))
+            return redact_text(f"cannot be read: {error}")[:300]  # the text may show a value out of the body
+
+    async def foresee(self, inbox_ids: Sequence[UUID]) -> dict[UUID, Foresight]:
+        """Say what one more try of stored events would come to, as things stand. Only reads, and asks nobody."""
+        rows = await self._store.pool.fetch(self._store.queries["inbox_raw"], list(inbox_ids))
+        said = {row["inbox_id"]: self._notices_of(row) for row in rows}
+        told = {
+            name for each in said.values() if not isinstance(each, str) for name in map(_operation_of, each) if name
+        }
+        standing = await self._operations.stand(told) if told else {}
+        at = self._clock.now()
+        return {inbox_id: _foresight_of(each, standing, at) for inbox_id, each in said.items()}
 
     async def _handle(self, event: Heard, desk: Desk) -> Settled:
         """Do what each notice asks for; the strongest outcome is the event's. Any failure is tried again later."""
@@ -347,3 +378,19 @@ _STRONGEST = (
 
 def _operation_of(notice: Notice) -> UUID | None:
     return None if notice.reference is None else parse_id(OPERATION, notice.reference)
+
+
+def _foresight_of(said: Sequence[Notice] | str, standing: Mapping[UUID, Standing], at: datetime) -> Foresight:
+    """Say what an event would come to: it waits where one of its operations cannot be compared with it now."""
+    if isinstance(said, str):
+        return Foresight(Prospect.WAIT, said)
+    for notice in said:
+        operation_id = _operation_of(notice)
+        if notice.dispute is not None or notice.outcome is None or operation_id is None:
+            continue
+        found = standing.get(operation_id)
+        if found is None:
+            return Foresight(Prospect.WAIT, f"its operation {notice.reference} is not known here")
+        if hear(found, notice.outcome, at) is Hearing.PARK:
+            return Foresight(Prospect.WAIT, f"its operation {notice.reference} is being asked about at this moment")
+    return Foresight(Prospect.COMPARE)

@@ -20,7 +20,10 @@ from coatcheck.pan import contains_card_number, contains_card_number_in
 from coatcheck.states import Mode
 from coatcheck.store import Store
 
+REPLAY_MOST = 100  # events that one call has handled again
+
 _FIRST = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
+_LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 _EVIDENCE_SHOWN = 10
 _REASON_MOST, _TYPE_MOST = 500, 200
 _NOT_SHOWN = "[not shown: a card number is in it, in a form that cannot be taken out alone]"
@@ -62,6 +65,22 @@ class Evidence(msgspec.Struct, frozen=True):
     body: dict[str, object]
 
 
+class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which events that wait for a person: of a provider, a mode, with a part of a cause in any case, not younger."""
+
+    provider: str | None = None
+    cause: str | None = None
+    mode: Mode | None = None
+    received_until: datetime | None = None
+
+
+class EventReplay(msgspec.Struct, frozen=True):
+    """The events that a bulk retry has handled again or, as a dry run, would; the oldest first."""
+
+    events: list[StoredEvent]
+    is_dry_run: bool
+
+
 class _Named(msgspec.Struct, frozen=True):
     """The word that an event has for itself, at Stripe and the simulator, and at Adyen."""
 
@@ -81,8 +100,34 @@ async def dead(
 
     `cause`: a part of it, in any case.
     """
-    rows = await store.pool.fetch(store.queries["inbox_dead"], *(after or _FIRST), limit, provider, cause)
+    return await find(store, EventQuery(provider=provider, cause=cause), after=after, limit=limit)
+
+
+async def find(
+    store: Store, query: EventQuery, *, after: tuple[datetime, UUID] | None = None, limit: int = 20
+) -> list[StoredEvent]:
+    """Find events that wait for a person, oldest first, after a place (`received_at`, `inbox_id`)."""
+    rows = await store.pool.fetch(
+        store.queries["inbox_dead"],
+        *(*(after or _FIRST), limit, query.provider, query.cause),
+        *(None if query.mode is None else query.mode.value, query.received_until or _LATEST),
+    )
     return [_event_of(row) for row in rows]
+
+
+async def replay(store: Store, clock: Clock, query: EventQuery, by: str, *, most: int, dry_run: bool) -> EventReplay:
+    """Retry the oldest events that a query finds; a dry run only says which (hazard F4).
+
+    Raises CoatcheckError INVALID_REQUEST for more than REPLAY_MOST at once. Locks: their leases.
+    """
+    if not 1 <= most <= REPLAY_MOST:
+        detail = f"Retry 1 to {REPLAY_MOST} at a time, and see what comes of them before the next."
+        raise CoatcheckError(ErrorCode.INVALID_REQUEST, detail, [Problem("/limit", detail)])
+    events = await find(store, query, limit=most)
+    if dry_run or not events:
+        return EventReplay(events, is_dry_run=dry_run)
+    retried = set(await retry(store, clock, [event.inbox_id for event in events], by))
+    return EventReplay([event for event in events if event.inbox_id in retried], is_dry_run=False)
 
 
 async def read(store: Store, inbox_id: UUID) -> StoredEvent:
