@@ -59,7 +59,8 @@ statements = st.builds(
     opening=st.integers(-LARGEST, LARGEST),
     entries=st.lists(entries, max_size=4),
 )
-files = st.lists(statements, min_size=1, max_size=3)
+# Of one account the balances would have to go on from one statement to the next.
+files = st.lists(statements, min_size=1, max_size=3, unique_by=lambda statement: statement.account)
 
 
 def camt_amount(minor: int, currency: str, *, more: str = "") -> str:

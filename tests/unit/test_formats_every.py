@@ -1,7 +1,8 @@
-"""What holds for every format: currencies in small letters, and columns in any order."""
+"""What holds for every format: currencies in small letters, columns in any order, and which cut files are refused."""
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,8 @@ WHOLE = {
     "bai2": ("report.bai2.txt", "EUR"),
 }
 each_format = pytest.mark.parametrize("name", WHOLE)
+# These end with something of their own. A batch of Adyen's does, too, and the whole file here is one.
+HIDE_NOTHING = ["simulator", "paypal_stl", "camt053", "bai2"]
 
 
 def whole(name: str) -> tuple[Format, str, str]:
@@ -71,3 +74,20 @@ def test_H8_columns_may_stand_in_any_order(name: str) -> None:
     csv.writer(written, lineterminator="\n").writerows(turned)
     assert format_of(written.getvalue()) is form
     assert read(form, written.getvalue()) == read(form, text)
+
+
+@pytest.mark.parametrize("name", [*HIDE_NOTHING, "adyen_settlement_detail"])
+def test_H2_a_file_that_was_cut_between_two_lines_is_refused(name: str) -> None:
+    form, text, _ = whole(name)
+    lines = text.splitlines(keepends=True)
+    for number in range(1, len(lines)):
+        with pytest.raises(FileRefusedError):
+            read(form, "".join(lines[:number]))
+
+
+def test_H2_the_page_says_of_every_format_how_a_cut_is_seen() -> None:
+    page = (Path(__file__).parents[2] / "docs/settlement-formats.md").read_text("utf-8")
+    section = page.partition("\n## A file that was cut\n")[2].partition("\n## ")[0]
+    told = dict(re.findall(r"^\| `(\w+)` \|(.*)\|$", section, flags=re.MULTILINE))
+    assert list(told) == list(WHOLE)
+    assert [name for name, row in told.items() if row.endswith("| nothing ")] == HIDE_NOTHING

@@ -216,6 +216,55 @@ def test_H2_a_page_begins_with_the_balance_that_the_page_before_ends_with(
 
 
 @pytest.mark.parametrize(
+    ("opening", "totals"),
+    [
+        (":60F:C261120EUR15,00\n", [("opening balance after 7/1", "EUR", 1500, 1500)]),
+        (":60F:C261123EUR14,00\n", [("opening balance after 7/1", "EUR", 1400, 1500)]),
+        (":60F:C261119EUR14,00\n", []),  # it is of an earlier day, so another one goes before it
+        (":60F:C261120USD14,00\n", []),
+    ],
+)
+def test_H2_a_statement_that_is_missing_between_two_others_shows_in_their_balances(
+    opening: str, totals: list[tuple[str, str | None, int, int]]
+) -> None:
+    second = message("", opening=opening, closing=opening.replace("60F", "62F"))
+    assert totals_of(message() + second)[1:-1] == totals
+    elsewhere = second.replace("NL20", "NL21")
+    assert len(totals_of(message() + elsewhere)) == 2
+    assert totals_of(message() + elsewhere + second)[2:-1] == totals
+
+
+@pytest.mark.parametrize(
+    ("number", "is_refused"), [("7/2", False), ("7/3", True), ("8/3", False), ("7", False), ("7/x", False)]
+)
+def test_H2_a_page_that_is_missing_shows_in_the_numbers(number: str, *, is_refused: bool) -> None:
+    first = message(closing=":62M:C261120EUR15,00\n")
+    second = message("", opening=":60M:C261120EUR15,00\n", closing=":62F:C261120EUR15,00\n")
+    text = first + second.replace(":28C:7/1", f":28C:{number}")
+    if is_refused:
+        assert "put all pages of a statement into one file" in refusal_of(text).problem
+    else:
+        assert all(stated == counted for _, _, stated, counted in totals_of(text))
+
+
+@pytest.mark.parametrize(
+    ("ending", "is_refused"),
+    [
+        *[("15,50\n", False), ("15,50", False), ("15,5", False), ("15,", True), ("1,", True)],
+        *[("16,00", False), ("16,0\n", False), ("16,0", True)],
+    ],
+)
+def test_H2_a_closing_balance_that_was_cut_within_its_decimals_is_refused(ending: str, *, is_refused: bool) -> None:
+    text = message(ENTRY.replace("5,00", "5,50"), closing=f":62F:C261120EUR{ending}")
+    if is_refused:
+        refusal = refusal_of(text)
+        assert "ends within its amount: the file was cut" in refusal.problem
+        assert refusal.line_no == 6
+    else:
+        assert len(lines_of(text)) == 1
+
+
+@pytest.mark.parametrize(
     "text",
     [
         message(closing=":62M:C261120EUR15,00\n"),

@@ -61,6 +61,9 @@ _KINDS: Final = {
 }
 _OF_REFUNDS: Final = frozenset({LineKind.REFUND, LineKind.REFUND_RETURNED})
 _WITH_TYPE: Final = frozenset({LineKind.FEE, LineKind.ADJUSTMENT})
+# A batch is closed by its payout, or by moving what is left to the next one. A type that is not known may be such a
+# move; these are not.
+_LEAVE_OPEN: Final = frozenset({"depositcorrection", "manualcorrected"})
 
 # Adyen gives the zone as an abbreviation that already tells summer from winter. Two are left out because they mean
 # different offsets to different accounts: CST (Chicago, Shanghai) and IST (Dublin, Jerusalem, Kolkata).
@@ -105,7 +108,7 @@ class AdyenSettlementDetail:
     """The report of one or several merchant accounts. `batch` is the merchant account and its batch number.
 
     Control totals: the lines of a batch against its payout. A batch without one must come to nothing, as one does whose
-    negative balance was moved to the next.
+    negative balance was moved to the next. Where nothing could have closed it, its end is missing.
     """
 
     name = "adyen_settlement_detail"
@@ -119,17 +122,32 @@ class AdyenSettlementDetail:
         """Read the rows in the file's order, then the batches' control totals."""
         table = whole_table(chunks, _NEEDED, _OPTIONAL)
         batches: dict[tuple[str, str], list[int]] = {}
+        closed = set[str]()
         for row in table.rows():
             line = _line_of(row, table.line_no)
             sums = batches.setdefault((line.batch, line.currency), [0, 0])
             sums[line.kind is LineKind.PAYOUT] += line.net_minor
+            if _may_close(line):
+                closed.add(line.batch)
             yield line
         if not batches:
             raise FileRefusedError("there are no rows below the header: there is nothing to take, or the file was cut")
         for (batch, currency), (lines, payouts) in batches.items():
+            if lines and batch not in closed:
+                raise FileRefusedError(
+                    f"batch {batch} comes to {format_amount(lines, currency)} {currency}, and its payout is missing: "
+                    "the file was cut, or the batch is not closed yet; fetch it again",
+                    table.line_no,
+                )
             yield ControlTotal(
                 what=f"payout of batch {batch}", batch=batch, currency=currency, stated=-payouts, counted=lines
             )
+
+
+def _may_close(line: SettlementLine) -> bool:
+    if line.kind is LineKind.ADJUSTMENT:
+        return line.description is not None and line.description.lower() not in _LEAVE_OPEN
+    return line.kind is LineKind.PAYOUT
 
 
 def _line_of(fields: list[str], line_no: int) -> SettlementLine:

@@ -1,7 +1,7 @@
 """SWIFT MT940, a bank's statement as text: read field by field, each message on its own.
 
 A message is :20: [:21:] :25: :28C: :60F: (:61: [:86:])* :62F: [:64:] [:65:]* [:86:], bare or in SWIFT's envelope. A
-statement of several messages has :62M: and :60M: where they meet.
+statement of several messages has :62M: and :60M: where they meet. Nothing in a file says how many statements it has.
 """
 
 import re
@@ -10,7 +10,7 @@ from datetime import date
 from typing import Final, NamedTuple, NoReturn
 
 from coatcheck.reconciliation.lines import BankLine, ControlTotal, FileRefusedError
-from coatcheck.reconciliation.reading import LONGEST_LINE, code_of, lines_of, minor_units
+from coatcheck.reconciliation.reading import LONGEST_LINE, code_of, exponent_of, lines_of, minor_units
 
 _TAGS_IN: Final = re.compile(r"(?:^|[\r\n]):([0-9]{2}[A-Z]?):").findall  # whatever the line ends
 _TAG: Final = re.compile(r":([0-9]{2}[A-Z]?):(.*)").fullmatch
@@ -26,6 +26,7 @@ _ENTRY: Final = re.compile(
     r"[SNF][A-Z0-9]{3}(?P<references>.*)"
 ).fullmatch
 _SIGNS: Final = {"C": 1, "D": -1, "RC": -1, "RD": 1}  # RC takes a credit back, RD a debit
+_PAGE: Final = re.compile(r"([0-9]{1,9})/([0-9]{1,9})").fullmatch  # the number of a statement and of its page
 _FARTHEST_DAYS: Final = 183  # between an entry's two dates, one of which has no year
 
 # The :86: of German banks: a code of three digits, then subfields of two, and the purpose goes on from one to the next.
@@ -74,7 +75,7 @@ class Mt940:
         return "20" in tags and not tags.isdisjoint({"25", "25P"}) and not tags.isdisjoint({"60F", "60M"})
 
     def read(self, chunks: Iterator[str]) -> Iterator[BankLine | ControlTotal]:
-        """Read the entries, and of each message its closing balance, and its opening one where a page goes before."""
+        """Read the entries, and of each message its closing balance, and its opening one where another goes before."""
         messages = _Messages()
         for field in _fields(chunks):
             yield from messages.take(field)
@@ -82,11 +83,15 @@ class Mt940:
 
 
 class _Field(NamedTuple):
-    """A field of a message, with its lines; or its envelope's beginning `{`, or its end `-` or `-}`."""
+    """A field of a message, with its lines; or its envelope's beginning `{`, or its end `-` or `-}`.
+
+    `is_ended`: whether its first line has a line end. In a whole file only the last may be without.
+    """
 
     line_no: int
     tag: str
     lines: list[str]
+    is_ended: bool = True
 
     def refuse(self, problem: str) -> NoReturn:
         raise FileRefusedError(problem, self.line_no)
@@ -98,6 +103,13 @@ class _Balance(NamedTuple):
     day: date
     currency: str
     amount: int
+
+
+class _Closed(NamedTuple):
+    """How a message of an account and currency ended: the number it had, and its closing balance."""
+
+    number: str
+    balance: _Balance
 
 
 class _Entry(NamedTuple):
@@ -115,7 +127,7 @@ def _fields(chunks: Iterator[str]) -> Iterator[_Field]:
     length = 0
     for line_no, ended in enumerate(lines_of(chunks), 1):
         line = ended.rstrip("\r\n")
-        begun = _begun_by(line, line_no, is_inside=field is not None)
+        begun = _begun_by(line, line_no, is_inside=field is not None, is_ended=line != ended)
         if begun:
             if field is not None:
                 yield field
@@ -131,16 +143,17 @@ def _fields(chunks: Iterator[str]) -> Iterator[_Field]:
         yield field
 
 
-def _begun_by(line: str, line_no: int, *, is_inside: bool) -> list[_Field]:
+def _begun_by(line: str, line_no: int, *, is_inside: bool, is_ended: bool) -> list[_Field]:
     """Say what a line begins; nothing, if it goes on with the field before it or is a heading."""
     tag, bare = _TAG(line), line.rstrip()
     if tag is not None:
-        return [_Field(line_no, tag[1], [tag[2]])]
+        return [_Field(line_no, tag[1], [tag[2]], is_ended)]
     if bare in {"-", "-XXX"}:
         return [_Field(line_no, "-", [])]
     ended = _END_OF_ENVELOPE(bare)
     if ended is not None:
-        return [_Field(line_no, "-}", []), *(_begun_by(ended[1], line_no, is_inside=False) if ended[1] else [])]
+        next_one = _begun_by(ended[1], line_no, is_inside=False, is_ended=is_ended) if ended[1] else []
+        return [_Field(line_no, "-}", []), *next_one]
     envelope = _ENVELOPE(bare)
     if envelope is not None:
         if envelope[1] != "940":
@@ -164,7 +177,8 @@ class _Messages:
         self._opening = _Balance(date.min, "", 0)
         self._moved = 0
         self._entry: tuple[_Field, _Entry] | None = None
-        self._page: tuple[str, str, int] | None = None  # account, currency and closing balance of one that goes on
+        self._page: tuple[str, str] | None = None  # account and currency of one that goes on
+        self._closed: dict[tuple[str, str], _Closed] = {}  # the last one of each account and currency
 
     def take(self, field: _Field) -> Iterator[BankLine | ControlTotal]:
         """Read a field in its place, and give what is complete now."""
@@ -228,21 +242,36 @@ class _Messages:
     def _open(self, field: _Field) -> Iterator[ControlTotal]:
         self._opening = opening = _balance(field)
         self._moved = 0
+        here = self._account, opening.currency
         page, self._page = self._page, None
-        is_next_page = page is not None and page[:2] == (self._account, opening.currency)
-        if (field.tag == "60M") != is_next_page or (page is not None) != is_next_page:
+        before = self._closed.get(here)
+        is_next_page = page == here
+        if (
+            (field.tag == "60M") != is_next_page
+            or page not in {None, here}
+            or (is_next_page and before is not None and _are_apart(before.number, self._number))
+        ):
             field.refuse(
                 f":{field.tag}: does not go on where the message before it ends: put all pages of a statement into one "
                 "file, in order"
             )
-        if page is not None:
-            yield self._total("opening balance of the page", opening.amount, page[2])
+        if before is None:
+            return
+        if is_next_page:
+            yield self._total("opening balance of the page", opening.amount, before.balance.amount)
+        elif opening.day >= before.balance.day:  # in their order
+            yield self._total(f"opening balance after {before.number}", opening.amount, before.balance.amount)
 
     def _close(self, field: _Field) -> Iterator[ControlTotal]:
         closing = self._balance(field)
-        if field.tag == "62M":
-            self._page = self._account, closing.currency, closing.amount
-        yield self._total("closing balance", closing.amount, self._opening.amount + self._moved)
+        here = self._account, closing.currency
+        self._page = here if field.tag == "62M" else None
+        self._closed[here] = _Closed(self._number, closing)
+        total = self._total("closing balance", closing.amount, self._opening.amount + self._moved)
+        decimals = field.lines[0].rstrip().partition(",")[2]
+        if not (total.holds or field.is_ended) and len(decimals) < exponent_of(closing.currency, field.line_no):
+            field.refuse(f":{field.tag}: ends within its amount: the file was cut, fetch it again")
+        yield total
 
     def _balance(self, field: _Field) -> _Balance:
         balance = _balance(field)
@@ -276,6 +305,13 @@ class _Messages:
     def _total(self, what: str, stated: int, counted: int) -> ControlTotal:
         currency = self._opening.currency
         return ControlTotal(what=what, batch=self._statement, currency=currency, stated=stated, counted=counted)
+
+
+def _are_apart(before: str, number: str) -> bool:
+    """Say whether the numbers of two pages of a statement tell that there are others between them."""
+    pages = [_PAGE(each) for each in (before, number)]
+    (statement, page), (next_statement, next_page) = [found.groups() if found else ("", "0") for found in pages]
+    return statement == next_statement and int(next_page) > int(page) + 1
 
 
 def _word(field: _Field, what: str) -> str:
