@@ -206,6 +206,43 @@ def test_a_conversion_gives_the_gross_in_our_currency_and_what_was_asked() -> No
     assert (refund.currency, refund.asked_minor, refund.asked_currency) == ("EUR", -4000, "USD")
 
 
+@pytest.mark.parametrize(
+    ("changes", "fee"),
+    [
+        ({"Payment Fees (NC)": "1.45"}, 145),
+        ({"Markup (NC)": "", "Scheme Fees (NC)": "", "Interchange (NC)": "", "Payment Fees (NC)": "1.45"}, 145),
+        ({"DCC Markup (NC)": "0.30", "Net Credit (NC)": "98.25"}, 175),
+        ({"DCC Markup (NC)": "-0.30", "Net Credit (NC)": "98.85"}, 115),
+        ({"DCC Markup (NC)": "0.30", "Payment Fees (NC)": "1.45", "Net Credit (NC)": "98.25"}, 175),
+        ({"DCC Markup (NC)": "0.30", "Payment Fees (NC)": "1.75", "Net Credit (NC)": "98.25"}, 175),
+        ({"DCC Markup (NC)": "0.30"}, 145),
+    ],
+)
+def test_the_fees_of_2025_are_counted_once(changes: dict[str, str], fee: int) -> None:
+    line = line_of(SETTLED | changes, OF_2025)
+    assert (line.gross_minor, line.fee_minor, line.net_minor) == (10000, fee, 10000 - fee)
+
+
+def test_the_markup_of_a_shopper_s_conversion_is_a_fee_where_adyen_converted_too() -> None:
+    row = SETTLED | {"Net Currency": "USD", "Net Credit (NC)": "107.07", "DCC Markup (NC)": "-0.45"}
+    line = line_of(row, OF_2025)
+    assert (line.currency, line.gross_minor, line.fee_minor, line.net_minor) == ("USD", 10807, 100, 10707)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fees"),
+    [
+        ({"DCC Markup (NC)": "0.31", "Net Credit (NC)": "98.25"}, "1.76"),
+        ({"Payment Fees (NC)": "1.75", "Net Credit (NC)": "98.25"}, "1.45"),
+        ({"Markup (NC)": "0.00", "Scheme Fees (NC)": "", "Interchange (NC)": "", "Payment Fees (NC)": "1.45"}, "0.00"),
+    ],
+)
+def test_H8_fees_that_do_not_come_to_the_difference_are_refused(changes: dict[str, str], fees: str) -> None:
+    row = SETTLED | changes
+    net = row["Net Credit (NC)"]
+    assert refusal_of(row, columns=OF_2025) == f"line 2: net {net} is not gross 100.00 minus fees {fees}"
+
+
 def test_a_charge_that_its_fee_eats_up_has_no_net() -> None:
     line = line_of(SETTLED | {"Gross Credit (GC)": "1.45", "Net Credit (NC)": ""})
     assert (line.gross_minor, line.fee_minor, line.net_minor) == (145, 145, 0)

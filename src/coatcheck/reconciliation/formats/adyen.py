@@ -1,8 +1,10 @@
 """Adyen's Settlement Detail Report: what a closed batch of a merchant account is made of, and its payout.
 
-Read are the columns that the 30-column layout and that of 2025 have in common, by name, in whatever order. Debit and
-credit are columns of their own, without signs, and what is not there is left blank. Fees are in the net currency: one
-commission, or markup, scheme fees and interchange; of a refund or chargeback they come on top.
+Read are the columns that the 30-column layout and that of 2025 have in common, by name, in whatever order, and two more
+of the second. Debit and credit are columns of their own, without signs, and what is not there is left blank. Fees are
+in the net currency: one commission, or markup, scheme fees and interchange; of a refund or chargeback they come on top.
+Payment Fees is the sum of these four, so it counts only where they are blank. DCC Markup is a further fee, and below
+zero it is for us; whether the net has it in, net and gross show.
 
 Amounts are decimal text in major units, so what Adyen's API counts differently from ISO 4217 (CLP, CVE, IDR, ISK) needs
 no table here: the decimals are read as written, and one that ISO has no unit for is refused.
@@ -39,7 +41,7 @@ _NEEDED: Final = (
     "Interchange (NC)",
     "Batch Number",
 )
-_OPTIONAL: Final = ("Modification Merchant Reference",)
+_OPTIONAL: Final = ("Modification Merchant Reference", "DCC Markup (NC)", "Payment Fees (NC)")
 _MARKS: Final = frozenset({"Psp Reference", "Modification Reference", "Net Debit (NC)", "Net Credit (NC)", "Type"})
 
 # By the type in lower case. Adyen adds types over time; what is not here is an adjustment that says its type.
@@ -151,11 +153,12 @@ def _may_close(line: SettlementLine) -> bool:
 
 
 def _line_of(fields: list[str], line_no: int) -> SettlementLine:
-    account, charge, reference, created, zone, type_name, modification, *amounts, batch, modified_reference = fields
+    account, charge, reference, created, zone, type_name, modification, *rest = fields
+    *amounts, batch, modified_reference, dcc_markup, all_fees = rest
     if not (account and type_name and batch):
         raise FileRefusedError("Merchant Account, Type and Batch Number must not be blank", line_no)
     kind = _KINDS.get(type_name.lower(), LineKind.ADJUSTMENT)
-    currency, net_minor, fee_minor, asked_minor, asked_currency = _amounts_of(amounts, line_no)
+    currency, net_minor, fee_minor, asked_minor, asked_currency = _amounts_of([*amounts, dcc_markup, all_fees], line_no)
     # Also what was captured by itself has a modification, but none that we asked for and know.
     is_plain_charge = kind is LineKind.CHARGE and not modified_reference
     return SettlementLine(
@@ -187,19 +190,27 @@ def _amounts_of(amounts: list[str], line_no: int) -> tuple[str, int, int, int | 
     if not (debit or credit or net_debit or net_credit):
         raise FileRefusedError("it has no amount at all", line_no)
     net_minor = _signed(net_debit, net_credit, currency, line_no)
-    fee_minor = sum([minor_units(fee, currency, line_no) for fee in fees if fee])
+    fee_minor, dcc_minor = _fees_of(fees, currency, line_no)
     if not (debit or credit):
-        return currency, net_minor, fee_minor, None, None
+        return currency, net_minor, fee_minor + dcc_minor, None, None
     asked_minor = _signed(debit, credit, asked_currency, line_no)
-    gross_minor = net_minor + fee_minor
     if asked_currency == currency:
-        if asked_minor != gross_minor:
-            net, gross, fee = [format_amount(minor, currency) for minor in (net_minor, asked_minor, fee_minor)]
-            raise FileRefusedError(f"net {net} is not gross {gross} minus fees {fee}", line_no)
-        return currency, net_minor, fee_minor, None, None
-    if asked_minor * gross_minor < 0:
+        if asked_minor - net_minor not in (fee_minor + dcc_minor, fee_minor):
+            net, gross = format_amount(net_minor, currency), format_amount(asked_minor, currency)
+            fees_text = format_amount(fee_minor + dcc_minor, currency)
+            raise FileRefusedError(f"net {net} is not gross {gross} minus fees {fees_text}", line_no)
+        return currency, net_minor, asked_minor - net_minor, None, None
+    if asked_minor * (net_minor + fee_minor + dcc_minor) < 0:
         raise FileRefusedError(f"the gross in {asked_currency} and in {currency} are not on the same side", line_no)
-    return currency, net_minor, fee_minor, asked_minor, asked_currency
+    return currency, net_minor, fee_minor + dcc_minor, asked_minor, asked_currency
+
+
+def _fees_of(fees: list[str], currency: str, line_no: int) -> tuple[int, int]:
+    """Give the fees, and the markup of a conversion for the shopper."""
+    *parts, dcc_markup, all_fees = fees
+    named = parts if any(parts) else [all_fees]
+    fee_minor = sum([minor_units(fee, currency, line_no) for fee in named if fee])
+    return fee_minor, minor_units(dcc_markup, currency, line_no) if dcc_markup else 0
 
 
 def _signed(debit: str, credit: str, currency: str, line_no: int) -> int:
