@@ -86,6 +86,7 @@ STRIPE_KINDS = {
     "dispute_reversal": LineKind.CHARGEBACK_REVERSED,
     "network_cost": LineKind.FEE,
     "topup": LineKind.ADJUSTMENT,
+    "transfer": LineKind.ADJUSTMENT,
 }
 
 
@@ -99,15 +100,17 @@ def stripe_row(draw: st.DrawFn, is_credit: bool) -> tuple[Row, SettlementLine]: 
             f"payment_metadata[{REFERENCE_KEY}]",
             f"payment_metadata[{CAPTURE_KEY}]",
             f"refund_metadata[{REFERENCE_KEY}]",
+            f"transfer_metadata[{REFERENCE_KEY}]",
         )
     }
-    operation, capture, refund = ours.values()
+    operation, capture, refund, transfer = ours.values()
+    own = {LineKind.REFUND: refund, LineKind.REFUND_RETURNED: refund}.get(kind, capture or operation)
     asked = conversion(draw, currency, gross)
     line = SettlementLine(
         line_no=0,
         kind=kind,
         batch=draw(st.sampled_from(["po_1", "po_2"])),
-        reference=(refund if kind in (LineKind.REFUND, LineKind.REFUND_RETURNED) else capture or operation) or None,
+        reference=(transfer if category == "transfer" else own) or None,
         provider_reference=(ids["payment_intent_id"] if kind is LineKind.CHARGE else "") or ids["source_id"] or "txn_1",
         charge_reference=ids["payment_intent_id"] or ids["charge_id"] or None,
         occurred_at=at.replace(tzinfo=UTC),

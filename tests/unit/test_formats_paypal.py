@@ -96,6 +96,20 @@ def test_a_refund_names_its_charge_and_may_give_a_part_of_the_fee_back() -> None
     assert line_of(REFUND.replace('"TXN"', '"ODR"')).charge_reference is None
 
 
+@pytest.mark.parametrize("code", ["T0200", "T0201", "T0202"])
+def test_the_two_sides_of_a_conversion_name_what_was_converted(code: str) -> None:
+    taken = SALE.replace("T0006", code).replace("5678", "A1").replace("4H844", "5678").replace('"CR"', '"DR"', 1)
+    given = taken.replace("A1", "A2").replace('"DR",5200', '"CR",3400').replace("AUD", "USD")
+    taken, given = taken.replace('"DR",225,', '"",0,'), given.replace('"DR",225,', '"",0,')
+    lines = read(*HEAD, SH, CH, SALE, taken, given, *footers("AUD", "USD"), '"FF",0')[:3]
+    assert [isinstance(line, SettlementLine) for line in lines] == [True] * 3
+    told = [(line.kind, line.currency, line.net_minor) for line in lines if isinstance(line, SettlementLine)]
+    assert told[1:] == [(LineKind.ADJUSTMENT, "AUD", -5200), (LineKind.ADJUSTMENT, "USD", 3400)]
+    named = [(line.provider_reference, line.charge_reference) for line in lines if isinstance(line, SettlementLine)]
+    assert named == [("5678", "5678"), ("A1", "5678"), ("A2", "5678")]
+    assert line_of(taken.replace('"TXN"', '"ODR"')).charge_reference is None
+
+
 @pytest.mark.parametrize(
     ("code", "side", "kind"),
     [

@@ -18,12 +18,13 @@ FORMAT: Format = StripeItemized()
 CHARGED = print_id(OPERATION, UUID(int=1 << 8))
 CAPTURED = print_id(OPERATION, UUID(int=2 << 8))
 REFUNDED = print_id(OPERATION, UUID(int=3 << 8))
+PAID = print_id(OPERATION, UUID(int=4 << 8))
 COLUMNS = [
     *("automatic_payout_id", "automatic_payout_effective_at", "balance_transaction_id", "created_utc", "created"),
     *("available_on", "currency", "gross", "fee", "net", "reporting_category", "source_id", "description"),
     *("customer_facing_amount", "customer_facing_currency", "charge_id", "payment_intent_id", "card_brand"),
     *(f"payment_metadata[{REFERENCE_KEY}]", f"payment_metadata[{CAPTURE_KEY}]", f"refund_metadata[{REFERENCE_KEY}]"),
-    "trace_id",
+    *(f"transfer_metadata[{REFERENCE_KEY}]", "trace_id"),
 ]
 CHARGE = {
     "automatic_payout_id": "po_1",
@@ -104,6 +105,8 @@ def test_the_keys_of_our_references_are_those_that_the_provider_writes() -> None
         ("fee", LineKind.FEE, "order-1"),
         ("network_cost", LineKind.FEE, "order-1"),
         ("payout_reversal", LineKind.ADJUSTMENT, "payout_reversal"),
+        ("transfer", LineKind.ADJUSTMENT, "transfer"),
+        ("transfer_reversal", LineKind.ADJUSTMENT, "transfer_reversal"),
         ("a_category_of_next_year", LineKind.ADJUSTMENT, "a_category_of_next_year"),
     ],
 )
@@ -145,6 +148,17 @@ def test_a_refund_has_its_own_reference_and_never_that_of_its_charge() -> None:
     assert (own.reference, own.provider_reference, own.charge_reference) == (REFUNDED, "re_1", "pi_1")
     assert (own.gross_minor, own.fee_minor, own.net_minor) == (-2500, 0, -2500)
     assert line_of(**refund).reference is None
+
+
+@pytest.mark.parametrize(("category", "source"), [("transfer", "tr_1"), ("transfer_reversal", "trr_1")])
+def test_a_transfer_to_a_seller_says_which_payout_it_is(category: str, source: str) -> None:
+    amounts = {"gross": "-20.00", "fee": "0.00", "net": "-20.00"}
+    row = {"reporting_category": category, "source_id": source, "payment_intent_id": "", "charge_id": ""} | amounts
+    line = line_of(**row, **{f"transfer_metadata[{REFERENCE_KEY}]": PAID})
+    assert (line.reference, line.provider_reference, line.charge_reference) == (PAID, source, None)
+    assert (line.gross_minor, line.fee_minor, line.net_minor) == (-2000, 0, -2000)
+    assert line_of(**row).reference is None  # not that of the charge whose money it moves
+    assert line_of(**{f"transfer_metadata[{REFERENCE_KEY}]": PAID}).reference == CHARGED
 
 
 def test_a_chargeback_carries_the_reference_of_its_charge() -> None:
@@ -296,7 +310,7 @@ def test_H2_a_file_without_rows_is_refused() -> None:
 
 def test_H2_a_row_that_was_cut_is_refused() -> None:
     text = csv_of(CHARGE)
-    with pytest.raises(FileRefusedError, match="line 2: it has 10 fields where the header has 22: the file was cut"):
+    with pytest.raises(FileRefusedError, match="line 2: it has 10 fields where the header has 23: the file was cut"):
         read(text[: text.index("24.05")])
 
 

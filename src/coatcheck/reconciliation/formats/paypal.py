@@ -12,6 +12,9 @@ Every row must be where it belongs and no footer may be missing, so a file that 
 
 Amounts are in hundredths of the currency's unit, whatever decimals it has: 15000 JPY are 150 yen. There are no signs;
 CR and DR tell what is for us. Our reference is the Invoice ID.
+
+A conversion is two movements, T02nn, one in each currency: the one is taken and the other given. Both carry the id of
+what was converted, so that is their charge.
 """
 
 import csv
@@ -71,10 +74,13 @@ _KINDS: Final = {
     ("T00", "CR"): LineKind.CHARGE,
     ("T01", "CR"): LineKind.FEE,
     ("T01", "DR"): LineKind.FEE,
+    ("T02", "CR"): LineKind.ADJUSTMENT,
+    ("T02", "DR"): LineKind.ADJUSTMENT,
     ("T04", "DR"): LineKind.PAYOUT,
 }
 _WITH_CODE: Final = frozenset({LineKind.FEE, LineKind.ADJUSTMENT})
 _ABOUT_A_CHARGE: Final = frozenset({LineKind.REFUND, LineKind.CHARGEBACK, LineKind.CHARGEBACK_REVERSED})
+_CONVERSION: Final = "T02"
 _SIGNS: Final = {"CR": 1, "DR": -1}
 
 _CODE: Final = re.compile(r"T[0-9]{4}").fullmatch
@@ -226,7 +232,8 @@ class _Section(_Sums):
         if _CODE(code) is None:
             raise FileRefusedError(f"{code!r} is no event code, such as T0006", line_no)
         kind = _KINDS.get((code, side)) or _KINDS.get((code[:3], side), LineKind.ADJUSTMENT)
-        about = other if kind in _ABOUT_A_CHARGE and other_type == "TXN" else None
+        is_about_another = kind in _ABOUT_A_CHARGE or code.startswith(_CONVERSION)
+        about = other if is_about_another and other_type == "TXN" else None
         return SettlementLine(
             line_no=line_no,
             kind=kind,

@@ -12,8 +12,9 @@ captured, with a negative gross and a negative fee. Both are CHARGE lines of the
 over the CHARGE lines of a charge_reference is what was captured and what it cost.
 
 Our reference is in the metadata that the provider's module writes: on a PaymentIntent the charge's and, once captured,
-the capture's; on a Refund its own. A chargeback has none of its own and carries that of its charge. The PSP's id of a
-charge or capture is that of its PaymentIntent, the one the gateway stores.
+the capture's; on a Refund its own, and on a Transfer, by which sellers are paid, the payout's. A chargeback has none of
+its own and carries that of its charge, a reversal that of its Transfer. The PSP's id of a charge or capture is that of
+its PaymentIntent, the one the gateway stores.
 """
 
 from collections.abc import Iterable, Iterator
@@ -46,6 +47,7 @@ _OPTIONAL: Final = (
     f"payment_metadata[{REFERENCE_KEY}]",
     f"payment_metadata[{CAPTURE_KEY}]",
     f"refund_metadata[{REFERENCE_KEY}]",
+    f"transfer_metadata[{REFERENCE_KEY}]",
 )
 _MARKS: Final = frozenset({"balance_transaction_id", "reporting_category", "gross", "fee", "net"})
 
@@ -60,7 +62,10 @@ _KINDS: Final = {
     "fee": LineKind.FEE,
     "network_cost": LineKind.FEE,
     "payout": LineKind.PAYOUT,
+    "transfer": LineKind.ADJUSTMENT,  # to a connected account: what we call a payout
+    "transfer_reversal": LineKind.ADJUSTMENT,
 }
+_OF_TRANSFERS: Final = frozenset({"transfer", "transfer_reversal"})
 _OF_REFUNDS: Final = frozenset({LineKind.REFUND, LineKind.REFUND_RETURNED})
 _TIME_LENGTH: Final = len("2026-01-31 23:59:59")
 _CENTURY: Final = "20"
@@ -97,7 +102,7 @@ class StripeItemized:
 
 def _line_of(fields: list[str], line_no: int, *, has_payouts: bool) -> SettlementLine:
     transaction, created_utc, currency, gross, fee, net, category, source, payout, created, *rest = fields
-    intent, charge, description, asked, asked_currency, operation, capture, refund = rest
+    intent, charge, description, asked, asked_currency, operation, capture, refund, transfer = rest
     if not category:
         raise FileRefusedError("it has no reporting_category", line_no)
     currency, kind = code_of(currency), _KINDS.get(category, LineKind.ADJUSTMENT)
@@ -109,11 +114,12 @@ def _line_of(fields: list[str], line_no: int, *, has_payouts: bool) -> Settlemen
     asked_currency = code_of(asked_currency) if asked else ""
     is_converted = asked_currency not in ("", currency)
     is_charge = kind is LineKind.CHARGE
+    own = refund if kind in _OF_REFUNDS else transfer if category in _OF_TRANSFERS else capture or operation
     return SettlementLine(
         line_no=line_no,
         kind=kind,
         batch=(_payout_of(payout, source, kind, line_no) if has_payouts else _day_of(created or created_utc, line_no)),
-        reference=(refund if kind in _OF_REFUNDS else capture or operation) or None,
+        reference=own or None,
         provider_reference=(intent if is_charge and intent else source or transaction) or None,
         charge_reference=intent or charge or None,
         occurred_at=moment(created_utc, line_no, (_read_time,)),
