@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.metrics_core import Metric
 
+import coatcheck
 from coatcheck import states
 from coatcheck.config import SETTINGS, show
 from coatcheck.errors import ErrorCode
@@ -98,6 +99,16 @@ def test_every_metric_is_documented_with_its_labels() -> None:
     for name, row in documented("metrics.md", "metric").items():
         labels = metrics.registry._names_to_collectors[name]._labelnames  # type: ignore[attr-defined]
         assert row["labels"] == (", ".join(labels) or "-"), name
+
+
+def test_a_log_line_has_the_level_that_whoever_is_on_call_reads_of_it() -> None:
+    """The lines whose level stands beside their name in the code; the rest get theirs from what went wrong."""
+    source = "\n".join(path.read_text(encoding="utf-8") for path in Path(coatcheck.__file__).parent.rglob("*.py"))
+    in_code = re.findall(r'\blog\.(debug|info|warning|error|critical)\(\s*"([a-z_]+)"', source)
+    rows = [row for heading, table in tables_of("operations.md") if heading == "Logs" for row in table]
+    levels = {name: row["level"].split(", ") for row in rows for name in re.findall(r"`([a-z_]+)`", row["event"])}
+    assert [(name, level) for level, name in in_code if name in levels and level not in levels[name]] == []
+    assert {"decision_refused", "answer_refused", "ready"} <= levels.keys() & {name for _, name in in_code}
 
 
 def test_every_value_of_the_vocabulary_is_in_the_glossary() -> None:
