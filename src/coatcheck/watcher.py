@@ -5,7 +5,7 @@ looks, so no two watchers tell of the same thing. docs/runbooks has a page for e
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -15,7 +15,7 @@ import asyncpg
 import msgspec
 import structlog
 
-from coatcheck.audit.invariants import InvariantResult, run_invariants
+from coatcheck.audit.invariants import InvariantResult, read_invariants, run_invariants
 from coatcheck.clock import Clock
 from coatcheck.ids import DISPUTE, INBOX, OPERATION, ORDER, PAYOUT_RUN, print_id
 from coatcheck.loops import until_stopped
@@ -129,7 +129,7 @@ class Watcher:
 
     async def watch_once(self) -> list[Change]:
         """Look at everything but the invariants. Idempotent: what is told stays told until it is so no more."""
-        changes = await self._look(_AT_EACH_LOOK, ())
+        changes = self._take_note(_AT_EACH_LOOK, await self._write(self._store.pool, _AT_EACH_LOOK, ()))
         self._metrics.watched_at.set(self._clock.now().timestamp())
         return changes
 
@@ -141,19 +141,36 @@ class Watcher:
         return await self.check_invariants() if turn else []
 
     async def check_invariants(self) -> list[Change]:
-        """Run every invariant on one snapshot; what is broken is an alert until a run finds it whole again."""
-        broken = [result for result in await run_invariants(self._store) if not result.holds]
-        return await self._look((AlertKind.INVARIANT_BROKEN,), broken)
+        """Run every invariant on one snapshot; what is broken is an alert until a run finds it whole again.
 
-    async def _look(self, kinds: Iterable[AlertKind], broken: Iterable[InvariantResult]) -> list[Change]:
+        What was broken is read once more in the transaction that writes: the run takes long, and an alert is about now.
+        """
+        kinds = (AlertKind.INVARIANT_BROKEN,)
+        suspected = [result.name for result in await run_invariants(self._store) if not result.holds]
+        async with self._store.pool.acquire() as connection, connection.transaction():
+            again = await read_invariants(connection, {name: self._store.invariants[name] for name in suspected})
+            rows = await self._write(connection, kinds, [result for result in again if not result.holds])
+        for result in again:
+            if result.holds:
+                log.warning("invariant_held_again", name=result.name, meaning=result.meaning)
+        return self._take_note(kinds, rows)
+
+    async def _write(
+        self, writer: Any, kinds: Iterable[AlertKind], broken: Iterable[InvariantResult]
+    ) -> list[asyncpg.Record]:
+        """Open what is newly so and close what is so no more, of these kinds."""
         at, limits = self._clock.now(), self._limits
         told = {result.name: _broken_detail(result) for result in broken}
-        rows = await self._store.pool.fetch(
+        rows: list[asyncpg.Record] = await writer.fetch(
             "SELECT * FROM watch_alerts($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
             *(at, list(kinds), at - limits.stuck, at - limits.overdue, at + limits.expiring, limits.transaction),
             *(list(self._capabilities), [self._unknown_before(name, at) for name in self._capabilities]),
             *(list(told), list(told.values()), OPENED_MOST, at + limits.evidence_due),
         )
+        return rows
+
+    def _take_note(self, kinds: Iterable[AlertKind], rows: Sequence[asyncpg.Record]) -> list[Change]:
+        """Count and log what a look has changed, once that is committed."""
         standing = {row["kind"]: row["standing"] for row in rows if row["change"] == "standing"}
         for kind in kinds:
             self._metrics.alerts[kind.value].set(standing.get(kind.value, 0))

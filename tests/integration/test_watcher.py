@@ -20,6 +20,7 @@ from tests.integration.outside import (
 )
 
 from coatcheck.api.dead_letters import dead_letters_of
+from coatcheck.audit.invariants import InvariantResult, run_invariants
 from coatcheck.dead_letters import DeadLetterQuery, person_named
 from coatcheck.events import EventKind
 from coatcheck.ids import ORDER, order_id_of, print_id
@@ -178,6 +179,28 @@ async def test_a_broken_invariant_is_an_incident_until_a_run_finds_it_whole(
         "UPDATE account SET debits_posted_minor = debits_posted_minor - 1 WHERE kind = 'psp_receivable'"
     )
     assert told(await watcher.check_invariants()) == [("invariant_broken", False)] * 3
+
+
+async def test_an_invariant_that_holds_again_when_it_would_be_told_is_no_alert(
+    store: Store, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(store)
+    await world.pay(checkout())
+
+    async def made_whole_meanwhile(of: Store) -> list[InvariantResult]:
+        await break_the_books(owner)
+        results = await run_invariants(of)
+        await owner.execute(
+            "UPDATE account SET debits_posted_minor = debits_posted_minor - 1 WHERE kind = 'psp_receivable'"
+        )
+        return results
+
+    monkeypatch.setattr("coatcheck.watcher.run_invariants", made_whole_meanwhile)
+    with structlog.testing.capture_logs() as lines:
+        assert await make_watcher(world.gateway).check_invariants() == []
+    assert await list_alerts(store) == []
+    assert {(line["event"], line["log_level"]) for line in lines} == {("invariant_held_again", "warning")}
+    assert await gauge(world, AlertKind.INVARIANT_BROKEN) == 0
 
 
 async def test_invariants_are_run_by_one_process_at_a_time_and_not_at_each_look(

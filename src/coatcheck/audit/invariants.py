@@ -1,5 +1,8 @@
 """The audit: every invariant of the books, each a SELECT in sql/invariants that must return no rows."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 
 from coatcheck.store import Store
@@ -23,13 +26,18 @@ class InvariantResult(msgspec.Struct, frozen=True):
 async def run_invariants(store: Store) -> list[InvariantResult]:
     """Run every invariant on one snapshot of the database, so that payments under way cannot look like errors."""
     async with store.pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-        await connection.execute("SET LOCAL statement_timeout = 0")
-        results = []
-        for name, text in store.invariants.items():
-            cursor = await connection.cursor(text)
-            rows = await cursor.fetch(_SHOWN)
-            results.append(InvariantResult(name, _meaning_of(text), [dict(row) for row in rows]))
-        return results
+        return await read_invariants(connection, store.invariants)
+
+
+async def read_invariants(connection: Any, invariants: Mapping[str, str]) -> list[InvariantResult]:
+    """Run invariants (their texts by name) in the caller's transaction; each is one statement, so one snapshot."""
+    await connection.execute("SET LOCAL statement_timeout = 0")
+    results = []
+    for name, text in invariants.items():
+        cursor = await connection.cursor(text)
+        rows = await cursor.fetch(_SHOWN)
+        results.append(InvariantResult(name, _meaning_of(text), [dict(row) for row in rows]))
+    return results
 
 
 def _meaning_of(text: str) -> str:

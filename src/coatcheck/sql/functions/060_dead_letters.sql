@@ -121,7 +121,7 @@ $$;
 -- All that somebody should look at, as one snapshot sees it: one row for each subject of the kinds asked for. The trouble
 -- of an undecided operation is found through its lease, so a look costs what is undecided, not what there is.
 -- An unknown answer is old by its provider's window: `unknown_before` has one time for each of `providers`.
--- What is wrong with the invariants was read by the caller: `broken` are their names.
+-- What is wrong with the invariants was read by the caller in this transaction: `broken` are their names.
 CREATE OR REPLACE FUNCTION alert_conditions(
     at timestamptz, kinds text[], stuck_before timestamptz, overdue_before timestamptz, expiring_before timestamptz,
     transaction_age interval, providers text[], unknown_before timestamptz[], broken text[], broken_details text[],
