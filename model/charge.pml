@@ -292,7 +292,8 @@ inline claim_named(w, what) {
     held_cause[w] = NO_CAUSE; marked[w] = false; held_pending[w] = false; sent_before[w] = true; object[w] = 0
 }
 
-inline mark_sending(w) {         /* skipped where first_sent_at is set and no cause stands: is_marked in _send */
+inline mark_sending(w) {         /* skipped where first_sent_at is set and no cause stands: is_marked in _send, which
+                                  * skips it in the first attempt only; a later one looks at the lease once more */
     if
     :: marked[w] && held_cause[w] == NO_CAUSE -> phase[w] = READY
     :: !(marked[w] && held_cause[w] == NO_CAUSE) && MAY_MARK(w) ->

@@ -22,7 +22,7 @@ from coatcheck.executor import ANSWER_REFUSED, NOT_FOUND, Executor, Step, mismat
 from coatcheck.ids import KEY, OPERATION, PAYOUT, print_id, random_id, time_ordered_ids
 from coatcheck.operations import Operation, Operations
 from coatcheck.pan import contains_card_number
-from coatcheck.providers.outcome import Outcome, OutcomeKind
+from coatcheck.providers.outcome import Outcome, OutcomeKind, ToldBy
 from coatcheck.providers.protocol import Capabilities
 from coatcheck.shops import Caller
 from coatcheck.states import Mode, OperationKind
@@ -459,7 +459,11 @@ def outcome_by_hand(operation: Operation, proposal: Proposal, by: str) -> Outcom
     evidence = f"by hand: {proposal.proposed_by} proposed, {by} confirmed: {proposal.reason}"
     if not proposal.word.says_it_happened:
         return Outcome(
-            kind=OutcomeKind.DECLINED, decline_code=RESOLVED_BY_HAND, reference=intent.reference, evidence=evidence
+            kind=OutcomeKind.DECLINED,
+            decline_code=RESOLVED_BY_HAND,
+            reference=intent.reference,
+            evidence=evidence,
+            told_by=ToldBy.PERSON,
         )
     return Outcome(
         kind=OutcomeKind.APPROVED,
@@ -469,6 +473,7 @@ def outcome_by_hand(operation: Operation, proposal: Proposal, by: str) -> Outcom
         currency=intent.currency,
         is_live=intent.mode is Mode.LIVE,
         evidence=evidence,
+        told_by=ToldBy.PERSON,
     )
 
 

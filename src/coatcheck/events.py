@@ -65,6 +65,7 @@ class EventKind(StrEnum):
     OPERATION_REOPENED = "operation.reopened"
     OPERATION_REGISTERED = "operation.registered"
     OPERATION_CLAIMED = "operation.claimed"
+    OPERATION_SENDING = "operation.sending"
     OPERATION_RESCHEDULED = "operation.rescheduled"
     OPERATION_UNRESOLVED = "operation.unresolved"
     OPERATION_ANSWER_REFUSED = "operation.answer_refused"

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from time import perf_counter
+from typing import NamedTuple
 
 import asyncpg
 import msgspec
@@ -26,7 +27,7 @@ from coatcheck.metrics import Metrics
 from coatcheck.operations import Operation, Operations, Postponement
 from coatcheck.payments import Payments
 from coatcheck.payouts import Payouts
-from coatcheck.providers.outcome import Outcome, OutcomeKind
+from coatcheck.providers.outcome import Outcome, OutcomeKind, ToldBy
 from coatcheck.providers.protocol import Capabilities, Intent, Provider
 from coatcheck.states import Mode, OperationKind, OperationStatus, OrderStatus, PayoutStatus
 
@@ -157,6 +158,15 @@ def contradiction_of(operation: Operation, outcome: Outcome) -> str | None:
     return "paid after all, though it was booked as failed and the seller has his balance back" if is_too_late else None
 
 
+class _Answer(NamedTuple):
+    """What asking has brought. `was_sent`: money may have moved by now. `is_held_back`: see Postponement."""
+
+    operation: Operation
+    outcome: Outcome
+    was_sent: bool
+    is_held_back: bool = False
+
+
 class Executor:
     """Runs operations: the ones a request has just committed, and the ones that are due or were left behind."""
 
@@ -224,27 +234,35 @@ class Executor:
         provider = self._providers.get(operation.provider)
         if provider is None:
             unsent = Outcome(kind=OutcomeKind.NOT_SENT, cause=f"provider {operation.provider} is not configured here")
-            await self._postpone(operation, unsent, was_sent=operation.sent_before)
+            await self._postpone(_Answer(operation, unsent, operation.sent_before))
             return None
         try:
-            operation, outcome, was_sent = await self._ask(provider, operation)
+            answer = await self._ask(provider, operation)
         except Exception as error:  # noqa: BLE001 - whatever it is, the PSP may have heard us
             log_trouble(log, "operation_failed", error, operation=operation.intent.reference)
-            outcome, was_sent = Outcome(kind=OutcomeKind.UNKNOWN, cause=f"gateway error: {type(error).__name__}"), True
-        return await self.settle(operation, outcome, was_sent=was_sent)
+            silence = Outcome(kind=OutcomeKind.UNKNOWN, cause=f"gateway error: {type(error).__name__}")
+            answer = _Answer(operation, silence, was_sent=True)
+        return await self._settle(answer)
 
-    async def settle(self, operation: Operation, outcome: Outcome, *, was_sent: bool = True) -> Outcome | None:
-        """Do what an answer means for an operation that this process holds: book it, put it back, or refuse it.
+    async def settle(self, operation: Operation, outcome: Outcome) -> Outcome | None:
+        """Do what somebody else's news means for an operation that this process holds, like an answer to `run`.
 
-        The one way in for every answer: of a sending, a look-up or a webhook. Returns the decision that was booked.
+        Unasked news of the provider's, where the outcome does not say what it came by. Returns what was booked.
         """
+        if outcome.told_by is None:
+            outcome = msgspec.structs.replace(outcome, told_by=ToldBy.WEBHOOK)
+        return await self._settle(_Answer(operation, outcome, was_sent=True))
+
+    async def _settle(self, answer: _Answer) -> Outcome | None:
+        """Book an answer, put it back, or refuse it: the one way for all of them. Returns what was booked."""
         await self._failpoints.reach(Failpoint.SETTLE_STARTED)
+        operation, outcome = answer.operation, answer.outcome
         difference = mismatch_of(operation.intent, outcome) or contradiction_of(operation, outcome)
         if difference is not None:
             await self._refuse(operation, outcome, difference)
         elif not outcome.kind.is_definite:
-            await self._postpone(operation, outcome, was_sent=was_sent)
-        elif await self._book(operation, outcome, was_sent=was_sent):
+            await self._postpone(answer)
+        elif await self._book(answer):
             if operation.is_joint:
                 await self._failpoints.reach(Failpoint.JOINT_BEFORE_RECOVERY)
                 await self.recover_once()  # what this decision made due: the others' captures or voids
@@ -253,8 +271,9 @@ class Executor:
             self._metrics.fenced.inc()
         return None
 
-    async def _book(self, operation: Operation, outcome: Outcome, *, was_sent: bool) -> bool:
+    async def _book(self, answer: _Answer) -> bool:
         """Book a decision; one that the books refuse by their own rules is asked about again, and lost on nobody."""
+        operation, outcome = answer.operation, answer.outcome
         await self._failpoints.reach(Failpoint.APPLY_BEFORE_COMMIT)
         try:
             if operation.intent.kind is OperationKind.PAYOUT:
@@ -263,8 +282,9 @@ class Executor:
                 is_booked = await self._payments.apply(operation, self._with_life(operation, outcome))
         except asyncpg.CheckViolationError as error:
             log.warning("decision_refused", operation=operation.intent.reference, error=str(error))
-            unbooked = Outcome(kind=OutcomeKind.UNKNOWN, cause=f"the decision could not be booked: {error}"[:300])
-            await self._postpone(operation, unbooked, was_sent=was_sent)
+            cause = f"the decision could not be booked: {error}"[:300]
+            unbooked = Outcome(kind=OutcomeKind.UNKNOWN, cause=cause, told_by=outcome.told_by)
+            await self._postpone(answer._replace(outcome=unbooked))
             return False
         await self._failpoints.reach(Failpoint.APPLY_AFTER_COMMIT)
         return is_booked
@@ -276,46 +296,60 @@ class Executor:
         life = self._providers[operation.provider].capabilities.authorization_life
         return msgspec.structs.replace(outcome, expires_at=self._clock.now() + life)
 
-    async def _ask(self, provider: Provider, operation: Operation) -> tuple[Operation, Outcome, bool]:
-        """Take the steps the gate allows; the third value says whether money may have moved by now."""
+    async def _ask(self, provider: Provider, operation: Operation) -> _Answer:
+        """Take the steps the gate allows."""
         step = next_step(operation, provider.capabilities, self._clock.now())
-        if step is not Step.LOOK_UP and (held_back := self._held_back(provider)) is not None:
-            return operation, held_back, operation.sent_before
+        if step is Step.LOOK_UP:
+            return await self._look_up_first(provider, operation)
+        if (pause := self._pause_of(provider)) is not None:
+            unsent = Outcome(kind=OutcomeKind.NOT_SENT, cause=CIRCUIT_OPEN, retry_after=pause)
+            return _Answer(operation, unsent, operation.sent_before, is_held_back=True)
         if step is Step.REGISTER:
             return await self._register_and_send(provider, operation)
-        if step is Step.SEND:
-            return await self._send(provider, operation)
+        return await self._send(provider, operation)
+
+    async def _look_up_first(self, provider: Provider, operation: Operation) -> _Answer:
+        """Ask what became of it, and send where that allows it.
+
+        While the provider's circuit is open the sending is held back, and what the look-up said is kept (hazard F6).
+        """
         await self._failpoints.reach(Failpoint.LOOK_UP_BEFORE_CALL)
         found = await self._timed(provider, "look_up", operation.intent)
         await self._failpoints.reach(Failpoint.LOOK_UP_AFTER_CALL)
+        found = _as_found(found, provider.capabilities)
         if mismatch_of(operation.intent, found) is not None:
-            return operation, found, True
-        if may_make_page(operation, found, provider.capabilities, self._clock.now()):
-            return await self._register_and_send(provider, operation)
-        if found.kind is OutcomeKind.NOT_FOUND:
-            found = msgspec.structs.replace(found, cause=NOT_FOUND, retry_after=provider.capabilities.look_up_lag)
-        may_send = may_send_after(operation, found, provider.capabilities, self._clock.now())
-        return await self._send(provider, operation) if may_send else (operation, found, True)
+            return _Answer(operation, found, was_sent=True)
+        at = self._clock.now()
+        makes_page = may_make_page(operation, found, provider.capabilities, at)
+        if not makes_page and not may_send_after(operation, found, provider.capabilities, at):
+            return _Answer(operation, found, was_sent=True)
+        if (pause := self._pause_of(provider)) is not None:
+            waiting = msgspec.structs.replace(found, retry_after=max(pause, found.retry_after or pause))
+            return _Answer(operation, waiting, was_sent=True, is_held_back=True)
+        if not makes_page:
+            return await self._send(provider, operation, found)
+        # The "not found" that allows this page says nothing about what comes of it, also if we die on the way (A14).
+        if not await self._mark(operation, found):
+            return _taken_over(operation)
+        return await self._register_and_send(provider, operation)
 
-    def _held_back(self, provider: Provider) -> Outcome | None:
-        """Say NOT_SENT while the provider's circuit is open; None when the sending may go."""
+    def _pause_of(self, provider: Provider) -> timedelta | None:
+        """Say how long a sending must wait because the provider's circuit is open; None when it may go."""
         breaker = self._breakers.get(provider.name)
-        if breaker is None or breaker.may_send():
-            return None
-        return Outcome(kind=OutcomeKind.NOT_SENT, cause=CIRCUIT_OPEN, retry_after=breaker.wait())
+        return None if breaker is None or breaker.may_send() else breaker.wait()
 
-    async def _register_and_send(self, provider: Provider, operation: Operation) -> tuple[Operation, Outcome, bool]:
+    async def _register_and_send(self, provider: Provider, operation: Operation) -> _Answer:
         await self._failpoints.reach(Failpoint.REGISTER_BEFORE_CALL)
         registered = await self._timed(provider, "register", operation.intent)
         await self._failpoints.reach(Failpoint.REGISTER_AFTER_CALL)
         reference = registered.provider_reference
         if operation.intent.is_hosted:
-            return operation, registered, registered.kind is not OutcomeKind.NOT_SENT
+            return _Answer(operation, registered, registered.kind is not OutcomeKind.NOT_SENT)
         if registered.kind.is_definite or reference is None:
-            return operation, registered, False
+            return _Answer(operation, registered, was_sent=False)
         difference = mismatch_of(operation.intent, registered)
         if difference is not None or not await self._keep_reference(operation, reference):
-            return operation, registered, False
+            return _Answer(operation, registered, was_sent=False)
         intent = msgspec.structs.replace(operation.intent, provider_reference=reference)
         return await self._send(provider, msgspec.structs.replace(operation, intent=intent))
 
@@ -325,24 +359,25 @@ class Executor:
         await self._failpoints.reach(Failpoint.REGISTER_AFTER_COMMIT)
         return is_kept
 
-    async def _mark(self, operation: Operation) -> bool:
+    async def _mark(self, operation: Operation, found: Outcome | None) -> bool:
         await self._failpoints.reach(Failpoint.SEND_BEFORE_MARK)
-        is_ours = await self._operations.mark_sending(operation)
+        is_ours = await self._operations.mark_sending(operation, found)
         await self._failpoints.reach(Failpoint.SEND_AFTER_MARK)
         return is_ours
 
-    async def _send(self, provider: Provider, operation: Operation) -> tuple[Operation, Outcome, bool]:
+    async def _send(self, provider: Provider, operation: Operation, found: Outcome | None = None) -> _Answer:
+        """Send it. `found`: what the look-up before it said."""
         first_sent_at = operation.intent.first_sent_at
-        # Committed just now, under a lease that still holds: nothing to ask. A process that slept in between asks.
+        # Committed just now, under a lease that still holds: nothing to ask. A process that slept in between asks, and
+        # every later attempt tells that it sends.
         is_young = first_sent_at is not None and self._clock.now() - first_sent_at < self._operations.lease
-        is_marked = is_young and operation.cause is None
-        if not is_marked and not await self._mark(operation):
-            fenced = Outcome(kind=OutcomeKind.NOT_SENT, cause="another process took the operation over")
-            return operation, fenced, operation.sent_before
+        is_marked = is_young and operation.cause is None and operation.attempt == 1
+        if not is_marked and not await self._mark(operation, found):
+            return _taken_over(operation)
         await self._failpoints.reach(Failpoint.SEND_BEFORE_CALL)
         outcome = await self._timed(provider, operation.intent.kind.value, operation.intent)
         await self._failpoints.reach(Failpoint.SEND_AFTER_CALL)
-        return operation, outcome, operation.sent_before or outcome.kind is not OutcomeKind.NOT_SENT
+        return _Answer(operation, outcome, operation.sent_before or outcome.kind is not OutcomeKind.NOT_SENT)
 
     async def _timed(self, provider: Provider, call: str, intent: Intent) -> Outcome:
         started = perf_counter()
@@ -373,12 +408,13 @@ class Executor:
             self._silent.discard(provider)
             log.info("provider_answers_again", provider=provider)
 
-    async def _postpone(self, operation: Operation, outcome: Outcome, *, was_sent: bool) -> None:
+    async def _postpone(self, answer: _Answer) -> None:
         """Put an undecided operation back: with a time for its next step, or for a person when the budget is spent."""
+        operation, outcome = answer.operation, answer.outcome
         is_pending = outcome.kind is OutcomeKind.PENDING
         # What the PSP has accepted and decides later is no silence: one lost answer in between does not end the asking.
         waits_for_psp = is_pending or operation.status is OperationStatus.PENDING
-        is_free = waits_for_psp or outcome.cause == CIRCUIT_OPEN  # what was not even tried costs no retry
+        is_free = waits_for_psp or answer.is_held_back  # what was not even tried costs no retry
         is_spent = operation.tries + 1 >= self._policy.budget_attempts and not is_free
         pause = max(self._policy.pause(operation.attempt, self._dice.random()), outcome.retry_after or timedelta(0))
         if outcome.is_server_error:
@@ -394,8 +430,9 @@ class Executor:
                 status=_status_of(is_spent=is_spent, is_pending=waits_for_psp),
                 order_status=OrderStatus.PENDING if is_pending and operation.intent.kind.starts_an_order else None,
                 due_at=None if is_spent else self._clock.now() + pause,
-                was_sent=was_sent,
+                was_sent=answer.was_sent,
                 costs=not is_free,
+                is_held_back=answer.is_held_back,
             )
         )
         await self._failpoints.reach(Failpoint.POSTPONE_AFTER_COMMIT)
@@ -464,6 +501,19 @@ class Executor:
             await self._failpoints.reach(Failpoint.STOP_BEFORE_RELEASE)
             await self._operations.release()
             await self._failpoints.reach(Failpoint.STOP_AFTER_RELEASE)
+
+
+def _as_found(outcome: Outcome, capabilities: Capabilities) -> Outcome:
+    """Take an answer as a look-up's; of one that found nothing, the next is worth asking for once the lag is over."""
+    if outcome.kind is not OutcomeKind.NOT_FOUND:
+        return msgspec.structs.replace(outcome, told_by=ToldBy.LOOK_UP)
+    evidence, lag = outcome.evidence or outcome.cause, capabilities.look_up_lag
+    return msgspec.structs.replace(outcome, cause=NOT_FOUND, evidence=evidence, retry_after=lag, told_by=ToldBy.LOOK_UP)
+
+
+def _taken_over(operation: Operation) -> _Answer:
+    unsent = Outcome(kind=OutcomeKind.NOT_SENT, cause="another process took the operation over")
+    return _Answer(operation, unsent, operation.sent_before)
 
 
 def _kind_of(operation: Operation, *, is_spent: bool, is_pending: bool) -> EventKind:

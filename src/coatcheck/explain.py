@@ -29,13 +29,27 @@ from coatcheck.money import format_amount
 from coatcheck.operations import NOT_AT_PROVIDER, Operation, Operations, Standing
 from coatcheck.payments import OrderView, PaymentView
 from coatcheck.payments.views import read_payments
+from coatcheck.providers.outcome import ToldBy
 from coatcheck.shops import shop_id_of
 from coatcheck.states import Mode, OperationKind, OperationStatus, OrderStatus
 from coatcheck.store import Store
 
 _PAGE = 1_000
 _AFTER_ALL = 10**9  # what has no attempt of its own
-_BEGINNINGS = frozenset({EventKind.OPERATION_CLAIMED, EventKind.OPERATION_REOPENED, EventKind.OPERATION_REGISTERED})
+# What an attempt begins with, in this order; what it brought comes behind.
+_BEGINNINGS = (
+    EventKind.OPERATION_CLAIMED,
+    EventKind.OPERATION_REOPENED,
+    EventKind.OPERATION_REGISTERED,
+    EventKind.OPERATION_SENDING,
+)
+# By which way an answer came, behind the attempt's number; nothing where it is the answer to the sending.
+_TOLD_BY = {
+    ToldBy.LOOK_UP: " (a look-up)",
+    ToldBy.WEBHOOK: " (a webhook)",
+    ToldBy.FILE: " (a settlement file)",
+    ToldBy.PERSON: " (by hand)",
+}
 _REQUESTS = frozenset({EventKind.PAYMENT_ACCEPTED, EventKind.PAYMENT_ADOPTED})
 _GIVEN_UP_KINDS = frozenset({EventKind.ORDER_FAILED, EventKind.REFUND_FAILED})
 _JOINT_TICKET = "all-or-nothing"  # of what the gateway itself asks for an all-or-nothing checkout
@@ -196,7 +210,8 @@ def _place_of(event: _Event) -> tuple[datetime, int, int, UUID]:
     """Order events; within a millisecond ids have no order, so what an attempt brought stands behind its beginning."""
     is_request = event.kind in _REQUESTS or event.kind.endswith(".requested")
     attempt = 0 if is_request else event.body.get("attempt") or _AFTER_ALL
-    return event.at, attempt, event.kind not in _BEGINNINGS, event.event_id
+    place = _BEGINNINGS.index(event.kind) if event.kind in _BEGINNINGS else len(_BEGINNINGS)
+    return event.at, attempt, place, event.event_id
 
 
 def _operation_ids(events: Iterable[_Event], orders: Iterable[UUID]) -> set[UUID]:
@@ -236,27 +251,31 @@ def _moment(case: _Case, event: _Event) -> Moment:
         return Moment(event.at, _adopted(event.body))
     if event.kind == EventKind.CAPTURE_REQUESTED:
         return Moment(event.at, _capture_requested(case, event.body))
-    fields = _fields(case, event.body)
+    fields = _fields(case, event)
     is_absent = event.kind in _GIVEN_UP_KINDS and event.body.get("decline_code") == NOT_AT_PROVIDER
     sentence = ABSENT if is_absent else SENTENCES.get(event.kind)
     # A kind of a newer release: better its bare name than no story.
     return Moment(event.at, event.kind if sentence is None else sentence.format(**fields))
 
 
-def _fields(case: _Case, body: Mapping[str, Any]) -> dict[str, str]:
+def _fields(case: _Case, event: _Event) -> dict[str, str]:
     """Put what an event says into the words its sentence may use."""
+    body = event.body
     named = body.get("operation_id")
     standing = None if named is None else case.operations.get(UUID(named))
     order = None if body.get("order_id") is None else case.orders.get(UUID(body["order_id"]))
-    answer = ": ".join(str(body[name]) for name in ("outcome", "cause") if body.get(name))
     return {
         "what": _what(standing, order, body),
+        "told_by": _TOLD_BY.get(body.get("told_by", ""), ""),
+        "held_back": " It was not sent again: the provider is silent." if _kept_a_look_up(body) else "",
         "order": "?" if order is None else order.payment_order_id,
-        "key": "?" if named is None else print_id(OPERATION, UUID(named)),
+        "key": _key(named),
         "provider": order.provider if order is not None else "the provider",
         "attempt": str(body.get("attempt", "?")),
-        "answer": answer or "no answer",
+        "answer": _answer(body),
         "evidence": f" ({body['evidence']})" if body.get("evidence") else "",
+        "sending": _sending(event, standing, order),
+        "found": f", for a look-up said {_answer(body['found'], with_evidence=True)}" if body.get("found") else "",
         "reference": str(body.get("provider_reference") or "none given"),
         "code": str(body.get("decline_code") or "no code given"),
         "due": f" It goes on at {_time_text(body['due_at'])}." if body.get("due_at") else "",
@@ -274,6 +293,30 @@ def _fields(case: _Case, body: Mapping[str, Any]) -> dict[str, str]:
         "alert": str(body.get("alert", "?")),
         **_dispute_fields(body),
     }
+
+
+def _kept_a_look_up(body: Mapping[str, Any]) -> bool:
+    """Whether a look-up would have allowed a sending, which was held back."""
+    return bool(body.get("is_held_back")) and body.get("told_by") == ToldBy.LOOK_UP
+
+
+def _sending(event: _Event, standing: Standing | None, order: OrderView | None) -> str:
+    """Say what is about to leave; a page has a key of its own, the same for all orders of the payment."""
+    what, provider = _what(standing, order, event.body), "the provider" if order is None else order.provider
+    named, first = event.body.get("operation_id"), event.body.get("first_sent_at")
+    again = " again" if first is not None and datetime.fromisoformat(first) < event.at else ""
+    if standing is not None and standing.operation.intent.is_hosted:
+        return f"{provider} is asked{again} for the page on which the buyer pays the {what}"
+    return f"the {what} is sent{again} to {provider} under the key {_key(named)}"
+
+
+def _key(operation_id: str | None) -> str:
+    return "?" if operation_id is None else print_id(OPERATION, UUID(operation_id))
+
+
+def _answer(body: Mapping[str, Any], *, with_evidence: bool = False) -> str:
+    said = ": ".join(str(body[name]) for name in ("outcome", "cause") if body.get(name)) or "no answer"
+    return f"{said} ({body['evidence']})" if with_evidence and body.get("evidence") else said
 
 
 def _dispute_fields(body: Mapping[str, Any]) -> dict[str, str]:
@@ -359,16 +402,19 @@ SENTENCES: Mapping[str, str] = {
     "first.",
     EventKind.REFUND_RECOGNISED: "The shop asked again for a refund of order {order} that had been taken over from "
     "the provider (its key: {request_key}): it is the same one.",
-    EventKind.ORDER_SUCCEEDED: "Attempt {attempt}: {provider} did the {what} (its id: {reference}). The order is "
-    "SUCCESS and the books have it.",
-    EventKind.ORDER_FAILED: "Attempt {attempt}: the {what} was declined: {code}. The order is FAILED; no money moved.",
-    EventKind.ORDER_PENDING: "Attempt {attempt}: {provider} has the {what} and decides later.{page}{due}",
-    EventKind.ORDER_AUTHORIZED: "Attempt {attempt}: {provider} reserved the money of order {order}{until} (its id: "
-    "{reference}). The books hold it.",
-    EventKind.ORDER_CAPTURED: "Attempt {attempt}: {provider} did the {what}, a part of it (its id: {reference}).",
-    EventKind.ORDER_CANCELLED: "Order {order} is CANCELLED by the {what}: what was reserved is given back.",
-    EventKind.ORDER_SUCCEEDED_LATE: "Attempt {attempt}: {provider} says that it did the {what} after all, although the "
-    "order had been given up. The books have it.",
+    EventKind.ORDER_SUCCEEDED: "Attempt {attempt}{told_by}: {provider} did the {what} (its id: {reference}). The "
+    "order is SUCCESS and the books have it.",
+    EventKind.ORDER_FAILED: "Attempt {attempt}{told_by}: the {what} was declined: {code}. The order is FAILED; no "
+    "money moved.",
+    EventKind.ORDER_PENDING: "Attempt {attempt}{told_by}: {provider} has the {what} and decides later.{page}{due}",
+    EventKind.ORDER_AUTHORIZED: "Attempt {attempt}{told_by}: {provider} reserved the money of order {order}{until} "
+    "(its id: {reference}). The books hold it.",
+    EventKind.ORDER_CAPTURED: "Attempt {attempt}{told_by}: {provider} did the {what}, a part of it (its id: "
+    "{reference}).",
+    EventKind.ORDER_CANCELLED: "Attempt {attempt}{told_by}: order {order} is CANCELLED by the {what}: what was "
+    "reserved is given back.",
+    EventKind.ORDER_SUCCEEDED_LATE: "Attempt {attempt}{told_by}: {provider} says that it did the {what} after all, "
+    "although the order had been given up. The books have it.",
     EventKind.ORDER_DISPUTED: "{provider} says that the charge of order {order} is disputed: nothing more of it is "
     "refunded.",
     EventKind.ORDER_UNDISPUTED: "No dispute of order {order} is open or lost any more: it can be refunded again.",
@@ -391,29 +437,33 @@ SENTENCES: Mapping[str, str] = {
     EventKind.ORDER_CHARGED_TWICE: "{provider} told of another charge of order {order} ({reference}) beside the one in "
     "the books. A person must compare and refund it there.",
     EventKind.CHECKOUT_DECIDED: "All or nothing: the orders go together, and the decision is to {decision}.",
-    EventKind.CAPTURE_DECLINED: "Attempt {attempt}: {provider} refused the {what}: {code}.",
+    EventKind.CAPTURE_DECLINED: "Attempt {attempt}{told_by}: {provider} refused the {what}: {code}.",
     EventKind.CANCEL_REQUESTED: "The shop asked to cancel what is not charged (its key: {request_key}).",
-    EventKind.VOID_DECLINED: "Attempt {attempt}: {provider} refused the {what}: {code}.",
+    EventKind.VOID_DECLINED: "Attempt {attempt}{told_by}: {provider} refused the {what}: {code}.",
     EventKind.REFUND_REQUESTED: "A refund of {amount} of order {order} was asked for ({why}; its key: {request_key}) "
     "and reserved; it goes to {provider} under the key {key}.",
-    EventKind.REFUND_SUCCEEDED: "Attempt {attempt}: {provider} did the {what} (its id: {reference}). The books have "
-    "it.",
-    EventKind.REFUND_FAILED: "Attempt {attempt}: {provider} refused the {what}: {code}. What it reserved is free.",
-    EventKind.REFUND_RETURNED: "The buyer's bank sent the {what} back: {code}. The books have taken it back.",
+    EventKind.REFUND_SUCCEEDED: "Attempt {attempt}{told_by}: {provider} did the {what} (its id: {reference}). The "
+    "books have it.",
+    EventKind.REFUND_FAILED: "Attempt {attempt}{told_by}: {provider} refused the {what}: {code}. What it reserved is "
+    "free.",
+    EventKind.REFUND_RETURNED: "Attempt {attempt}{told_by}: the buyer's bank sent the {what} back: {code}. The books "
+    "have taken it back.",
     EventKind.WEBHOOK_REFUSED: "An authentic event of {provider} was about something else than the {what}: "
     "{difference}. Nothing was booked.",
-    EventKind.OPERATION_PENDING: "Attempt {attempt}: {provider} has the {what} and decides later.{due}",
-    EventKind.OPERATION_CONFIRMED: "Attempt {attempt}: asked again, {provider} said nothing new of the {what}.",
+    EventKind.OPERATION_PENDING: "Attempt {attempt}{told_by}: {provider} has the {what} and decides later.{due}",
+    EventKind.OPERATION_CONFIRMED: "Attempt {attempt}{told_by}: asked again, {provider} said nothing new of the "
+    "{what}.",
     EventKind.OPERATION_REOPENED: "The {what} is asked about again as attempt {attempt}: {why}.",
     EventKind.OPERATION_REGISTERED: "Attempt {attempt}: {provider} made its object for the {what} ({reference}); no "
     "money moved.",
     EventKind.OPERATION_CLAIMED: "A gateway ({holder}) took the {what} over as attempt {attempt}.",
-    EventKind.OPERATION_RESCHEDULED: "Attempt {attempt} under the key {key} decided nothing about the {what}: "
-    "{answer}{evidence}.{due}",
-    EventKind.OPERATION_UNRESOLVED: "Attempt {attempt} under the key {key} decided nothing about the {what}: "
+    EventKind.OPERATION_SENDING: "Attempt {attempt}: {sending}{found}.",
+    EventKind.OPERATION_RESCHEDULED: "Attempt {attempt}{told_by} under the key {key} decided nothing about the {what}: "
+    "{answer}{evidence}.{held_back}{due}",
+    EventKind.OPERATION_UNRESOLVED: "Attempt {attempt}{told_by} under the key {key} decided nothing about the {what}: "
     "{answer}{evidence}. That was the last of its own accord: it waits for a person.",
-    EventKind.OPERATION_ANSWER_REFUSED: "Attempt {attempt}: the answer about the {what} was not booked: {difference}. "
-    "It waits for a person.",
+    EventKind.OPERATION_ANSWER_REFUSED: "Attempt {attempt}{told_by}: the answer about the {what} was not booked: "
+    "{difference}. It waits for a person.",
     EventKind.DEAD_LETTER_RETRIED: "{by} had the {what} asked again.",
     EventKind.DEAD_LETTER_RESOLUTION_PROPOSED: "{by} says of the {what}: {word} ({why}). A second person must "
     "confirm it.",

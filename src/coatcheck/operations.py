@@ -88,6 +88,7 @@ class Postponement(msgspec.Struct, frozen=True, kw_only=True):
     """What to do with an operation that was not decided. `due_at` None: only a person may move it on.
 
     `order_status` None: the order's status is not this operation's to say. `costs`: it used up one of its retries.
+    `is_held_back`: the gate would have let a sending go, and the provider's circuit was open.
     """
 
     operation: Operation
@@ -98,6 +99,7 @@ class Postponement(msgspec.Struct, frozen=True, kw_only=True):
     due_at: datetime | None
     was_sent: bool
     costs: bool = True
+    is_held_back: bool = False
 
 
 def first_kind_of(capture: str, on_failure: str) -> OperationKind:
@@ -136,17 +138,19 @@ class Operations:
         """Store the PSP's id of a two-step object before money moves. False when the lease is no longer ours."""
         return await self._register.submit((operation, provider_reference))
 
-    async def mark_sending(self, operation: Operation) -> bool:
+    async def mark_sending(self, operation: Operation, found: Outcome | None = None) -> bool:
         """Commit that a claimed operation is about to be sent; False when the lease is no longer ours.
 
         Begins the idempotency window if nothing has left yet, and forgets what look-ups found before this sending: a
         "not found" from before it proves nothing after it, also when this process dies on the way (hazard A14).
+        `found`: what the look-up said that allows this sending; the event keeps it.
         """
         marked: bool = await self._store.pool.fetchval(
-            "SELECT mark_sending($1, $2, $3)",
+            "SELECT mark_sending($1, $2, $3, $4)",
             self._clock.now(),
             operation.intent.operation_id,
             operation.attempt,
+            None if found is None else msgspec.json.encode(_answer_of(found)).decode(),
         )
         return marked
 
@@ -305,24 +309,34 @@ def _postponed_body(item: Postponement) -> str:
         "operation_id": item.operation.intent.operation_id,
         "order_id": item.operation.order_id,
         "attempt": item.operation.attempt,
-        "outcome": item.outcome.kind,
         "status": item.status,
         "order_status": item.order_status,
         "due_at": item.due_at,
         "was_sent": item.was_sent,
         "costs": item.costs,
-        "provider_reference": item.outcome.provider_reference,
         "redirect_url": item.outcome.redirect_url,
-        "cause": item.outcome.cause,
-        "evidence": item.outcome.evidence,
+        **_answer_of(item.outcome),
+    }
+    if item.is_held_back:
+        body["is_held_back"] = True
+    return msgspec.json.encode(body).decode()
+
+
+def _answer_of(outcome: Outcome) -> dict[str, Any]:
+    """Write what an answer that decided nothing said, and by which way it came where that was no sending."""
+    answer: dict[str, Any] = {
+        "outcome": outcome.kind,
+        "provider_reference": outcome.provider_reference,
+        "cause": outcome.cause,
+        "evidence": outcome.evidence,
         "answer": {
-            "amount_minor": item.outcome.amount_minor,
-            "currency": item.outcome.currency,
-            "reference": item.outcome.reference,
-            "is_live": item.outcome.is_live,
+            "amount_minor": outcome.amount_minor,
+            "currency": outcome.currency,
+            "reference": outcome.reference,
+            "is_live": outcome.is_live,
         },
     }
-    return msgspec.json.encode(body).decode()
+    return answer if outcome.told_by is None else answer | {"told_by": outcome.told_by}
 
 
 def _standing_of(row: asyncpg.Record) -> Standing:

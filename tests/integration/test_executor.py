@@ -11,6 +11,8 @@ import pytest
 import structlog
 from tests.integration.outside import (
     SETTINGS,
+    START,
+    Answer,
     ScriptedProvider,
     World,
     approved,
@@ -506,6 +508,66 @@ async def test_F6_look_ups_go_on_while_the_circuit_is_open(store: Store) -> None
     await world.recover()
     assert world.provider.asked == ["charge", "look_up"]
     assert await statuses(world) == [("SUCCESS", "APPROVED")]
+
+
+@pytest.mark.parametrize("found", [not_found, not_sent])
+async def test_F6_a_sending_that_a_look_up_allows_waits_while_the_circuit_is_open(store: Store, found: Answer) -> None:
+    world = World(
+        store,
+        ScriptedProvider(look_up_before_resend=True),
+        settings=replace(SETTINGS, breaker_threshold=1, breaker_pause_s=3600, retry_budget_attempts=4),
+    )
+    world.provider.charges = [unknown]
+    await world.pay(checkout("c1", "o1"))
+    world.provider.look_ups = [found] * 9
+    for _ in range(8):  # longer than the budget
+        await world.recover(timedelta(seconds=120))
+    assert set(world.provider.asked[1:]) == {"look_up"}
+    row = await store.pool.fetchrow("SELECT status, cause, tries, first_sent_at FROM operation")
+    assert row is not None
+    said = "connection refused" if found is not_sent else "not found at the provider"
+    assert (row["status"], row["cause"]) == ("OPEN", said)
+    assert row["first_sent_at"] == START
+    held_back = await store.pool.fetch("SELECT body FROM event WHERE body ->> 'is_held_back' = 'true'")
+    assert {msgspec.json.decode(each["body"])["told_by"] for each in held_back} == {"look_up"}
+    await world.recover(timedelta(hours=1))  # the probe's turn
+    assert world.provider.asked[-2:] == ["look_up", "charge"]
+    assert await statuses(world) == [("SUCCESS", "APPROVED")]
+    assert await world.violations() == {}
+
+
+async def test_F6_a_page_that_a_look_up_allows_waits_while_the_circuit_is_open(store: Store) -> None:
+    world = World(
+        store,
+        ScriptedProvider(look_up_before_resend=True),
+        settings=replace(SETTINGS, breaker_threshold=1, breaker_pause_s=3600),
+    )
+    world.provider.registers = [unknown]
+    await world.pay(checkout("c1", "o1", return_url="https://shop.example/"))
+    await world.recover()
+    await world.recover()
+    assert world.provider.asked == ["register", "look_up", "look_up"]
+    await world.recover(timedelta(hours=1))
+    assert world.provider.asked[3:] == ["look_up", "register"]
+    assert await statuses(world) == [("PENDING", "PENDING")]
+
+
+async def test_A5_A14_a_page_is_not_made_again_by_what_was_found_before_a_death_in_its_making(store: Store) -> None:
+    def die(_: Intent) -> Outcome:
+        raise asyncio.CancelledError
+
+    world = World(store, ScriptedProvider(look_up_before_resend=True))
+    world.provider.registers = [unknown, die]
+    await world.pay(checkout("c1", "o1", return_url="https://shop.example/"))
+    await world.recover()
+    with pytest.raises(asyncio.CancelledError):
+        await world.recover()
+    assert world.provider.asked == ["register", "look_up", "look_up", "register"]
+    await world.recover()
+    assert world.provider.asked[4:] == ["look_up"]  # the first "not found" since that page may have been made
+    await world.recover()
+    assert world.provider.asked[5:] == ["look_up", "register"]
+    assert await statuses(world) == [("PENDING", "PENDING")]
 
 
 async def test_F2_a_process_that_slept_through_its_lease_asks_before_it_sends(store: Store) -> None:

@@ -8,12 +8,26 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
+import msgspec
 import pytest
 import structlog
-from tests.integration.outside import CALLER, SETTINGS, World, checkout, declined, not_sent, pending, unknown
+from tests.integration.outside import (
+    CALLER,
+    SETTINGS,
+    ScriptedProvider,
+    World,
+    approved,
+    checkout,
+    declined,
+    not_found,
+    not_sent,
+    pending,
+    unknown,
+)
 
 from coatcheck import cli
 from coatcheck.api.dead_letters import dead_letters_of
+from coatcheck.audit.replay import replay
 from coatcheck.dead_letters import DeadLetterQuery, Finding, Word, person_named
 from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.explain import Story, explain
@@ -61,9 +75,73 @@ async def test_a_payment_that_took_two_attempts(store: Store) -> None:
         "It goes on at 2026-03-01 12:00:00"
     )
     assert re.fullmatch(r"A gateway \(.{36}\) took the charge of order o1 over as attempt 2\.", told[2])
-    assert told[3].startswith("Attempt 2: simulator did the charge of order o1 (its id: ch_op_")
+    assert told[3] == f"Attempt 2: the charge of order o1 is sent again to simulator under the key {CHARGE_KEY}."
+    assert told[4].startswith("Attempt 2: simulator did the charge of order o1 (its id: ch_op_")
     assert [moment.at for moment in story.moments] == sorted(moment.at for moment in story.moments)
     assert story.standing == ["Order o1 is SUCCESS: 10.00 EUR of 10.00 EUR was taken. Nothing more is to come."]
+
+
+async def test_A1_A5_each_step_of_finding_out_is_told_with_the_way_its_answer_came(store: Store) -> None:
+    world = World(store, ScriptedProvider(look_up_before_resend=True))
+    world.provider.charges = [unknown, unknown]
+    world.provider.look_ups = [not_found, not_found, approved]
+    view = await world.pay(checkout("c1", "o1"))
+    for _ in range(3):
+        await world.recover()
+    assert world.provider.asked == ["charge", "look_up", "look_up", "charge", "look_up"]
+    told = sentences(await story_of(world, print_id(PAYMENT, view.payment_id)))
+    nothing = f"under the key {CHARGE_KEY} decided nothing about the charge of order o1: "
+    found = "NOT_FOUND: not found at the provider (nothing under our reference)"
+    said = f"a look-up said {found}"
+    beginnings = [
+        "Checkout c1 was accepted",
+        f"Attempt 1 {nothing}UNKNOWN: read timeout. It goes on at ",
+        "A gateway (",
+        f"Attempt 2 (a look-up) {nothing}{found}. It goes on at ",
+        "A gateway (",
+        f"Attempt 3: the charge of order o1 is sent again to simulator under the key {CHARGE_KEY}, for {said}.",
+        f"Attempt 3 {nothing}UNKNOWN: read timeout. It goes on at ",
+        "A gateway (",
+        f"Attempt 4 (a look-up): simulator did the charge of order o1 (its id: ch_{CHARGE_KEY}). The order is SUCCESS",
+    ]
+    assert [told[place].startswith(begins) for place, begins in enumerate(beginnings)] == [True] * len(told)
+    assert (await replay(store)).differences == 0
+
+
+async def test_a_sending_that_was_held_back_tells_the_look_up_that_would_have_allowed_it(store: Store) -> None:
+    settings = replace(SETTINGS, breaker_threshold=1, breaker_pause_s=3600)
+    world = World(store, ScriptedProvider(look_up_before_resend=True), settings=settings)
+    world.provider.charges = [unknown]
+    view = await world.pay(checkout("c1", "o1"))
+    await world.recover()
+    await world.recover()
+    told = sentences(await story_of(world, print_id(PAYMENT, view.payment_id)))
+    assert told[-1].startswith(f"Attempt 3 (a look-up) under the key {CHARGE_KEY} decided nothing")
+    assert ": NOT_FOUND: not found at the provider (nothing under our reference). It was not sent again: " in told[-1]
+
+
+async def test_C1_a_webhook_s_word_is_told_as_a_webhook_s(store: Store) -> None:
+    world = World(store)
+    world.provider.charges = [unknown]
+    view = await world.pay(checkout("c1", "o1"))
+    for held in await world.gateway.operations.claim_named([operation_id_of(O1, "charge")]):
+        await world.gateway.executor.settle(held, approved(held.intent))
+    told = sentences(await story_of(world, print_id(PAYMENT, view.payment_id)))
+    assert told[-1].startswith("Attempt 2 (a webhook): simulator did the charge of order o1")
+    assert (await replay(store)).differences == 0
+
+
+async def test_a_charge_approved_at_once_says_nothing_of_the_way_its_answer_came(store: Store) -> None:
+    """The path that everybody takes: no event and no field more than the decision needs."""
+    world = World(store)
+    await world.pay(checkout("c1", "o1"))
+    rows = await store.pool.fetch(
+        "SELECT kind, body FROM event WHERE kind NOT IN ('account.opened', 'payment.accepted')"
+    )
+    assert [row["kind"] for row in rows] == ["order.succeeded"]
+    assert list(msgspec.json.decode(rows[0]["body"])) == [
+        *("operation_id", "order_id", "attempt", "outcome", "status", "provider_reference", "decline_code", "transfers")
+    ]
 
 
 async def test_what_comes_next_and_when(store: Store) -> None:
@@ -110,8 +188,9 @@ async def test_a_dead_letter_s_story_ends_with_what_a_person_may_do(store: Store
     ) in told
     assert "person bob confirmed what person ada had said of the charge of order o1: not charged " in " ".join(told)
     assert (
-        "Attempt 2: the charge of order o1 was declined: resolved_by_hand. The order is FAILED; no money moved." in told
-    )
+        "Attempt 2 (by hand): the charge of order o1 was declined: resolved_by_hand. The order is FAILED; no money "
+        "moved."
+    ) in told
 
 
 async def test_every_way_to_name_a_payment(store: Store) -> None:

@@ -317,9 +317,9 @@ async def test_C2_D6_news_that_somebody_else_overtook_is_not_forgotten(
     answer = await world.refund("o1", 600)
     settle = world.gateway.executor.settle
 
-    async def settle_too_late(operation: Operation, outcome: Outcome, *, was_sent: bool = True) -> Outcome | None:
+    async def settle_too_late(operation: Operation, outcome: Outcome) -> Outcome | None:
         await other.recover()
-        return await settle(operation, outcome, was_sent=was_sent)
+        return await settle(operation, outcome)
 
     with monkeypatch.context() as slow:
         slow.setattr(world.gateway.executor, "settle", settle_too_late)

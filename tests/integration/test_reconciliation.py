@@ -268,6 +268,7 @@ async def test_A1_an_unknown_charge_is_decided_by_the_file(store: Store, tmp_pat
     (total,) = (await read_report(store, report.file_id, is_repeat=True)).totals
     assert (total.lines, total.matched, total.settled) == (1, 0, 1)
     assert (await desk.world.read(view.payment_id)).status == "SUCCESS"
+    assert await desk.world.count("event", "kind = 'order.succeeded' AND body ->> 'told_by' = 'file'") == 1
     assert await desk.balances() == {"psp_payouts_in_transit": 975, "platform_psp_fees": 25}
     assert await desk.corrections.correct(report.file_id) == 0
     assert await desk.world.count("reconciliation_break", "closed_at IS NULL") == 0

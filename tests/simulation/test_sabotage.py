@@ -18,7 +18,7 @@ from tests.simulation.psp import STORMY
 from tests.simulation.world import Running, Trouble, World
 
 from coatcheck import executor
-from coatcheck.executor import Executor, Step
+from coatcheck.executor import Executor, Step, _Answer
 from coatcheck.operations import Operation
 from coatcheck.payments import effects
 from coatcheck.providers.outcome import Outcome, OutcomeKind
@@ -52,11 +52,11 @@ def a_new_key_per_attempt(patch: Patch) -> None:
 
 
 def silence_is_a_failure(patch: Patch) -> None:
-    async def ask(self: Executor, provider: Provider, operation: Operation) -> tuple[Operation, Outcome, bool]:
-        asked, outcome, was_sent = await _ask(self, provider, operation)
-        if outcome.kind is OutcomeKind.UNKNOWN:
-            outcome = Outcome(kind=OutcomeKind.DECLINED, decline_code="timeout")
-        return asked, outcome, was_sent
+    async def ask(self: Executor, provider: Provider, operation: Operation) -> _Answer:
+        answer = await _ask(self, provider, operation)
+        if answer.outcome.kind is OutcomeKind.UNKNOWN:
+            return answer._replace(outcome=Outcome(kind=OutcomeKind.DECLINED, decline_code="timeout"))
+        return answer
 
     patch.setattr(Executor, "_ask", ask)
 
@@ -84,9 +84,10 @@ def nobody_recovers(patch: Patch) -> None:
 def the_old_is_given_up(patch: Patch) -> None:
     """What is not decided at the third attempt is called a failure: FAILED by age."""
 
-    async def ask(self: Executor, provider: Provider, operation: Operation) -> tuple[Operation, Outcome, bool]:
+    async def ask(self: Executor, provider: Provider, operation: Operation) -> _Answer:
         if operation.attempt > 2:
-            return operation, Outcome(kind=OutcomeKind.DECLINED, decline_code="expired"), True
+            given_up = Outcome(kind=OutcomeKind.DECLINED, decline_code="expired")
+            return _Answer(operation, given_up, was_sent=True)
         return await _ask(self, provider, operation)
 
     patch.setattr(Executor, "_ask", ask)

@@ -73,7 +73,7 @@ def test_a_simple_query_is_a_request() -> None:
 @pytest.mark.parametrize(
     ("text", "is_write"),
     [
-        ("SELECT mark_sending($1, $2, $3)", True),
+        ("SELECT mark_sending($1, $2, $3, $4)", True),
         ("SELECT * FROM claim_operations($1, $2, $3, $4)", True),
         ("SELECT request_refund($1, $2)", True),
         ("  insert into event values ($1)", True),

@@ -199,16 +199,20 @@ def test_attempts_are_in_the_order_of_their_numbers_whatever_the_clocks_say() ->
 def test_a_claim_keeps_or_forgets_why_nothing_was_decided() -> None:
     for forgets, cause in ((False, "cause 1"), (True, None)):
         operation = first_of(told(accepted(), postponed(1, at(1)), claimed(2, at(2), forgets=forgets)))
-        assert (operation.cause, operation.status, operation.may_be_marked) == (cause, "OPEN", True)
+        assert (operation.cause, operation.status) == (cause, "OPEN")
 
 
 def test_the_window_is_what_the_last_event_says_of_it() -> None:
     unsent = [accepted(), postponed(1, at(1), first_sent_at=None)]
     assert first_of(told(*unsent)).first_sent_at is None
-    under_way = first_of(told(*unsent, claimed(2, at(2), first_sent_at=None)))
-    assert (under_way.first_sent_at, under_way.may_be_marked) == (None, True)
-    ended = first_of(told(*unsent, claimed(2, at(2), first_sent_at=None), postponed(2, at(3), first_sent_at=at(2.5))))
-    assert (ended.first_sent_at, ended.may_be_marked) == (at(2.5), False)
+    under_way = [*unsent, claimed(2, at(2), first_sent_at=None)]
+    assert first_of(told(*under_way)).first_sent_at is None
+    named = {"operation_id": FIRST, "order_id": ORDER, "attempt": 2}
+    sending = event(EventKind.OPERATION_SENDING, at(2.5), **named, first_sent_at=at(2.5), found=None)
+    leaving = first_of(told(sending, *under_way))
+    assert (leaving.first_sent_at, leaving.cause) == (at(2.5), None)
+    ended = first_of(told(*under_way, postponed(2, at(3), first_sent_at=None), sending))
+    assert (ended.first_sent_at, ended.cause) == (None, "cause 2")
 
 
 def test_an_object_of_the_provider_s_is_known_before_the_charge_is_decided() -> None:

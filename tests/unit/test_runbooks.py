@@ -1,12 +1,14 @@
 """Whoever is called finds a page, and a story finds its words."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
+from uuid import UUID
 
 import pytest
 
 from coatcheck.events import EventKind
-from coatcheck.explain import SENTENCES, _Case, _fields
+from coatcheck.explain import SENTENCES, _Case, _Event, _fields
 from coatcheck.watcher import AlertKind
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ def test_every_event_of_a_payment_has_its_sentence() -> None:
 @pytest.mark.parametrize("kind", SENTENCES)
 def test_a_sentence_can_be_told_of_the_barest_event(kind: str) -> None:
     nothing = _Case(cast("PaymentView", None), [], {}, {}, None)
-    told = SENTENCES[kind].format(**_fields(nothing, {}))
+    barest = _Event(UUID(int=1), kind, datetime(2026, 3, 1, tzinfo=UTC), {})
+    told = SENTENCES[kind].format(**_fields(nothing, barest))
     assert told.endswith(".")
     assert "{" not in told

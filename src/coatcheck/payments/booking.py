@@ -165,6 +165,8 @@ def _event_body(item: Booking, transfers: Sequence[Transfer]) -> dict[str, Any]:
     }
     if outcome.evidence:
         body["evidence"] = outcome.evidence
+    if outcome.told_by is not None:
+        body["told_by"] = outcome.told_by
     if operation.intent.kind is not OperationKind.CHARGE:
         body["kind"] = operation.intent.kind
         body["changes"] = {

@@ -144,4 +144,6 @@ def _event_body(item: Decided, effect: Effect, transfers: Sequence[Row]) -> dict
     }
     if outcome.evidence:
         body["evidence"] = outcome.evidence
+    if outcome.told_by is not None:
+        body["told_by"] = outcome.told_by
     return body

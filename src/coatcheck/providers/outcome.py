@@ -6,6 +6,15 @@ from enum import StrEnum
 import msgspec
 
 
+class ToldBy(StrEnum):
+    """What an answer came by, where it is not the answer to a sending: on which rung of finding out we were told."""
+
+    LOOK_UP = "look_up"
+    WEBHOOK = "webhook"
+    FILE = "file"
+    PERSON = "person"
+
+
 class OutcomeKind(StrEnum):
     """APPROVED and DECLINED are the PSP's own word. Everything else is not a decision.
 
@@ -37,6 +46,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     buyer went away, it was voided). `came_back` with DECLINED, of a payout: the money had gone, and was sent back.
     `redirect_url`: where the buyer pays, of a registered hosted page. `expires_at`: until when an authorization or a
     page lives, in the PSP's word.
+    `told_by`: None is the answer to the sending itself.
     """
 
     kind: OutcomeKind
@@ -54,3 +64,4 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     came_back: bool = False
     redirect_url: str | None = None
     expires_at: datetime | None = None
+    told_by: ToldBy | None = None

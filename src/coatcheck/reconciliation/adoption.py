@@ -21,7 +21,7 @@ from coatcheck.ids import OPERATION, derive_id, operation_id_of, order_id_of, pa
 from coatcheck.ledger import AccountBook, AccountName, charge_accounts
 from coatcheck.operations import Operation, Operations
 from coatcheck.payments import Payments
-from coatcheck.providers.outcome import Outcome, OutcomeKind
+from coatcheck.providers.outcome import Outcome, OutcomeKind, ToldBy
 from coatcheck.providers.protocol import Found, Intent, Origin, Provider
 from coatcheck.states import Mode, OperationKind
 from coatcheck.store import Store
@@ -164,7 +164,7 @@ class Adoption:
     async def ask(self, provider: str, intent: Intent) -> Outcome:
         """Ask a PSP what became of an intent; of an authorization say until when it lives. Moves no money."""
         adapter = self.providers[provider]
-        outcome = await adapter.look_up(intent)
+        outcome = msgspec.structs.replace(await adapter.look_up(intent), told_by=ToldBy.LOOK_UP)
         if intent.kind is OperationKind.AUTHORIZE and outcome.expires_at is None:
             life = adapter.capabilities.authorization_life
             outcome = msgspec.structs.replace(outcome, expires_at=(intent.first_sent_at or self._clock.now()) + life)

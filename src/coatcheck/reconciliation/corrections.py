@@ -18,7 +18,7 @@ from coatcheck.executor import NOT_FOUND, Executor, window_is_open
 from coatcheck.ids import OPERATION, parse_id
 from coatcheck.ledger import AccountName
 from coatcheck.operations import NOT_AT_PROVIDER, Operation, Operations, Standing
-from coatcheck.providers.outcome import Outcome, OutcomeKind
+from coatcheck.providers.outcome import Outcome, OutcomeKind, ToldBy
 from coatcheck.providers.protocol import Found, NotListedError, Registry
 from coatcheck.reconciliation.adoption import Adoption, ChargedOrder, candidate_of
 from coatcheck.reconciliation.closing import Closing
@@ -306,7 +306,11 @@ def _absence(operation: Operation, row: asyncpg.Record, first: datetime, at: dat
         f"of its {row['files']} settlement files, which reach to {_time(row['covered_until'])}, has it"
     )
     return Outcome(
-        kind=OutcomeKind.DECLINED, decline_code=NOT_AT_PROVIDER, reference=intent.reference, evidence=evidence
+        kind=OutcomeKind.DECLINED,
+        decline_code=NOT_AT_PROVIDER,
+        reference=intent.reference,
+        evidence=evidence,
+        told_by=ToldBy.LOOK_UP,
     )
 
 
@@ -324,4 +328,5 @@ def _outcome_of(operation: Operation, row: asyncpg.Record) -> Outcome:
         currency=intent.currency,
         reference=intent.reference,
         evidence=f"settlement file {row['name']}, line {row['line_no']}",
+        told_by=ToldBy.FILE,
     )

@@ -279,6 +279,15 @@ class Claimed(Said, frozen=True, kw_only=True):
     first_sent_at: datetime | None
 
 
+class Sending(Said, frozen=True, kw_only=True):
+    """An attempt is about to send it. `first_sent_at` is when its window began; what was found before is forgotten."""
+
+    operation_id: UUID
+    order_id: UUID
+    attempt: Attempt
+    first_sent_at: datetime
+
+
 class Reopened(Said, frozen=True, kw_only=True):
     """The PSP is asked again about what was decided."""
 
@@ -352,7 +361,7 @@ class AccountOpened(Said, frozen=True, kw_only=True):
 
 
 Attempted = (
-    Claimed | Reopened | Registered | Postponed | Decided | PayoutDecided | Doubted
+    Claimed | Reopened | Registered | Sending | Postponed | Decided | PayoutDecided | Doubted
 )  # what belongs to one attempt of one operation
 
 _DECISIONS = (
@@ -385,6 +394,7 @@ KINDS: Mapping[str, type[Said]] = MappingProxyType(
         EventKind.PAYMENT_ACCEPTED.value: Accepted,
         EventKind.OPERATION_REGISTERED.value: Registered,
         EventKind.OPERATION_CLAIMED.value: Claimed,
+        EventKind.OPERATION_SENDING.value: Sending,
         EventKind.OPERATION_REOPENED.value: Reopened,
         EventKind.CAPTURE_REQUESTED.value: ActRequested,
         EventKind.CANCEL_REQUESTED.value: ActRequested,

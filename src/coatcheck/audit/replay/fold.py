@@ -43,6 +43,7 @@ from coatcheck.audit.replay.bodies import (
     Registered,
     Reopened,
     Said,
+    Sending,
     Undisputed,
 )
 from coatcheck.audit.replay.rows import (
@@ -77,7 +78,7 @@ _JSON_NULL = b"null"
 # What an attempt brings, in this order: a void may end what was put back; what was decided has no lease any more.
 # A restore's doubt comes after whatever the backup knows of the attempt.
 _RANKS: Mapping[type[Said], int] = MappingProxyType(
-    {Claimed: 0, Reopened: 0, Registered: 1, Postponed: 2, Decided: 3, PayoutDecided: 3, Doubted: 4}
+    {Claimed: 0, Reopened: 0, Registered: 1, Sending: 2, Postponed: 3, Decided: 4, PayoutDecided: 4, Doubted: 5}
 )
 
 
@@ -559,20 +560,20 @@ def _fold_operation(row: OperationRow, attempted: Sequence[Heard[Attempted]], en
         body = heard.body
         match body:
             case Claimed():
-                row.attempt, row.first_sent_at, row.may_be_marked = body.attempt, body.first_sent_at, True
+                row.attempt, row.first_sent_at = body.attempt, body.first_sent_at
                 row.cause = None if body.forgets_cause else row.cause
             case Reopened():
-                row.attempt, row.first_sent_at, row.may_be_marked = body.attempt, body.first_sent_at, True
+                row.attempt, row.first_sent_at = body.attempt, body.first_sent_at
                 row.status, row.cause = OperationStatus.PENDING.value, body.why
             case Registered():
                 row.provider_reference = body.provider_reference
+            case Sending():
+                row.first_sent_at, row.cause = body.first_sent_at, None
             case Postponed():
                 _put_back(row, body)
             case Doubted():
                 row.first_sent_at = row.first_sent_at or body.first_sent_at
-            case PayoutDecided():
-                _decide(row, body, heard.at)
-            case Decided() if body.operation_id == row.operation_id:
+            case PayoutDecided() | Decided() if body.operation_id == row.operation_id:
                 _decide(row, body, heard.at)
             case Decided():
                 row.status, row.decline_code, row.cause = OperationStatus.DECLINED.value, _CANCELLED, None
@@ -581,7 +582,7 @@ def _fold_operation(row: OperationRow, attempted: Sequence[Heard[Attempted]], en
 
 def _put_back(row: OperationRow, body: Postponed) -> None:
     row.status, row.cause = body.status.value, body.cause
-    row.first_sent_at, row.may_be_marked = body.first_sent_at, False
+    row.first_sent_at = body.first_sent_at
     row.tries += body.costs
     row.provider_reference = _newer(body.provider_reference, row.provider_reference)
 

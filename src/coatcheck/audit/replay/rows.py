@@ -58,11 +58,7 @@ class OrderRow(msgspec.Struct):
 
 
 class OperationRow(msgspec.Struct, kw_only=True):
-    """One thing asked of a PSP.
-
-    Two are no columns of the table. `may_be_marked`: an attempt began of which no event says whether it came to a
-    sending, which begins the window if it had not begun and forgets the cause. `was_decided`: at any time.
-    """
+    """One thing asked of a PSP. `was_decided` (at any time) is no column of the table."""
 
     operation_id: UUID
     order_id: UUID
@@ -87,7 +83,6 @@ class OperationRow(msgspec.Struct, kw_only=True):
     cause: str | None = None
     created_at: datetime
     decided_at: datetime | None = None
-    may_be_marked: bool = False
     was_decided: bool = False
 
 

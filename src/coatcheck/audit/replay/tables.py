@@ -169,13 +169,6 @@ def table_of(
     )
 
 
-_MARKED = MappingProxyType(
-    {
-        "first_sent_at": "CASE WHEN r.may_be_marked AND r.first_sent_at IS NULL THEN s.first_sent_at "
-        "ELSE r.first_sent_at END",
-        "cause": "CASE WHEN NOT r.may_be_marked OR s.cause IS NOT NULL THEN r.cause END",
-    }
-)
 _HOLD_COLUMNS = (
     "debit_account_id",
     "credit_account_id",
@@ -192,8 +185,7 @@ PAYMENT_ORDER = table_of("payment_order", OrderRow)
 OPERATION = table_of(
     "operation",
     OperationRow,
-    working=MappingProxyType({"may_be_marked": "boolean", "was_decided": "boolean"}),
-    instead=_MARKED,
+    working=MappingProxyType({"was_decided": "boolean"}),
 )
 REFUND = table_of("refund", RefundRow)
 PAYOUT = table_of("payout", PayoutRow)

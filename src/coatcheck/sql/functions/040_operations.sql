@@ -240,7 +240,8 @@ $$;
 
 -- A claimed operation is about to be sent: its idempotency window begins if nothing had left before, and what earlier
 -- look-ups found says nothing about this sending. Committed before the call, so a death in it cannot undo that. Fenced.
-CREATE OR REPLACE FUNCTION mark_sending(at timestamptz, which uuid, held_attempt integer) RETURNS boolean
+-- found: what the look-up said that allows it; NULL where it needed none.
+CREATE OR REPLACE FUNCTION mark_sending(at timestamptz, which uuid, held_attempt integer, found json) RETURNS boolean
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
 AS $$
@@ -249,7 +250,13 @@ AS $$
     ), marked AS (
         UPDATE operation AS o SET first_sent_at = coalesce(o.first_sent_at, at), cause = NULL
           FROM held WHERE o.operation_id = held.operation_id
-     RETURNING o.operation_id
+     RETURNING o.*
+    ), told AS (
+        INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
+        SELECT m.payment_id, time_ordered_id(mark_sending.at), 'operation.sending', m.shop_id, m.mode, mark_sending.at,
+               json_build_object('operation_id', m.operation_id, 'order_id', m.order_id, 'attempt', held_attempt,
+                                 'first_sent_at', m.first_sent_at, 'found', found)
+          FROM marked AS m
     )
     SELECT EXISTS (SELECT FROM marked);
 $$;
