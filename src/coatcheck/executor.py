@@ -421,6 +421,8 @@ class Executor:
             outcome = msgspec.structs.replace(outcome, cause=f"{SERVER_ERROR}{outcome.cause}")
         if is_spent:
             log.warning("operation_unresolved", operation=operation.intent.reference, cause=outcome.cause)
+        if outcome.several and operation.intent.kind.starts_an_order and operation.cause != outcome.cause:
+            await self._tell_of_several(operation, outcome)
         await self._failpoints.reach(Failpoint.POSTPONE_BEFORE_COMMIT)
         await self._put_back(
             Postponement(
@@ -436,6 +438,17 @@ class Executor:
             )
         )
         await self._failpoints.reach(Failpoint.POSTPONE_AFTER_COMMIT)
+
+    async def _tell_of_several(self, operation: Operation, outcome: Outcome) -> None:
+        """Tell of each charge under our one reference: an alert until a person has refunded all but one (hazard A8).
+
+        Before it is put back, so that a death in between is told twice rather than never.
+        """
+        difference = f"{outcome.cause} under our reference: {', '.join(outcome.several)}"
+        log.error("order_charged_twice", operation=operation.intent.reference, difference=difference)
+        for reference in outcome.several:
+            body = {"type": "look-up", "difference": difference, "provider_reference": reference}
+            await self._operations.tell(operation, EventKind.ORDER_CHARGED_TWICE, body)
 
     async def _refuse(self, operation: Operation, outcome: Outcome, difference: str) -> None:
         """Post nothing for an answer about another amount, currency or object: it is an incident for a person."""

@@ -434,8 +434,8 @@ SENTENCES: Mapping[str, str] = {
     EventKind.DISPUTE_EVIDENCE_REQUESTED: "{by} answers the dispute {dispute} of order {order}: {said}.",
     EventKind.DISPUTE_EVIDENCE_SENT: "{provider} has the answer to the dispute: {said}.",
     EventKind.DISPUTE_EVIDENCE_REFUSED: "{provider} did not take the answer to the dispute ({said}): {refusal}.",
-    EventKind.ORDER_CHARGED_TWICE: "{provider} told of another charge of order {order} ({reference}) beside the one in "
-    "the books. A person must compare and refund it there.",
+    EventKind.ORDER_CHARGED_TWICE: "{provider} told of a charge of order {order} that is one too many ({reference}): "
+    "{difference}. A person must compare and refund there.",
     EventKind.CHECKOUT_DECIDED: "All or nothing: the orders go together, and the decision is to {decision}.",
     EventKind.CAPTURE_DECLINED: "Attempt {attempt}{told_by}: {provider} refused the {what}: {code}.",
     EventKind.CANCEL_REQUESTED: "The shop asked to cancel what is not charged (its key: {request_key}).",

@@ -154,6 +154,22 @@ class Operations:
         )
         return marked
 
+    async def tell(self, operation: Operation, kind: EventKind, body: Mapping[str, Any]) -> None:
+        """Write an event about an operation that changes no row."""
+        at = self._clock.now()
+        await self._store.pool.execute(
+            self._store.queries["event_write"],
+            operation.payment_id,
+            time_ordered_ids(at, 1)[0],
+            kind.value,
+            operation.shop_id,
+            operation.intent.mode.value,
+            at,
+            msgspec.json.encode(
+                {"operation_id": operation.intent.operation_id, "order_id": operation.order_id, **body}
+            ).decode(),
+        )
+
     async def claim(self, most: int, room: Mapping[str, int] | None = None) -> list[Operation]:
         """Take over work whose time has come: of each provider so much, or the `room` it has.
 

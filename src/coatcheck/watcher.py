@@ -287,6 +287,12 @@ _UNDECIDED = {
 def _charged_twice(detail: Mapping[str, Any], _: datetime) -> str:
     amount = f"{format_amount(detail['amount_minor'], detail['currency'])} {detail['currency']}"
     provider, known, other = detail["provider"], detail["provider_reference"], detail["other_reference"]
+    if known is None:
+        return (
+            f"Order {detail['payment_order_id']} seems charged twice at {provider}: {other} carry its one reference, "
+            f"and none of them is in the books. Compare them there; if they took the money, refund all but one "
+            f"({amount} each) at {provider}, then say of the operation that the one which is left was charged."
+        )
     return (
         f"Order {detail['payment_order_id']} seems charged twice at {provider}: {known} is in the books, {other} is "
         f"not. Compare both there; if both took the money, refund {other} ({amount}) at {provider}, not through the "

@@ -21,10 +21,10 @@ from tests.integration.outside import (
 
 from coatcheck.api.dead_letters import dead_letters_of
 from coatcheck.audit.invariants import InvariantResult, run_invariants
-from coatcheck.dead_letters import DeadLetterQuery, person_named
+from coatcheck.dead_letters import DeadLetterQuery, Finding, Word, person_named
 from coatcheck.events import EventKind
 from coatcheck.ids import ORDER, order_id_of, print_id
-from coatcheck.providers.outcome import Outcome
+from coatcheck.providers.outcome import Outcome, more_than_one
 from coatcheck.providers.protocol import Intent, Notice
 from coatcheck.states import Capture
 from coatcheck.store import Store
@@ -297,6 +297,58 @@ async def test_A8_a_second_charge_told_by_a_webhook_stays_until_a_person_has_see
     await tell_of_another_charge(world, "ch_third")
     assert await look(world, watcher, timedelta(seconds=1)) == [("charged_twice", True)]
     assert "ch_third is not" in (await list_alerts(store))[0].text
+
+
+def two_charges(intent: Intent) -> Outcome:
+    made = [msgspec.structs.replace(approved(intent), provider_reference=name) for name in ("ch_1", "ch_2")]
+    return more_than_one("charge", made)
+
+
+async def test_A8_two_charges_that_a_look_up_lists_are_told_until_a_person_has_refunded_one(store: Store) -> None:
+    world = World(
+        store, ScriptedProvider(look_up_before_resend=True), settings=replace(SETTINGS, retry_budget_attempts=3)
+    )
+    world.provider.charges = [unknown]
+    world.provider.look_ups = [two_charges] * 9
+    await world.pay(checkout())
+    with structlog.testing.capture_logs() as lines:
+        await world.recover()
+        await world.recover()
+    assert [line["log_level"] for line in lines if line["event"] == "order_charged_twice"] == ["error"]
+    assert await world.count("transfer") == 0  # which of them is ours is not guessed
+    assert await world.count("event", "kind = 'order.charged_twice'") == 2  # one for each charge, once
+    watcher = make_watcher(world.gateway)
+    assert await look(world, watcher) == [("charged_twice", True), ("operation_unresolved", True)]
+    (alert,) = [each for each in await list_alerts(store) if each.kind is AlertKind.CHARGED_TWICE]
+    assert "ch_1 and ch_2 carry its one reference, and none of them is in the books" in alert.text
+    assert "refund all but one (10.00 EUR each) at simulator" in alert.text
+    assert alert.subject == print_id(ORDER, ORDER_ID)
+
+    desk, ada = dead_letters_of(world.gateway), person_named("Ada")
+    (letter,) = await desk.find(DeadLetterQuery())
+    operation_id = letter.operation.intent.operation_id
+    finding = Finding(word=Word.CHARGED, reason="ch_2 is refunded there", provider_reference="ch_1")
+    proposal = await desk.propose(operation_id, DeadLetterQuery(), finding, ada)
+    await desk.confirm(operation_id, proposal.proposal_id, DeadLetterQuery(), person_named("Bob"))
+    assert await look(world, watcher) == [("operation_unresolved", False)]  # the second charge is not seen to by that
+    assert await acknowledge(store, world.clock, ORDER_ID, by=ada, reason="ch_2 refunded there") is True
+    assert await look(world, watcher) == [("charged_twice", False)]
+    assert await world.violations() == {}
+
+
+async def test_A8_a_charge_that_was_one_of_two_and_is_booked_by_now_is_no_second_one(store: Store) -> None:
+    world = World(store)
+    world.provider.charges = [unknown]
+    await world.pay(checkout())
+    operation_id = await store.pool.fetchval("SELECT operation_id FROM operation")
+    (held,) = await world.gateway.operations.claim_named([operation_id])
+    await world.gateway.executor.settle(held, two_charges(held.intent))
+    (held,) = await world.gateway.operations.claim_named([operation_id])
+    first = msgspec.structs.replace(approved(held.intent), provider_reference="ch_1")
+    await world.gateway.executor.settle(held, first)
+    watcher = make_watcher(world.gateway)
+    assert await look(world, watcher) == [("charged_twice", True)]
+    assert "ch_1 is in the books, ch_2 is not" in (await list_alerts(store))[0].text
 
 
 async def test_A8_two_charges_in_two_modes_or_orders_are_no_second_charge(store: Store) -> None:

@@ -13,6 +13,9 @@ from coatcheck.providers.protocol import Intent, NotListedError, PayoutOrigin
 from coatcheck.providers.simulated import _payout_body
 from coatcheck.providers.simulated_answers import (
     Raw,
+    found_action,
+    found_charge,
+    found_payout,
     listed_actions,
     listed_charge,
     listed_charges,
@@ -32,6 +35,42 @@ def charge(desk: Desk, reference: str, **more: Any) -> str:
 
 def raw(body: object, status: int = 200) -> Raw:
     return Raw(status, True, None, msgspec.json.encode(body))
+
+
+def intent_of(kind: OperationKind, target_reference: str | None = None) -> Intent:
+    return Intent(
+        operation_id=derive_id("a", kind.value),
+        amount_minor=1000,
+        currency="EUR",
+        mode=Mode.TEST,
+        body=b"",
+        kind=kind,
+        target_reference=target_reference,
+    )
+
+
+def test_A8_two_charges_under_one_reference_are_told_and_none_is_taken() -> None:
+    asked = intent_of(OperationKind.CHARGE)
+    made = {"status": "succeeded", "amount": 1000, "currency": "EUR", "reference": asked.reference, "livemode": False}
+    declined = made | {"id": "ch_0", "status": "declined", "decline_code": "no"}
+    listed = {"data": [declined, made | {"id": "ch_1"}, made | {"id": "ch_2"}]}
+    found = found_charge(raw(listed), asked)
+    assert (found.kind, found.several, found.evidence) == (OutcomeKind.UNKNOWN, ("ch_1", "ch_2"), "ch_1 ch_2")
+    listed["data"].pop()
+    assert found_charge(raw(listed), asked).provider_reference == "ch_1"
+
+
+def test_two_payouts_or_refunds_under_one_reference_are_not_taken_for_one() -> None:
+    payout = intent_of(OperationKind.PAYOUT, "ba_1")
+    paid = {"object": "payout", "amount": 1000, "currency": "EUR", "destination": "ba_1", "status": "paid"}
+    paid |= {"reference": payout.reference, "livemode": False}
+    found = found_payout(raw({"data": [paid | {"id": "po_1"}, paid | {"id": "po_2"}]}), payout)
+    assert (found.kind, found.several) == (OutcomeKind.UNKNOWN, ("po_1", "po_2"))
+    refund = intent_of(OperationKind.REFUND, "ch_1")
+    done = {"object": "refund", "charge": "ch_1", "amount": 1000, "currency": "EUR", "status": "succeeded"}
+    done |= {"reference": refund.reference, "livemode": False}
+    found = found_action(raw({"data": [done | {"id": "re_1"}, done | {"id": "re_2"}]}), refund)
+    assert (found.kind, found.several) == (OutcomeKind.UNKNOWN, ("re_1", "re_2"))
 
 
 def test_charges_are_listed_since_a_time_page_by_page_with_what_was_written_on_them() -> None:

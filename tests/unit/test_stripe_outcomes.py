@@ -15,7 +15,7 @@ import stripe
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Intent
 from coatcheck.providers.stripe import API_VERSION, StripeProvider, _SingleRequestClient
-from coatcheck.providers.stripe_answers import BEFORE_ANY_BYTE, ERRORS
+from coatcheck.providers.stripe_answers import BEFORE_ANY_BYTE, ERRORS, outcome_of_search
 from coatcheck.states import Mode
 
 OPERATION_ID = UUID("01234567-89ab-cdef-0123-456789abcdef")
@@ -93,6 +93,20 @@ def family(of: type[BaseException]) -> Iterator[type[BaseException]]:
     yield of
     for child in of.__subclasses__():
         yield from family(child)
+
+
+def test_A8_two_payments_under_one_reference_are_told_and_none_is_taken() -> None:
+    made = [
+        Outcome(kind=kind, provider_reference=name)
+        for name, kind in (
+            ("pi_0", OutcomeKind.DECLINED),
+            ("pi_1", OutcomeKind.APPROVED),
+            ("pi_2", OutcomeKind.APPROVED),
+        )
+    ]
+    found = outcome_of_search(made, "PaymentIntent")
+    assert (found.kind, found.several, found.evidence) == (OutcomeKind.UNKNOWN, ("pi_1", "pi_2"), "pi_1 pi_2")
+    assert outcome_of_search(made[:2], "PaymentIntent").provider_reference == "pi_1"
 
 
 def test_every_error_of_the_sdk_is_mapped() -> None:

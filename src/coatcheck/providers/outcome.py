@@ -1,5 +1,6 @@
 """An outcome is a value: what a PSP's answer, or its silence, means for our money."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -46,7 +47,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     buyer went away, it was voided). `came_back` with DECLINED, of a payout: the money had gone, and was sent back.
     `redirect_url`: where the buyer pays, of a registered hosted page. `expires_at`: until when an authorization or a
     page lives, in the PSP's word.
-    `told_by`: None is the answer to the sending itself.
+    `told_by`: None is the answer to the sending itself. `several`: see `more_than_one`.
     """
 
     kind: OutcomeKind
@@ -65,3 +66,18 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     redirect_url: str | None = None
     expires_at: datetime | None = None
     told_by: ToldBy | None = None
+    several: tuple[str, ...] = ()
+
+
+def more_than_one(what: str, approved: Sequence[Outcome]) -> Outcome:
+    """Say that several objects under our one reference moved money: which of them is ours a person must say (A8).
+
+    `several` are the PSP's ids of them.
+    """
+    references = tuple(str(outcome.provider_reference) for outcome in approved)
+    return Outcome(
+        kind=OutcomeKind.UNKNOWN,
+        cause=f"more than one {what} moved money",
+        evidence=" ".join(references),
+        several=references,
+    )

@@ -44,7 +44,7 @@ from uuid import UUID
 
 import msgspec
 
-from coatcheck.providers.outcome import Outcome, OutcomeKind
+from coatcheck.providers.outcome import Outcome, OutcomeKind, more_than_one
 from coatcheck.providers.protocol import Found, Intent, NotListedError, Origin, PayoutOrigin
 from coatcheck.states import OperationKind
 
@@ -239,7 +239,7 @@ _PAGE_WITHOUT_CHARGE: Final[Mapping[str, tuple[OutcomeKind, str]]] = {
     "expired": (_DECLINED, "nobody paid on the page in time"),
 }
 _CODE_OF_PAGE: Final = {"cancelled": "page_cancelled", "expired": "page_expired"}
-# Where several objects carry our reference, the one that says most about money speaks.
+# Where several objects carry our reference, the one that says most about money speaks; two that moved it do not.
 _BEST_FIRST: Final = (_APPROVED, _PENDING, _UNKNOWN, _DECLINED)
 
 
@@ -536,6 +536,9 @@ def _absent_or_no_decision(raw: Raw, what: str) -> Outcome:
 def _best(outcomes: Sequence[Outcome], what: str) -> Outcome:
     if not outcomes:
         return Outcome(kind=OutcomeKind.NOT_FOUND, cause=f"the provider lists no {what} with this reference")
+    approved = [outcome for outcome in outcomes if outcome.kind is _APPROVED]
+    if len(approved) > 1:
+        return more_than_one(what, approved)
     return min(outcomes, key=lambda outcome: _BEST_FIRST.index(outcome.kind))
 
 

@@ -14,7 +14,7 @@ import msgspec
 import stripe
 from stripe import oauth_error
 
-from coatcheck.providers.outcome import Outcome, OutcomeKind
+from coatcheck.providers.outcome import Outcome, OutcomeKind, more_than_one
 from coatcheck.providers.protocol import Intent, NotChargeableError
 from coatcheck.providers.stripe_words import CAPTURE_KEY, PAGE_KEY, REFERENCE_KEY, from_stripe_amount
 from coatcheck.states import OperationKind
@@ -526,11 +526,9 @@ def outcome_of_search(outcomes: Sequence[Outcome], what: str) -> Outcome:
     """Let one of the objects that carry our reference speak for all; two that moved money are a matter for a person."""
     if not outcomes:
         return Outcome(kind=OutcomeKind.NOT_FOUND, cause=f"no {what} carries our reference")
-    approved = [outcome.provider_reference for outcome in outcomes if outcome.kind is OutcomeKind.APPROVED]
+    approved = [outcome for outcome in outcomes if outcome.kind is OutcomeKind.APPROVED]
     if len(approved) > 1:
-        return Outcome(
-            kind=OutcomeKind.UNKNOWN, cause=f"more than one {what} moved money", evidence=" ".join(map(str, approved))
-        )
+        return more_than_one(what, approved)
     return min(outcomes, key=lambda outcome: _PRECEDENCE.index(outcome.kind))
 
 

@@ -174,7 +174,8 @@ AS $$
                                      ELSE 'authorization_expiring' END AS kind) AS e
      WHERE e.kind = ANY (kinds) AND p.status = 'AUTHORIZED' AND p.expires_at <= expiring_before
     UNION ALL
-    -- Answers about another charge, while their operation waits; and what webhooks told, until a person has seen to it.
+    -- Answers about another charge, while their operation waits; and what webhooks and look-ups told, until a person has
+    -- seen to it.
     SELECT 'charged_twice', t.order_id::text, min(t.payment_id::text)::uuid, min(t.shop_id::text)::uuid, min(t.mode), min(t.since),
            json_build_object('order_id', t.order_id, 'payment_order_id', min(t.payment_order_id),
                              'amount_minor', min(t.amount_minor), 'currency', min(t.currency),
@@ -192,6 +193,8 @@ AS $$
               FROM event AS e
               JOIN payment_order AS p ON p.order_id = (e.body ->> 'order_id')::uuid
              WHERE e.kind = 'order.charged_twice'
+               -- A look-up tells of every one; that one of them is booked by now is as it should be.
+               AND e.body ->> 'provider_reference' IS DISTINCT FROM p.provider_reference
                -- A charge that was told of before somebody saw to it is seen to, however often it is told again.
                AND NOT EXISTS (SELECT FROM event AS a JOIN event AS f ON f.subject_id = a.subject_id AND f.at <= a.at
                                 WHERE a.subject_id = e.subject_id AND a.kind = 'alert.acknowledged'
