@@ -354,6 +354,11 @@ class Settings:
     retry_budget_attempts: Annotated[
         int, Whole(1, 1000), "How often an operation is sent or looked up before it waits as unresolved."
     ] = 12
+    replay_alone_most: Annotated[
+        int,
+        Whole(0, 100),
+        "The most dead letters that one person may have asked again at once; more of them take a second person.",
+    ] = 20
     retry_base_ms: Annotated[int, _COUNT, "The first retry's longest delay; it doubles with each attempt."] = 200
     retry_cap_s: Annotated[int, Whole(1, 86_400), "The longest delay between two attempts."] = 60
     breaker_threshold: Annotated[

@@ -29,6 +29,7 @@ from coatcheck.states import Mode, OperationKind
 from coatcheck.store import Store
 
 PROPOSAL = "prop"
+REPLAY = "rpl"
 REPLAY_MOST = 100  # dead letters asked about again by one call
 RESOLVED_BY_HAND = "resolved_by_hand"
 
@@ -149,11 +150,24 @@ class DeadLetterQuery(msgspec.Struct, frozen=True, kw_only=True):
     made_until: datetime | None = None
 
 
+class ReplayProposal(msgspec.Struct, frozen=True, kw_only=True):
+    """A bulk retry that waits for a second person until `expires_at`."""
+
+    replay_id: UUID
+    proposed_by: str
+    expires_at: datetime
+
+
 class Replay(msgspec.Struct, frozen=True):
-    """What a bulk retry asks again, or, as a dry run, would; the oldest first."""
+    """What a bulk retry asks again, or would: as a dry run, or once a second person confirms `proposal`; oldest first.
+
+    `takes_two`: so many at once take a second person.
+    """
 
     letters: list[DeadLetter]
     is_dry_run: bool
+    takes_two: bool = False
+    proposal: ReplayProposal | None = None
 
 
 def person_of(caller: Caller) -> str:
@@ -234,7 +248,8 @@ def _time(at: datetime | None) -> str:
 class DeadLetters:
     """Lists what waits for a person, has it asked again, and books what two people say.
 
-    `retry_budget`: of this gateway's settings; it is only shown.
+    `retry_budget`: of this gateway's settings; it is only shown. `replay_alone_most`: so many one person may retry at
+    once.
     """
 
     def __init__(
@@ -246,6 +261,7 @@ class DeadLetters:
         executor: Executor,
         capabilities: Mapping[str, Capabilities],
         retry_budget: int,
+        replay_alone_most: int,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -253,6 +269,7 @@ class DeadLetters:
         self._executor = executor
         self._capabilities = capabilities
         self._retry_budget = retry_budget
+        self._replay_alone_most = replay_alone_most
 
     def advise(self, operation: Operation) -> Advice:
         """Suggest what may be done about an undecided operation now."""
@@ -271,7 +288,7 @@ class DeadLetters:
 
     async def read(self, operation_id: UUID, query: DeadLetterQuery) -> DeadLetter | None:
         """Show one dead letter; None when there is none of that id for whoever asks."""
-        found = await self._find(query, _FIRST, 1, only=operation_id)
+        found = await self._find(query, _FIRST, 1, only=[operation_id])
         return found[0] if found else None
 
     async def _find(
@@ -281,7 +298,7 @@ class DeadLetters:
         limit: int,
         *,
         is_waiting: bool = False,
-        only: UUID | None = None,
+        only: Sequence[UUID] | None = None,
     ) -> list[DeadLetter]:
         rows = await self._store.pool.fetch(
             self._store.queries["dead_letter_list"],
@@ -349,15 +366,58 @@ class DeadLetters:
     async def replay(self, query: DeadLetterQuery, by: str, *, most: int, dry_run: bool) -> Replay:
         """Retry the oldest dead letters that a query finds; a dry run only says which, and what each would ask (F4).
 
+        More than one person may retry at once are only proposed, for a second person to confirm within 24 hours.
         Raises CoatcheckError INVALID_REQUEST for more than REPLAY_MOST at once.
         """
         if not 1 <= most <= REPLAY_MOST:
             _refuse(f"Retry 1 to {REPLAY_MOST} at a time, and see what comes of them before the next.")
         letters = await self.find(query, limit=most, is_waiting=True)
+        takes_two = len(letters) > self._replay_alone_most
         if dry_run:
-            return Replay(letters, is_dry_run=True)
+            return Replay(letters, is_dry_run=True, takes_two=takes_two)
+        if takes_two:
+            proposal = await self._propose_replay(query, letters, by)
+            return Replay(letters, is_dry_run=False, takes_two=True, proposal=proposal)
+        return Replay(await self._retried(letters, by), is_dry_run=False)
+
+    async def _retried(self, letters: Sequence[DeadLetter], by: str) -> list[DeadLetter]:
         retried = set(await self.retry(letters, by))
-        return Replay([each for each in letters if each.operation.intent.operation_id in retried], is_dry_run=False)
+        return [each for each in letters if each.operation.intent.operation_id in retried]
+
+    async def _propose_replay(self, query: DeadLetterQuery, letters: Sequence[DeadLetter], by: str) -> ReplayProposal:
+        at = self._clock.now()
+        made = ReplayProposal(replay_id=random_id(), proposed_by=by, expires_at=at + _PROPOSAL_LIFE)
+        await self._store.pool.execute(
+            "SELECT propose_replay($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            *(at, made.replay_id, query.shop_id, None if query.mode is None else query.mode.value),
+            [letter.operation.intent.operation_id for letter in letters],
+            [letter.operation.attempt for letter in letters],
+            *(by, made.expires_at, time_ordered_ids(at, 1)[0]),
+        )
+        return made
+
+    async def confirm_replay(self, replay_id: UUID, query: DeadLetterQuery, by: str) -> Replay:
+        """Retry what another person proposed to retry at once. Returns what is asked about now.
+
+        What was asked about since it was proposed is left alone. Idempotent on the proposal and the person. Raises
+        CoatcheckError: the same person, an expired proposal, or one that a third person has confirmed.
+        """
+        at = self._clock.now()
+        (row,) = await self._store.pool.fetch(
+            "SELECT * FROM confirm_replay($1, $2, $3, $4, $5, $6)",
+            *(at, replay_id, query.shop_id, None if query.mode is None else query.mode.value, by),
+            time_ordered_ids(at, 1)[0],
+        )
+        if row["verdict"] == "unknown":
+            raise CoatcheckError(
+                ErrorCode.NOT_FOUND, f"No proposal {print_id(REPLAY, replay_id)} to retry dead letters."
+            )
+        if row["verdict"] not in ("confirmed", "exists"):
+            _refuse_resolution(_REPLAY_VERDICTS[row["verdict"]])
+        looked_at = dict(zip(row["operation_ids"], row["attempts"], strict=True))
+        found = await self._find(query, _FIRST, REPLAY_MOST, is_waiting=True, only=list(looked_at))
+        as_it_was = [each for each in found if looked_at[each.operation.intent.operation_id] == each.operation.attempt]
+        return Replay(await self._retried(as_it_was, by), is_dry_run=False, takes_two=True)
 
     async def propose(self, operation_id: UUID, query: DeadLetterQuery, finding: Finding, by: str) -> Proposal:
         """Say what became of a dead letter, for a second person to confirm within 24 hours. Posts nothing.
@@ -486,6 +546,11 @@ _VERDICTS = {
     "settled": "It is no dead letter any more: somebody or the provider decided it. See how it stands.",
     "busy": "The provider is being asked about it at this moment. Wait for the answer, at most a minute, and look "
     "again.",
+}
+_REPLAY_VERDICTS = {
+    "taken": "Somebody else has confirmed it already. See what came of it.",
+    "expired": _VERDICTS["expired"],
+    "same_person": _VERDICTS["same_person"],
 }
 _CHARGE_WORDS = (Word.CHARGED, Word.NOT_CHARGED)
 

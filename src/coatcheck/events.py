@@ -70,6 +70,8 @@ class EventKind(StrEnum):
     OPERATION_UNRESOLVED = "operation.unresolved"
     OPERATION_ANSWER_REFUSED = "operation.answer_refused"
     DEAD_LETTER_RETRIED = "dead_letter.retried"
+    DEAD_LETTER_REPLAY_PROPOSED = "dead_letter.replay_proposed"
+    DEAD_LETTER_REPLAY_CONFIRMED = "dead_letter.replay_confirmed"
     DEAD_LETTER_RESOLUTION_PROPOSED = "dead_letter.resolution_proposed"
     DEAD_LETTER_RESOLUTION_CONFIRMED = "dead_letter.resolution_confirmed"
     ALERT_OPENED = "alert.opened"

@@ -1,6 +1,7 @@
 """What a person may do with work that waits for one, and what nobody may do alone."""
 
 import asyncio
+import re
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
@@ -22,6 +23,7 @@ from tests.integration.outside import (
     unknown,
 )
 
+from coatcheck import cli
 from coatcheck.api.dead_letters import dead_letters_of
 from coatcheck.dead_letters import (
     RESOLVED_BY_HAND,
@@ -212,6 +214,115 @@ async def test_F4_a_replay_takes_the_oldest_first_at_a_pace_and_no_more_than_ask
     assert [letter.payment_order_id for letter in rest.letters] == ["c3-o1"]  # the third is due already
     error = await refused(desk(world).replay(ALL, ADA, most=101, dry_run=False))
     assert error.error is ErrorCode.INVALID_REQUEST
+
+
+async def many(store: Store, count: int, *, replay_alone_most: int) -> World:
+    """So many dead letters, each of a payment of its own."""
+    world = World(store, settings=replace(IMPATIENT, replay_alone_most=replay_alone_most))
+    world.provider.charges = [unknown] * count
+    for number in range(count):
+        await world.pay(checkout(f"c{number}"), f"k{number}")
+        world.clock.advance(timedelta(seconds=1))
+    return world
+
+
+async def test_F4_more_than_one_person_may_retry_wait_for_a_second_one(store: Store) -> None:
+    world = await many(store, 3, replay_alone_most=2)
+    dry = await desk(world).replay(ALL, ADA, most=3, dry_run=True)
+    assert (dry.takes_two, dry.proposal, len(dry.letters)) == (True, None, 3)
+    asked = await desk(world).replay(ALL, ADA, most=3, dry_run=False)
+    assert (asked.takes_two, len(asked.letters)) == (True, 3)
+    assert asked.proposal is not None
+    assert await world.recover(timedelta(seconds=1)) == []
+    assert await world.count("event", "kind = 'dead_letter.retried'") == 0
+    world.clock.advance(timedelta(seconds=1))
+    for name in ("Ada", " ADA"):
+        error = await refused(desk(world).confirm_replay(asked.proposal.replay_id, ALL, person_named(name)))
+        assert (error.error, "second person" in error.detail) == (ErrorCode.RESOLUTION_NOT_POSSIBLE, True)
+    done = await desk(world).confirm_replay(asked.proposal.replay_id, ALL, BOB)
+    assert [letter.payment_order_id for letter in done.letters] == ["c0-o1", "c1-o1", "c2-o1"]
+    assert len(await world.recover(timedelta(seconds=1))) == 3
+    assert await desk(world).find(ALL) == []
+    rows = await store.pool.fetch(
+        "SELECT kind, body ->> 'by' FROM event WHERE kind LIKE 'dead_letter.re%' ORDER BY at, kind"
+    )
+    told = [("dead_letter.replay_proposed", ADA), ("dead_letter.replay_confirmed", BOB)]
+    assert [tuple(row) for row in rows] == [*told, *[("dead_letter.retried", BOB)] * 3]
+    assert await world.violations() == {}
+
+
+async def test_F4_as_many_as_one_person_may_retry_need_nobody_else(store: Store) -> None:
+    world = await many(store, 3, replay_alone_most=3)
+    asked = await desk(world).replay(ALL, ADA, most=100, dry_run=False)
+    assert (asked.takes_two, asked.proposal, len(asked.letters)) == (False, None, 3)
+    assert await world.count("replay_proposal") == 0
+
+
+async def test_F4_what_was_asked_about_since_it_was_proposed_is_left_alone_and_so_is_what_was_not(store: Store) -> None:
+    world = await many(store, 4, replay_alone_most=0)
+    asked = await desk(world).replay(ALL, ADA, most=3, dry_run=False)
+    assert asked.proposal is not None
+    world.provider.charges = [unknown]
+    await desk(world).retry([asked.letters[0]], BOB)
+    await world.recover(timedelta(0))
+    done = await desk(world).confirm_replay(asked.proposal.replay_id, ALL, BOB)
+    assert [letter.payment_order_id for letter in done.letters] == ["c1-o1", "c2-o1"]
+    again = await desk(world).confirm_replay(asked.proposal.replay_id, ALL, BOB)
+    assert again.letters == []  # they are due
+    third = await refused(desk(world).confirm_replay(asked.proposal.replay_id, ALL, person_named("Cleo")))
+    assert "Somebody else" in third.detail
+    await world.recover(timedelta(seconds=1))
+    assert world.provider.asked == ["charge"] * 7
+
+
+async def test_F4_a_proposal_to_retry_expires_and_is_of_its_shop_and_mode(store: Store) -> None:
+    world = await many(store, 1, replay_alone_most=0)
+    mine = DeadLetterQuery(shop_id=CALLER.shop_id, mode=Mode.TEST)
+    asked = await desk(world).replay(mine, ADA, most=1, dry_run=False)
+    assert asked.proposal is not None
+    replay_id = asked.proposal.replay_id
+    shoes = DeadLetterQuery(shop_id=derive_id("shop", "shoes"), mode=Mode.TEST)
+    for other in (shoes, DeadLetterQuery(shop_id=CALLER.shop_id, mode=Mode.LIVE)):
+        assert (await refused(desk(world).confirm_replay(replay_id, other, BOB))).error is ErrorCode.NOT_FOUND
+    world.clock.advance(timedelta(hours=24))
+    assert "24 hours" in (await refused(desk(world).confirm_replay(replay_id, mine, BOB))).detail
+    assert await world.recover(timedelta(0)) == []
+
+
+async def test_F4_the_database_itself_refuses_one_person_as_two(store: Store, owner: asyncpg.Connection) -> None:
+    world = await many(store, 1, replay_alone_most=0)
+    await desk(world).replay(ALL, ADA, most=1, dry_run=False)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await owner.execute("UPDATE replay_proposal SET confirmed_by = proposed_by, confirmed_at = now()")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await store.pool.execute("UPDATE replay_proposal SET proposed_by = 'person eve'")
+
+
+async def test_F4_at_the_command_line_another_person_confirms_many(
+    store: Store, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await many(store, 2, replay_alone_most=1)
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("COATCHECK_DIGEST_SECRET", "x" * 40)
+    monkeypatch.setenv("COATCHECK_REPLAY_ALONE_MOST", "1")
+
+    async def command(*words: str) -> tuple[int, str]:
+        status = await asyncio.to_thread(cli.run, ["dead-letters", *words])  # a command has a loop of its own
+        printed = capsys.readouterr()
+        return status, printed.out + printed.err
+
+    status, out = await command("replay", "--by", "ada", "--dry-run")
+    assert status == 0
+    assert out.splitlines()[-1] == "2 would be asked about; nobody was. So many take a second person."
+    status, out = await command("replay", "--by", "ada")
+    assert (status, "2 need a second person before " in out) == (0, True), out
+    named = re.search(r"coatcheck dead-letters confirm-replay (rpl_\w+) --by NAME", out)
+    assert named is not None
+    status, out = await command("confirm-replay", named[1], "--by", "Ada")
+    assert (status, "A second person must confirm" in out) == (2, True)
+    status, out = await command("confirm-replay", named[1], "--by", "bob")
+    assert (status, out.splitlines()[-1]) == (0, "2 are due now.")
+    assert await store.pool.fetchval("SELECT count(*) FROM lease WHERE due_at IS NOT NULL") == 2
 
 
 async def test_a_replay_is_narrowed_by_provider_cause_and_age(store: Store) -> None:

@@ -38,8 +38,9 @@ class Desk:
 
 
 @asynccontextmanager
-async def opened(store: Store, *orders: str) -> AsyncIterator[Desk]:
-    world = World(store, settings=replace(SETTINGS, retry_budget_attempts=1))
+async def opened(store: Store, *orders: str, replay_alone_most: int = 20) -> AsyncIterator[Desk]:
+    settings = replace(SETTINGS, retry_budget_attempts=1, replay_alone_most=replay_alone_most)
+    world = World(store, settings=settings)
     world.provider.charges = [unknown] * max(len(orders), 1)
     for order in orders or ("o1",):
         await world.pay(checkout(f"c-{order}", order), order)
@@ -105,6 +106,24 @@ async def test_F4_a_bulk_retry_has_a_dry_run(store: Store) -> None:
         assert await desk.world.recover(timedelta(0)) == []
         done = await desk.post("/retry", {"dry_run": False, "provider": "simulator"})
         assert len(done.body["dead_letters"]) == 2
+        assert len(await desk.world.recover(timedelta(milliseconds=100))) == 2
+
+
+async def test_F4_many_at_once_take_another_key(store: Store) -> None:
+    async with opened(store, "o1", "o2", replay_alone_most=1) as desk:
+        dry = (await desk.post("/retry", {"dry_run": True})).body
+        assert (dry["takes_two"], dry["proposal"], len(dry["dead_letters"])) == (True, None, 2)
+        asked = (await desk.post("/retry", {"dry_run": False})).body
+        assert (asked["proposal"]["proposed_by"].startswith("key key_"), len(asked["dead_letters"])) == (True, 2)
+        assert await desk.world.recover(timedelta(milliseconds=100)) == []
+        path = f"/retry/{asked['proposal']['replay_id']}/confirm"
+        same = await desk.post(path)
+        assert (same.status, same.body["code"]) == (409, "resolution_not_possible")
+        shoes, _ = await create_key(store, desk.world.clock, "shoes", Mode.TEST)
+        assert (await desk.post(path, key=shoes)).status == 404
+        assert (await desk.post("/retry/rpl_x/confirm", key=desk.bob)).status == 404
+        done = await desk.post(path, key=desk.bob)
+        assert (done.status, done.body["proposal"], len(done.body["dead_letters"])) == (200, None, 2)
         assert len(await desk.world.recover(timedelta(milliseconds=100))) == 2
 
 

@@ -27,7 +27,7 @@ ELSEWHERE = {
     *("settlement.booked", "break.recorded", "break.closed"),  # of a file and of a break, not of a payment
     *("break.escalated", "file.expected", "file.late", "file.arrived", "nightly.begun", "nightly.ended"),  # likewise
     *("break.resolution_proposed", "break.resolution_confirmed", "recovery.begun", "recovery.finished"),
-    "payment.adopted",
+    *("payment.adopted", "dead_letter.replay_proposed", "dead_letter.replay_confirmed"),  # of many at once
     *("seller.terms_set", "wallet.settled", "wallet.released", "wallet.offset"),  # of a seller and of wallets
 }
 

@@ -17,6 +17,7 @@ from coatcheck.api.payments import Amount
 from coatcheck.api.questions import PageParameters, Parameters, answer, caller_of, parameters_of
 from coatcheck.dead_letters import (
     PROPOSAL,
+    REPLAY,
     REPLAY_MOST,
     DeadLetter,
     DeadLetterKind,
@@ -25,6 +26,7 @@ from coatcheck.dead_letters import (
     Evidence,
     Finding,
     Proposal,
+    Replay,
     SafeAction,
     Word,
     person_of,
@@ -168,10 +170,20 @@ class DeadLetterListBody(msgspec.Struct, frozen=True):
     next_cursor: NextCursor
 
 
+class ReplayProposalBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A bulk retry that waits for a second person: nobody is asked before another key confirms it."""
+
+    replay_id: Annotated[str, Meta(examples=["rpl_dpgs5zdhcp7p3nlvvnjrb7o7cq"])]
+    proposed_by: Annotated[str, Meta(examples=["key key_dpgs5zdhcp7p3nlvvnjrb7o7cq"])]
+    expires_at: datetime
+
+
 class ReplayBody(msgspec.Struct, frozen=True):
-    """What is asked about again, or as a dry run would be; `advice.would` says how."""
+    """What is asked about again, or would be: as a dry run, or once `proposal` is confirmed; `advice` says how."""
 
     dry_run: bool
+    takes_two: Annotated[bool, Meta(description="Whether so many at once take a second person.")]
+    proposal: ReplayProposalBody | None
     dead_letters: list[DeadLetterBody]
 
 
@@ -193,6 +205,7 @@ def dead_letters_of(gateway: Gateway) -> DeadLetters:
         executor=gateway.executor,
         capabilities={name: provider.capabilities for name, provider in gateway.providers.items()},
         retry_budget=gateway.settings.retry_budget_attempts,
+        replay_alone_most=gateway.settings.replay_alone_most,
     )
 
 
@@ -308,14 +321,42 @@ async def confirm_dead_letter(request: Request[Any, Any, Any]) -> Response[bytes
 async def replay_dead_letters(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Have many dead letters asked about again, or see beforehand which, and how.
 
-    At most 100 at once, the oldest first and a tenth of a second apart.
+    At most 100 at once, the oldest first and a tenth of a second apart. More than the setting `replay_alone_most` are
+    only proposed: `proposal` says what another API key of the shop has to confirm within 24 hours.
     """
     gateway, caller = await caller_of(request)
     asked = await take_body(request, gateway, ReplayDeadLetters)
     replay = await dead_letters_of(gateway).replay(
         _query_of(gateway, caller, asked), person_of(caller), most=asked.limit, dry_run=asked.dry_run
     )
-    return answer(ReplayBody(replay.is_dry_run, [dead_letter_body(letter) for letter in replay.letters]))
+    return answer(_replay_body(replay))
+
+
+@post("/v1/dead_letters/retry/{replay_id:str}/confirm", status_code=200)
+async def confirm_replay(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Confirm, with another key than the proposal's, that many dead letters are asked about again.
+
+    What was asked about since they were looked at is left alone. Said again by the same key it changes nothing.
+    """
+    gateway, caller = await caller_of(request)
+    parameters_of(request, Parameters)
+    named = request.path_params["replay_id"]
+    replay_id = parse_id(REPLAY, named)
+    if replay_id is None:
+        raise CoatcheckError(ErrorCode.NOT_FOUND, f"No proposal {named}: take the replay_id of the answer before.")
+    replay = await dead_letters_of(gateway).confirm_replay(replay_id, _query_of(gateway, caller), person_of(caller))
+    return answer(_replay_body(replay))
+
+
+def _replay_body(replay: Replay) -> ReplayBody:
+    made = replay.proposal
+    proposal = None
+    if made is not None:
+        proposal = ReplayProposalBody(
+            replay_id=print_id(REPLAY, made.replay_id), proposed_by=made.proposed_by, expires_at=made.expires_at
+        )
+    letters = [dead_letter_body(letter) for letter in replay.letters]
+    return ReplayBody(replay.is_dry_run, replay.takes_two, proposal, letters)
 
 
 def _operation_id(request: Request[Any, Any, Any]) -> UUID:

@@ -36,6 +36,7 @@ from coatcheck.api.dead_letters import (
     ResolutionBody,
     ResolveDeadLetter,
     confirm_dead_letter,
+    confirm_replay,
     get_dead_letter,
     list_dead_letters,
     replay_dead_letters,
@@ -224,6 +225,10 @@ _PATH_PARAMETERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "operation_id": (
         "The operation's id, as the gateway printed it: our reference at the provider.",
         {"type": "string", "pattern": "^op_[a-z2-7]{26}$", "examples": ["op_dpgs5zdhcp7p3nlvvnjrb7o7cq"]},
+    ),
+    "replay_id": (
+        "The id of a bulk retry that was proposed, as the gateway printed it.",
+        {"type": "string", "pattern": "^rpl_[a-z2-7]{26}$", "examples": ["rpl_dpgs5zdhcp7p3nlvvnjrb7o7cq"]},
     ),
     "inbox_id": (
         "The stored event's id, as the gateway printed it.",
@@ -825,6 +830,14 @@ OPERATIONS: tuple[Operation, ...] = (
         example={"dry_run": True, "cause": "read timeout", "older_than_s": 3600},
         answers=(Answer(status=200, body=ReplayBody, meaning="What is, or would be, asked about."),),
         problems=_BODY,
+    ),
+    Operation(
+        tag="Dead letters",
+        method="post",
+        path="/v1/dead_letters/retry/{replay_id}/confirm",
+        handler=confirm_replay,
+        answers=(Answer(status=200, body=ReplayBody, meaning="What is asked about."),),
+        problems=(ErrorCode.INVALID_REQUEST, ErrorCode.NOT_FOUND, ErrorCode.RESOLUTION_NOT_POSSIBLE),
     ),
     Operation(
         tag="Webhooks",

@@ -13,7 +13,15 @@ from coatcheck.cli.tables import print_table
 
 if TYPE_CHECKING:
     from coatcheck.api.gateway import Gateway
-    from coatcheck.dead_letters import DeadLetter, DeadLetterQuery, DeadLetters, Evidence, Proposal, Replay
+    from coatcheck.dead_letters import (
+        DeadLetter,
+        DeadLetterQuery,
+        DeadLetters,
+        Evidence,
+        Proposal,
+        Replay,
+        ReplayProposal,
+    )
     from coatcheck.providers.outcome import Outcome
 
 _Result = TypeVar("_Result")
@@ -123,6 +131,8 @@ def replay(
 ) -> int:
     """Have many dead letters asked about again, the oldest first, at most 100 at once and a tenth of a second apart.
 
+    More than the setting replay_alone_most wait until another person confirms them, within 24 hours.
+
     \b
     Example:
       coatcheck dead-letters replay --provider stripe --by ada --dry-run
@@ -137,7 +147,41 @@ def replay(
     done = at_desk(settings_of(config), work)
     _print_letters(done.letters)
     told = "would be asked about; nobody was" if dry_run else "are due now"
-    click.echo(f"{len(done.letters)} {told}.")
+    if done.proposal is not None:
+        _print_proposal(done.proposal, len(done.letters))
+        return 0
+    click.echo(f"{len(done.letters)} {told}." + (" So many take a second person." if done.takes_two else ""))
+    return 0
+
+
+def _print_proposal(proposal: "ReplayProposal", letters: int) -> None:
+    from coatcheck.dead_letters import REPLAY  # noqa: PLC0415
+    from coatcheck.ids import print_id  # noqa: PLC0415
+
+    click.echo(f"{letters} need a second person before {proposal.expires_at:%Y-%m-%d %H:%M} UTC; nobody was asked:")
+    click.echo(f"  coatcheck dead-letters confirm-replay {print_id(REPLAY, proposal.replay_id)} --by NAME")
+
+
+@dead_letters.command("confirm-replay", short_help="Confirm that many are asked about again.")
+@click.argument("replay_id", metavar="REPLAY")
+@with_person
+@with_config
+def confirm_replay(replay_id: str, by: str, config: Path | None) -> int:
+    """Confirm the REPLAY (rpl_...) that another person proposed: what it names is asked about again.
+
+    What was asked about since they were looked at is left alone.
+    """
+
+    async def work(gateway: "Gateway") -> "Replay":
+        from coatcheck.dead_letters import REPLAY, person_named  # noqa: PLC0415
+
+        return await _letters(gateway).confirm_replay(
+            id_of(REPLAY, replay_id), _letter_query(gateway), person_named(by)
+        )
+
+    done = at_desk(settings_of(config), work)
+    _print_letters(done.letters)
+    click.echo(f"{len(done.letters)} are due now.")
     return 0
 
 

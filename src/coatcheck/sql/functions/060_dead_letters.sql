@@ -25,6 +25,64 @@ AS $$
     SELECT d.operation_id FROM due AS d;
 $$;
 
+-- Propose to have many dead letters asked again at once, for a second person to confirm. Nothing becomes due.
+CREATE OR REPLACE FUNCTION propose_replay(
+    at timestamptz, new_replay_id uuid, of_shop uuid, of_mode text, wanted uuid[], wanted_attempts integer[], who text,
+    new_expires_at timestamptz, event_id uuid
+) RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+    INSERT INTO replay_proposal (replay_id, shop_id, mode, operation_ids, attempts, proposed_by, proposed_at, expires_at)
+    VALUES (new_replay_id, of_shop, of_mode, wanted, wanted_attempts, who, at, new_expires_at);
+    INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
+    VALUES (new_replay_id, propose_replay.event_id, 'dead_letter.replay_proposed',
+            coalesce(of_shop, '00000000-0000-0000-0000-000000000000'), coalesce(of_mode, 'live'), at,
+            json_build_object('replay_id', new_replay_id, 'operation_ids', wanted, 'attempts', wanted_attempts, 'by', who,
+                              'expires_at', new_expires_at));
+$$;
+
+-- A second person confirms such a proposal: it is marked, and says which may be asked again, and at which attempt each was
+-- looked at. 'confirmed'; 'exists' (this person's confirmation is marked already: what its process left undone may be done
+-- again, for the attempts fence it); 'unknown'; 'taken' (a third person's); 'expired'; 'same_person'. Locks: the proposal.
+CREATE OR REPLACE FUNCTION confirm_replay(
+    at timestamptz, wanted uuid, of_shop uuid, of_mode text, who text, event_id uuid
+) RETURNS TABLE (verdict text, operation_ids uuid[], attempts integer[])
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    known replay_proposal;
+    told text;
+BEGIN
+    SELECT * INTO known FROM replay_proposal AS r
+     WHERE r.replay_id = wanted AND (of_shop IS NULL OR (r.shop_id = of_shop AND r.mode = of_mode))
+       FOR UPDATE;
+    told := CASE
+        WHEN known.replay_id IS NULL THEN 'unknown'
+        WHEN known.proposed_by = who THEN 'same_person'
+        WHEN known.confirmed_by <> who THEN 'taken'
+        WHEN known.expires_at <= confirm_replay.at THEN 'expired'
+        WHEN known.confirmed_by = who THEN 'exists'
+        ELSE 'confirmed' END;
+    IF told = 'confirmed' THEN
+        UPDATE replay_proposal AS r SET confirmed_by = who, confirmed_at = confirm_replay.at WHERE r.replay_id = wanted;
+        INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
+        VALUES (wanted, confirm_replay.event_id, 'dead_letter.replay_confirmed',
+                coalesce(known.shop_id, '00000000-0000-0000-0000-000000000000'), coalesce(known.mode, 'live'),
+                confirm_replay.at,
+                json_build_object('replay_id', wanted, 'operation_ids', known.operation_ids, 'attempts', known.attempts,
+                                  'proposed_by', known.proposed_by, 'by', who));
+    END IF;
+    IF told IN ('confirmed', 'exists') THEN
+        RETURN QUERY SELECT told, known.operation_ids, known.attempts;
+    ELSE
+        RETURN QUERY SELECT told, NULL::uuid[], NULL::integer[];
+    END IF;
+END;
+$$;
+
 -- Say what became of a dead letter, for a second person to confirm. 'proposed'; 'exists' (the same again); 'settled' (it
 -- is no dead letter, or no more); 'taken' (somebody else's proposal is open). One's own is replaced.
 -- Idempotent on who says what. Locks: the lease.
@@ -338,7 +396,7 @@ AS $$
     SELECT EXISTS (SELECT FROM taken);
 $$;
 
-REVOKE ALL ON FUNCTION retry_dead_letters, propose_resolution, confirm_resolution, alert_conditions, watch_alerts,
+REVOKE ALL ON FUNCTION retry_dead_letters, propose_replay, confirm_replay, propose_resolution, confirm_resolution, alert_conditions, watch_alerts,
     acknowledge_alert, take_watch_turn FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION retry_dead_letters, propose_resolution, confirm_resolution, watch_alerts, acknowledge_alert,
+GRANT EXECUTE ON FUNCTION retry_dead_letters, propose_replay, confirm_replay, propose_resolution, confirm_resolution, watch_alerts, acknowledge_alert,
     take_watch_turn TO coatcheck_app;

@@ -19,6 +19,23 @@ CREATE TABLE resolution (
     CONSTRAINT resolution_is_confirmed_by_somebody CHECK ((confirmed_by IS NULL) = (confirmed_at IS NULL))
 );
 
+-- Dead letters that one person wants asked again, more at once than one person may, until a second person confirms it: each
+-- with the attempt that was looked at. shop_id and mode NULL: of all, from the command line. History is in the events.
+CREATE TABLE replay_proposal (
+    replay_id     uuid PRIMARY KEY,
+    shop_id       uuid,
+    mode          text,
+    operation_ids uuid[] NOT NULL,
+    attempts      integer[] NOT NULL,
+    proposed_by   text NOT NULL,
+    proposed_at   timestamptz NOT NULL,
+    expires_at    timestamptz NOT NULL,
+    confirmed_by  text,
+    confirmed_at  timestamptz,
+    CONSTRAINT replay_proposal_takes_two_people CHECK (confirmed_by <> proposed_by),
+    CONSTRAINT replay_proposal_is_confirmed_by_somebody CHECK ((confirmed_by IS NULL) = (confirmed_at IS NULL))
+);
+
 -- What somebody should look at, while it is so. The primary key is the arbiter: of any number of watchers one opens an
 -- alert and one closes it. `subject_id` is whose events tell of it, `since` when the trouble began.
 CREATE TABLE alert (
@@ -42,4 +59,4 @@ CREATE TABLE watch_turn (
 -- The few events of this kind are looked for all the time; every other event only pays the comparison of its kind.
 CREATE INDEX event_of_a_second_charge ON event (event_id) WHERE kind = 'order.charged_twice';
 
-GRANT SELECT ON resolution, alert, watch_turn TO coatcheck_app;
+GRANT SELECT ON resolution, replay_proposal, alert, watch_turn TO coatcheck_app;
