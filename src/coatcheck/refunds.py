@@ -19,7 +19,7 @@ from coatcheck.ids import operation_id_of, refund_id_of, time_ordered_ids
 from coatcheck.operations import Operation, Operations
 from coatcheck.shops import Caller
 from coatcheck.states import Mode, OperationKind, RefundStatus
-from coatcheck.store import Store
+from coatcheck.store import Store, again
 
 
 class RefundVerdict(StrEnum):
@@ -133,7 +133,8 @@ class Refunds:
         operation_id = operation_id_of(asked.order_id, OperationKind.REFUND, refund_id.hex)
         await self._failpoints.reach(Failpoint.REFUND_BEFORE_COMMIT)
         verdict = RefundVerdict(
-            await self._store.pool.fetchval(
+            await again(
+                self._store.pool.fetchval,
                 "SELECT request_refund($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
                 at,
                 self._operations.holder if is_ours else None,

@@ -4,16 +4,22 @@ from collections.abc import Sequence
 import asyncpg
 import pytest
 
-from coatcheck.store.batch import Batcher
+from coatcheck.store.batch import GAVE_WAY, Batcher, again
 
 
 class Database:
     """Doubles numbers in batches; refuses what it is told to, and fails transiently as often as it is told to."""
 
-    def __init__(self, refuses: frozenset[int] = frozenset(), outages: int = 0) -> None:
+    def __init__(
+        self,
+        refuses: frozenset[int] = frozenset(),
+        outages: int = 0,
+        outage: type[Exception] = asyncpg.ConnectionDoesNotExistError,
+    ) -> None:
         self.batches: list[list[int]] = []
         self.refuses = refuses
         self.outages = outages
+        self.outage = outage
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
@@ -22,7 +28,7 @@ class Database:
         await self.may_answer.wait()
         if self.outages:
             self.outages -= 1
-            raise asyncpg.ConnectionDoesNotExistError("gone")
+            raise self.outage("gone")
         if self.refuses & set(items):
             raise asyncpg.CheckViolationError("no")
         return [item * 2 for item in items]
@@ -76,6 +82,37 @@ async def test_g6_a_lost_connection_is_answered_by_running_the_same_batch_again(
     batcher = Batcher(database.run, size=10)
     assert await asyncio.gather(*[batcher.submit(number) for number in range(3)]) == [0, 2, 4]
     assert database.batches == [[0, 1, 2]] * 4
+
+
+@pytest.mark.parametrize("gave_way", GAVE_WAY)
+async def test_B9_a_batch_that_gave_way_is_run_again_as_it_was_and_nobody_hears_of_it(
+    monkeypatch: pytest.MonkeyPatch, gave_way: type[Exception]
+) -> None:
+    monkeypatch.setattr("coatcheck.store.batch._FIRST_PAUSE_S", 0)
+    database = Database(outages=3, outage=gave_way)
+    batcher = Batcher(database.run, size=10)
+    assert await asyncio.gather(*[batcher.submit(number) for number in range(3)]) == [0, 2, 4]
+    assert database.batches == [[0, 1, 2]] * 4
+
+
+@pytest.mark.parametrize("gave_way", GAVE_WAY)
+async def test_B9_what_is_written_alone_is_run_again_until_it_has_given_way_too_often(
+    monkeypatch: pytest.MonkeyPatch, gave_way: type[Exception]
+) -> None:
+    monkeypatch.setattr("coatcheck.store.batch._FIRST_PAUSE_S", 0)
+    database = Database(outages=7, outage=gave_way)
+    assert await again(database.run, [1, 2]) == [2, 4]
+    assert database.batches == [[1, 2]] * 8
+    database.outages = 8
+    with pytest.raises(gave_way):
+        await again(database.run, [1])
+
+
+async def test_G6_what_is_written_alone_is_not_run_again_when_nobody_knows_what_became_of_it() -> None:
+    database = Database(outages=1)
+    with pytest.raises(asyncpg.ConnectionDoesNotExistError):
+        await again(database.run, [1])
+    assert database.batches == [[1]]
 
 
 async def test_a_database_that_stays_away_fails_every_caller_and_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,13 +46,14 @@ async def test_trouble_is_logged_and_waited_out() -> None:
 def test_what_fails_because_the_database_is_away_is_one_line_and_anything_else_has_its_stack() -> None:
     away = [OSError("no route"), TimeoutError(), asyncpg.CannotConnectNowError("starting up")]
     away += [asyncpg.ConnectionDoesNotExistError("closed"), asyncpg.InterfaceError("pool is closed")]
+    away += [asyncpg.DeadlockDetectedError("gave way")]
     ours = [ValueError("a bug"), asyncpg.DataError("an argument of ours"), asyncpg.CheckViolationError("a rule")]
     with capture_logs() as logs:
         for error in [*away, *ours]:
             log_trouble(log, "it_failed", error, path="/v1")
-    assert [(entry["log_level"], entry["path"]) for entry in logs] == [("warning", "/v1")] * 5 + [("error", "/v1")] * 3
+    assert [(entry["log_level"], entry["path"]) for entry in logs] == [("warning", "/v1")] * 6 + [("error", "/v1")] * 3
     assert [entry.get("cause") for entry in logs[:2]] == ["OSError: no route", "TimeoutError: "]
-    assert [entry.get("exc_info") for entry in logs] == [None] * 5 + ours
+    assert [entry.get("exc_info") for entry in logs] == [None] * 6 + ours
 
 
 async def test_trouble_is_not_more_work() -> None:

@@ -15,7 +15,7 @@ from coatcheck.clock import Clock
 from coatcheck.failpoints import CALM, Failpoint, Failpoints
 from coatcheck.ids import time_ordered_ids
 from coatcheck.operations import Operation, Operations
-from coatcheck.store import Store
+from coatcheck.store import Store, again
 
 
 class ActVerdict(StrEnum):
@@ -65,7 +65,8 @@ class Acts:
         """
         at = self._clock.now()
         await self._failpoints.reach(Failpoint.CAPTURE_BEFORE_COMMIT)
-        rows = await self._store.pool.fetch(
+        rows = await again(
+            self._store.pool.fetch,
             "SELECT * FROM request_captures($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
             at,
             self._operations.holder,
@@ -90,7 +91,8 @@ class Acts:
         """
         at = self._clock.now()
         await self._failpoints.reach(Failpoint.CANCEL_BEFORE_COMMIT)
-        rows = await self._store.pool.fetch(
+        rows = await again(
+            self._store.pool.fetch,
             "SELECT * FROM request_cancel($1, $2, $3, $4, $5, $6, $7)",
             at,
             self._operations.holder,

@@ -24,7 +24,7 @@ from coatcheck.payouts.views import PayoutQuery, PayoutView, view_of
 from coatcheck.providers.outcome import Outcome
 from coatcheck.shops import Caller
 from coatcheck.states import Mode, OperationKind
-from coatcheck.store import Batcher, Store
+from coatcheck.store import Batcher, Store, again
 
 _TRANSFER_COLUMNS = 8
 _LAST_PLACE = (datetime(9999, 1, 1, tzinfo=UTC), UUID(int=2**128 - 1))
@@ -120,7 +120,8 @@ class Payouts:
         at = self._clock.now()
         available, transit = account_ids(caller.shop_id, caller.mode, asked.seller_account, asked.currency)
         return PayoutVerdict(
-            await self._store.pool.fetchval(
+            await again(
+                self._store.pool.fetchval,
                 "SELECT request_payout($1, $2, $3, $4, $5, $6, $7, $8, $9, false, $10, $11, $12, $13, NULL, $14, $15, "
                 "$16)",
                 at,

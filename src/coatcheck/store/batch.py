@@ -1,21 +1,25 @@
-"""Group commit: while one batch is at the database, whatever arrives waits and forms the next one. No timer."""
+"""Group commit: while one batch is at the database, whatever arrives waits and forms the next one. No timer.
+
+`again` is for what is written alone.
+"""
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import asyncpg
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+# PostgreSQL rolled the transaction back in favour of another, and the same one may be run again (hazard B9).
+GAVE_WAY = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 # Worth the same batch again on a fresh snapshot or connection: the statements are idempotent by their ids, so a
 # COMMIT whose answer was lost is answered by running it again, never by guessing.
 TRANSIENT_ERRORS = (
-    asyncpg.SerializationError,
-    asyncpg.DeadlockDetectedError,
+    *GAVE_WAY,
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
@@ -26,6 +30,19 @@ TRANSIENT_ERRORS = (
 )
 _TRIES = 8
 _FIRST_PAUSE_S = 0.02
+
+
+async def again(statement: Callable[..., Awaitable[Result]], *arguments: Any) -> Result:
+    """Run a transaction of one statement, and again where PostgreSQL gave it up in favour of another.
+
+    Any other error is the caller's at once: after a lost connection nobody knows what was committed. Raises the last.
+    """
+    for attempt in range(_TRIES - 1):
+        try:
+            return await statement(*arguments)
+        except GAVE_WAY:
+            await asyncio.sleep(_FIRST_PAUSE_S * 2**attempt)
+    return await statement(*arguments)
 
 
 class Batcher(Generic[Item, Result]):

@@ -11,6 +11,7 @@ from typing import Any, Final
 import asyncpg
 import structlog
 
+from coatcheck.store.batch import GAVE_WAY
 from coatcheck.store.connector import Connector
 from coatcheck.store.embedded import DATABASE_NAME, start_embedded
 from coatcheck.store.migrations import APPLICATION_ROLE, MigrationError, migrate
@@ -37,8 +38,10 @@ _TYPES_ASKED = (
 
 log = structlog.get_logger("coatcheck.store")
 
-# It has no connection left, was stopped, is starting, took too long, or the line to it is cut.
+# It has no connection left, was stopped, is starting, took too long, the line to it is cut, or it gave up what it was
+# asked in favour of others each time.
 _AWAY = (
+    *GAVE_WAY,
     asyncpg.PostgresConnectionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.OperatorInterventionError,
@@ -49,7 +52,7 @@ _AWAY = (
 
 
 def is_away(error: BaseException) -> bool:
-    """Say whether an error means that the database cannot be reached for now: nobody's request is at fault."""
+    """Say whether an error means that the database cannot do it for now: nobody's request is at fault."""
     return isinstance(error, _AWAY) and not isinstance(error, ValueError)  # asyncpg's word for an argument of ours
 
 
