@@ -142,7 +142,7 @@ class Refunds:
                 refund_id,
                 asked.order_id,
                 asked.amount_minor,
-                self._returns_commission,
+                self._returns_commission or not is_ours,  # what we give back ourselves was never sold
                 key,
                 asked.digest(),
                 asked.reason,

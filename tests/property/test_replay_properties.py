@@ -555,7 +555,7 @@ class Model:
         amount = left if amount is None else min(amount, left)
         earned = commission_of(order.commission_minor, order.amount_minor, order.captured_minor)
         rest = earned - order.refund_commission_minor
-        share = rest if amount == left else min(commission_of(earned, order.captured_minor, amount), rest)
+        share = min(amount, rest, max(commission_of(earned, order.captured_minor, amount), rest - (left - amount)))
         refund_id = refund_id_of(SHOP, "test", key)
         order.refund_reserved_minor += amount
         order.refund_commission_minor += share

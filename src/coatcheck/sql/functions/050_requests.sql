@@ -222,9 +222,10 @@ BEGIN
 
     IF returns_commission THEN
         earned_minor := commission_of(o.commission_minor, o.amount_minor, o.captured_minor);
-        share_minor := CASE WHEN wanted_minor = left_minor THEN earned_minor - o.refund_commission_minor
-                            ELSE least(commission_of(earned_minor, o.captured_minor, wanted_minor),
-                                       earned_minor - o.refund_commission_minor) END;
+        -- Rounded down, but no more of the commission may be left than of the amount: the rest of it could not go back.
+        share_minor := least(wanted_minor, earned_minor - o.refund_commission_minor, greatest(
+            commission_of(earned_minor, o.captured_minor, wanted_minor),
+            earned_minor - o.refund_commission_minor - (left_minor - wanted_minor)));
     END IF;
     UPDATE payment_order AS p
        SET refund_reserved_minor = p.refund_reserved_minor + wanted_minor,
