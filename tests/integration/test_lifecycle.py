@@ -6,8 +6,10 @@ from datetime import timedelta
 from typing import Literal
 from uuid import uuid4
 
+import asyncpg
 import msgspec
 import pytest
+from tests.integration.locks import until_waiting
 from tests.integration.outside import (
     CALLER,
     SETTINGS,
@@ -219,6 +221,72 @@ async def test_D1_32_refunds_at_once_never_exceed_what_was_captured(store: Store
     assert [answer.verdict for answer in answers].count(RefundVerdict.REQUESTED) == 10
     assert world.provider.asked.count("refund") == 10
     assert await world.balances() == {}
+    assert await world.violations() == {}
+
+
+@pytest.mark.parametrize("gateways", [1, 4])
+async def test_D1_D4_G1_of_captures_and_refunds_at_once_one_capture_wins_and_what_is_captured_goes_back(
+    store: Store, gateways: int
+) -> None:
+    """All meet while 300 is captured, and their answers are booked at once, by one process or by several."""
+    worlds = [World(store) for _ in range(gateways)]
+    first = worlds[0]
+    view = await first.pay(checkout("c1", "o1", capture=MANUAL))
+    assert await first.capture(view, key="c", is_final=False, o1=300) == ["requested"]
+    for world in worlds:
+        world.provider.line_is_free.clear()
+    captures = asyncio.gather(
+        *[worlds[n % gateways].capture(view, key=f"c{n}", is_final=False, o1=100) for n in range(8)]
+    )
+    refunds = asyncio.gather(*[worlds[(n + 1) % gateways].refund("o1", 100, key=f"r{n}") for n in range(8)])
+    async with asyncio.timeout(10):
+        while await first.count("lease") < 4:  # noqa: ASYNC110 - PostgreSQL tells nobody
+            await asyncio.sleep(0.01)
+    for world in worlds:
+        world.provider.line_is_free.set()
+    assert sorted(verdict for (verdict,) in await captures) == ["busy"] * 7 + ["requested"]
+    verdicts = [answer.verdict for answer in await refunds]
+    assert (verdicts.count(RefundVerdict.REQUESTED), verdicts.count(RefundVerdict.TOO_MUCH)) == (3, 5)
+    order = (await first.read(view.payment_id)).orders[0]
+    assert (order.captured_minor, order.refunded_minor, order.status) == (400, 300, "AUTHORIZED")
+    calls = [call for world in worlds for call in world.provider.asked]
+    assert (calls.count("capture"), calls.count("refund")) == (2, 3)
+    assert await first.balances() == {
+        "psp_receivable": 100,
+        "psp_receivable.held": 600,
+        "seller_pending": 90,
+        "seller_pending.held": 540,
+        "platform_commission": 10,
+        "platform_commission.held": 60,
+    }
+    assert await first.violations() == {}
+    assert await first.capture(view, key="rest") == ["requested"]
+    assert (await first.refund("o1", key="rest")).verdict == "requested"
+    assert await first.balances() == {}
+    assert await first.violations() == {}
+
+
+@pytest.mark.parametrize("ending", ["commit", "rollback"])
+async def test_G1_G3_who_waits_for_the_order_s_one_row_judges_by_what_is_there_then(
+    store: Store, owner: asyncpg.Connection, ending: str
+) -> None:
+    """The first refund of all: there is no other refund's row yet that both could have locked."""
+    world = World(store)
+    await world.pay(checkout("c1", "o1"))
+    order_id = order_id_of(CALLER.shop_id, CALLER.mode, "o1")
+    other = owner.transaction()
+    await other.start()
+    verdict = await owner.fetchval(
+        "SELECT request_refund($1, NULL, NULL, $2, $3, 700, true, 'k', 'digest', NULL, $4, $5)",
+        *(world.clock.now(), uuid4(), order_id, uuid4(), uuid4()),
+    )
+    assert verdict == "requested"
+    waiting = asyncio.create_task(world.refund("o1", 700))
+    await until_waiting(owner)
+    await (other.commit() if ending == "commit" else other.rollback())
+    assert (await waiting).verdict == ("too_much" if ending == "commit" else "requested")
+    assert await world.count("refund") == 1
+    assert await store.pool.fetchval("SELECT refund_reserved_minor FROM payment_order") == 700
     assert await world.violations() == {}
 
 
