@@ -102,6 +102,21 @@ async def test_A2_a_crash_between_the_psp_and_our_commit_is_finished_by_another_
     assert await alive.violations() == {}
 
 
+async def test_B5_a_key_whose_process_died_is_in_progress_until_another_has_finished_it(store: Store) -> None:
+    dead, alive = World(store), World(store)
+    alive.provider.charges = [unknown, approved]
+    first = await dead.accept(checkout())  # ... and it is never heard of again
+    for after, status in ((29, "EXECUTING"), (2, "EXECUTING"), (120, "SUCCESS")):
+        await alive.recover(timedelta(seconds=after))
+        again = await alive.accept(checkout())
+        assert (again.verdict, again.payment_id, again.operations) == ("same_key", first.payment_id, ())
+        assert (await alive.read(first.payment_id)).status == status
+    assert len({intent.reference for _, intent in alive.provider.calls}) == 1
+    assert await alive.count("operation", "attempt = 3") == 1
+    assert await receivable_minor(alive) == 1000
+    assert await alive.violations() == {}
+
+
 async def test_A3_no_resend_after_the_window(store: Store) -> None:
     world = World(store)
     world.provider.charges = [unknown]
