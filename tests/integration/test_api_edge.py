@@ -17,6 +17,7 @@ from coatcheck.clock import ManualClock
 from coatcheck.logs import configure_logs
 from coatcheck.states import Mode
 from coatcheck.store import Store
+from coatcheck.validation import parse_payment_request
 
 __all__ = ["gateway_server", "simulator_url"]
 
@@ -357,6 +358,23 @@ async def test_B1_while_the_first_runs_a_second_is_told_when_to_come_again(
     assert int(second.headers["retry-after"]) >= 1
     waiting = await gateway_server.pay(key, body, Idempotency_Key="k", Prefer="wait=10")
     assert (waiting.status, waiting.raw) == (201, (await first).raw)
+    assert await gateway_server.charges("c0-0") == 1
+
+
+async def test_F10_who_waits_is_told_by_nobody_and_finds_what_became_of_it(
+    gateway_server: RunningGateway, key: str
+) -> None:
+    """What a process that died had begun is finished by recovery, which knows of nobody who waits."""
+    gateway, body = gateway_server.gateway, checkout("c0")
+    caller = await gateway.keys.authenticate(f"Bearer {key}".encode())
+    request = parse_payment_request(encode_json(body), body_depth=8, orders_limit=8)
+    assert (await gateway.payments.accept(caller, request, "k")).operations
+    waiting = asyncio.create_task(gateway_server.pay(key, body, Idempotency_Key="k", Prefer="wait=20"))
+    await asyncio.sleep(0.3)
+    assert not waiting.done()
+    assert await gateway.operations.release() == 1
+    answer = await waiting
+    assert (answer.status, answer.body["status"], answer.headers["idempotent-replayed"]) == (201, "SUCCESS", "true")
     assert await gateway_server.charges("c0-0") == 1
 
 
