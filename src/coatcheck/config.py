@@ -297,7 +297,7 @@ class Settings:
         _DATABASE_ADDRESS,
         "A PostgreSQL of your own (16 or later); without it the embedded one is started. DATABASE_URL works as well.",
     ] = _secret()
-    database_pool_size: Annotated[int, Whole(2, 500), "Connections to PostgreSQL of this process."] = 10
+    database_pool_size: Annotated[int, Whole(3, 500), "Connections to PostgreSQL of this process."] = 10
     host: Annotated[str, _ANY_TEXT, "The address to listen on."] = "127.0.0.1"
     port: Annotated[int, Whole(0, 65535), "The port to listen on; 0 takes a free one."] = 8080
 
