@@ -21,12 +21,14 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import msgspec
 import pytest
 import structlog
 from aiohttp import web
 from click.testing import CliRunner, Result
-from tests.integration.outside import SETTINGS, World, checkout, declined
+from tests.integration.outside import SETTINGS, World, approved, checkout, declined
 from tests.integration.running import run_gateway, simulator_url
+from tests.integration.test_replay import differences_of
 
 from coatcheck.audit.sealing import coverage
 from coatcheck.audit.sealing.anchor import AnchorEndpoint, AnchorError, AnchorFile
@@ -41,6 +43,7 @@ from coatcheck.clock import ManualClock
 from coatcheck.config import Settings, SettingsError
 from coatcheck.ids import time_ordered_ids
 from coatcheck.store import Store
+from coatcheck.validation import Buyer
 from coatcheck.watcher import list_alerts
 from coatcheck.wiring import make_sealer, make_watcher
 
@@ -167,6 +170,42 @@ async def test_what_the_gateway_writes_is_sealed_and_verified(vault: Vault) -> N
     report = await vault.verify()
     assert (report.rows, report.seals, report.findings, report.unsealed) == (rows, 1, [], 0)
     assert await vault.seal() == 0
+
+
+async def tables_with(owner: asyncpg.Connection, words: Sequence[str]) -> dict[str, set[str]]:
+    """In which tables words stand, as they are or as bytes."""
+    tables = await owner.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    found: dict[str, set[str]] = {word: set() for word in words}
+    for row in tables:
+        rows = [each[0] for each in await owner.fetch(f"SELECT t::text FROM {row['tablename']} AS t")]
+        for word in words:
+            if any(word in each or word.encode().hex() in each for each in rows):
+                found[word].add(row["tablename"])
+    return found
+
+
+async def test_I4_a_buyer_is_erased_and_the_books_their_seals_and_their_replay_still_agree(
+    vault: Vault, owner: asyncpg.Connection
+) -> None:
+    world = World(vault.store, clock=vault.clock)
+    ada = Buyer("reference-of-ada", email="ada@shop.example", name="Ada Lovelace", country="GB", ip="203.0.113.7")
+    world.provider.charges = [approved, approved, declined]
+    paid = await world.pay(msgspec.structs.replace(checkout("c1", "o1", "o2"), buyer=ada), "k1")
+    await world.pay(msgspec.structs.replace(checkout("c2", "o3"), buyer=ada), "k2")
+    await world.refund("o1", 300)
+    assert await vault.seal() > 0
+    personal = [ada.reference, "ada@shop.example", "Ada Lovelace", "203.0.113.7"]
+    assert await tables_with(owner, personal) == {word: {"buyer"} for word in personal}
+
+    assert await owner.execute("DELETE FROM buyer") == "DELETE 1"
+    assert await tables_with(owner, personal) == {word: set() for word in personal}
+    assert (await vault.verify()).findings == []
+    assert await differences_of(vault.store) == []
+    assert await world.violations() == {}
+    assert [order.refunded_minor for order in (await world.read(paid.payment_id)).orders] == [300, 0]
+    assert (await world.refund("o2", key="r2")).verdict == "requested"
+    assert await vault.seal() > 0
+    assert (await vault.verify()).findings == []
 
 
 async def test_F9_a_row_that_commits_after_younger_ones_is_sealed_and_nothing_twice(
