@@ -1,10 +1,14 @@
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import asyncpg
 import pytest
+import structlog
+from tests.integration.outside import World, checkout
 
+from coatcheck.store import database
 from coatcheck.store.database import Store, StoreError, _open
 from coatcheck.store.embedded import EmbeddedServer
 from coatcheck.store.migrations import MigrationError, migrate
@@ -69,7 +73,48 @@ async def test_a_function_whose_arguments_changed_leaves_nothing_behind(owner: a
     assert await owner.fetchval("SELECT count(*) FROM pg_proc WHERE proname = 'ledger_post'") == 1
 
 
-async def test_a_newer_schema_is_refused_with_what_to_do(owner: asyncpg.Connection) -> None:
+async def test_G17_I3_another_release_s_functions_come_and_go_beside_a_gateway_that_works(
+    store: Store, owner: asyncpg.Connection, database_url: str
+) -> None:
+    """From one release to the next and back, while an open transaction has written to every table."""
+    world = World(store)
+    await world.pay(checkout("before", "o"), "before")
+    tables = await owner.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    names = ", ".join(row["tablename"] for row in tables if row["tablename"] != "schema_version")
+    starting = await asyncpg.connect(database_url)
+    try:
+        for number in range(3):
+            await owner.execute("UPDATE schema_version SET functions_digest = 'of another release'")
+            async with owner.transaction(), asyncio.timeout(20):
+                await owner.execute(f"LOCK TABLE {names} IN ROW EXCLUSIVE MODE")  # what a batch of payments holds
+                await migrate(starting)
+            view = await world.pay(checkout(f"c{number}", f"o{number}"), f"k{number}")
+            assert view.status == "SUCCESS"
+            assert (await world.refund(f"o{number}", key=f"r{number}")).verdict == "requested"
+    finally:
+        await starting.close()
+    assert await world.violations() == {}
+
+
+async def test_G17_a_start_waits_for_its_turn_no_longer_than_half_a_minute(owner: asyncpg.Connection) -> None:
+    """Whoever waits for a lock keeps others waiting behind him."""
+    await migrate(owner)
+    assert await owner.fetchval("SHOW lock_timeout") == "30s"
+
+
+async def test_G15_a_server_that_does_not_find_out_what_its_disk_changes_is_told_of(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = database._ASKED_OF_THE_SERVER.replace("current_setting('data_checksums')::boolean", "false")
+    for asked, told in ((database._ASKED_OF_THE_SERVER, []), (without, ["database_without_checksums"])):
+        monkeypatch.setattr(database, "_ASKED_OF_THE_SERVER", asked)
+        with structlog.testing.capture_logs() as lines:
+            async with _open(database_url, 1):
+                pass
+        assert [line["event"] for line in lines] == told
+
+
+async def test_I3_a_newer_schema_is_refused_with_what_to_do(owner: asyncpg.Connection) -> None:
     await owner.execute("UPDATE schema_version SET version = 9999")
     with pytest.raises(MigrationError, match="start a newer Coatcheck"):
         await migrate(owner)

@@ -23,6 +23,11 @@ _COMES_WITHIN_S: Final = 60.0
 _LOOKS_AGAIN_AFTER_S: Final = 0.5
 # What a payment's durability rests on; a server without them may lose an acknowledged payment.
 _MUST_BE_ON = ("fsync", "full_page_writes", "synchronous_commit")
+_ASKED_OF_THE_SERVER = """
+    SELECT pg_is_in_recovery() AS is_standby, current_setting('data_checksums')::boolean AS has_checksums,
+           datcollversion AS made_with, pg_database_collation_actual_version(oid) AS collates_with
+      FROM pg_database WHERE datname = current_database()
+"""
 _SESSION = {
     "application_name": "coatcheck",
     "jit": "off",
@@ -38,10 +43,11 @@ _TYPES_ASKED = (
 
 log = structlog.get_logger("coatcheck.store")
 
-# It has no connection left, was stopped, is starting, took too long, the line to it is cut, or it gave up what it was
-# asked in favour of others each time.
+# It has no connection left, was stopped, is starting, took too long, the line to it is cut, it is a standby by now, or
+# it gave up what it was asked in favour of others each time.
 _AWAY = (
     *GAVE_WAY,
+    asyncpg.ReadOnlySQLTransactionError,
     asyncpg.PostgresConnectionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.OperatorInterventionError,
@@ -157,6 +163,7 @@ async def _connect(url: str) -> asyncpg.Connection:
 
 
 async def _check_server(owner: asyncpg.Connection) -> None:
+    """Refuse a server that would not keep what it acknowledges, or would not find it again."""
     if owner.get_server_version().major < OLDEST_SERVER:
         raise StoreError(
             f"PostgreSQL {owner.get_server_version().major} is too old: {OLDEST_SERVER} or newer is needed"
@@ -165,6 +172,20 @@ async def _check_server(owner: asyncpg.Connection) -> None:
     unsafe = sorted(row["name"] for row in rows if row["setting"] in ("off", "local"))
     if unsafe:
         raise StoreError(f"PostgreSQL runs with {', '.join(unsafe)} off: it could lose payments. Turn it on, restart")
+    (row,) = await owner.fetch(_ASKED_OF_THE_SERVER)
+    if row["is_standby"]:
+        raise StoreError(
+            "PostgreSQL is a standby, which takes no payments: DATABASE_URL must lead to the primary (it may name "
+            "several hosts, with target_session_attrs=primary)"
+        )
+    if row["made_with"] not in (None, row["collates_with"]):
+        raise StoreError(
+            f"the operating system sorts text by rules of version {row['collates_with']} and the database's indexes "
+            f"were made with {row['made_with']}: they may miss what is there. REINDEX DATABASE, then ALTER DATABASE "
+            "... REFRESH COLLATION VERSION"
+        )
+    if not row["has_checksums"]:
+        log.warning("database_without_checksums")
 
 
 async def _create_database(maintenance_url: str) -> None:
