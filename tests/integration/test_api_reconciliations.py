@@ -3,13 +3,16 @@
 import asyncio
 import csv
 import io
+import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from tests.integration.running import Answer, RunningGateway, checkout, run_gateway, simulator_url
 from tests.integration.test_bank_statements import statement
+from tests.integration.test_reconcile_command import reconcile
 from tests.integration.test_reconciliation import lines, summed
 
 from coatcheck.states import Mode
@@ -123,6 +126,24 @@ async def test_a_mismatch_says_both_sides(server: RunningGateway, key: str) -> N
     assert (found["kind"], found["line"], found["currency"]) == ("missing_here", 3, "EUR")
     assert (found["ours"], found["the_files"], found["in_suspense"]) == (None, "12.34", "12.34")
     assert (found["closed_at"], answer.body["open_breaks"]) == (None, 1)
+
+
+async def test_the_command_writes_what_the_api_answers(
+    server: RunningGateway, key: str, database_url: str, tmp_path: Path
+) -> None:
+    """The same file, asked for both ways: a program cannot tell which one it reads."""
+    text = missing(await settled(server, key))
+    answer = await upload(server, key, text, "?name=settlement.csv")
+    assert (answer.body["matched"], len(answer.body["mismatches"])) == (1, 1)
+    path, report = tmp_path / "settlement.csv", tmp_path / "report.json"
+    await asyncio.to_thread(path.write_text, text, "utf-8")
+    asked = str(path), "--shop", "hats", "--by", "ada", "--format", "json", "--json", str(report)
+    status, printed, _ = await reconcile(database_url, *asked, unrecorded_charge="queue")
+    written = await asyncio.to_thread(report.read_text, "utf-8")
+    assert (status, json.loads(printed), json.loads(written)) == (1, answer.body, answer.body)
+    ageing = await server.ask("GET", "/v1/reports/ageing", key)
+    _, printed, _ = await reconcile(database_url, "--ageing", "--shop", "hats", "--format", "json")
+    assert json.loads(printed) | {"at": None} == ageing.body | {"at": None}
 
 
 @pytest.mark.parametrize(("query", "accept"), [("?format=csv", None), ("", "text/csv"), ("", "text/csv;q=0.9, */*")])

@@ -53,7 +53,7 @@ async def test_a_report_is_printed_in_the_form_that_is_asked_for(strange: Path, 
     assert "missing_here" in printed
     status, printed, _ = await reconcile(database_url, *asked, "--format", "json")
     body = json.loads(printed)
-    assert (status, body["is_repeat"], [each["kind"] for each in body["mismatches"]]) == (1, True, ["missing_here"])
+    assert (status, body["matched"], [each["kind"] for each in body["mismatches"]]) == (1, 1, ["missing_here"])
     _, printed, _ = await reconcile(database_url, *asked, "--format", "csv")
     total, found = csv.DictReader(io.StringIO(printed))
     assert (total["gross"], found["kind"], found["files"]) == ("20.00", "missing_here", "10.00")
@@ -70,7 +70,7 @@ async def test_the_ageing_is_printed_for_people_and_programs(strange: Path, data
     assert "open breaks" in printed
     status, printed, _ = await reconcile(database_url, "--ageing", "--shop", "hats", "--format", "json")
     assert status == 0
-    assert {each["kind"]: each["aged"][0] for each in json.loads(printed)["breaks"]} == {"missing_here": 1}
+    assert {each["kind"]: each["days_0_to_1"] for each in json.loads(printed)["breaks"]} == {"missing_here": 1}
 
 
 async def test_the_nightly_run_is_done_by_hand(strange: Path, database_url: str, tmp_path: Path) -> None:

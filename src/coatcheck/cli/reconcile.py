@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
+    from msgspec import Struct
+
     from coatcheck.api.gateway import Gateway
     from coatcheck.reconciliation.ageing import Ageing
     from coatcheck.reconciliation.files import Progress, Source
@@ -90,8 +92,6 @@ def _source_of(file: Path, *, shop: str, live: bool, by: str) -> "Source":
 
 
 def _take_file(config: Path | None, source: "Source", *, form: str, json_path: Path | None) -> int:
-    import msgspec  # noqa: PLC0415
-
     from coatcheck.reconciliation.lines import FileRefusedError  # noqa: PLC0415
 
     async def work(gateway: "Gateway") -> "Report":
@@ -108,7 +108,7 @@ def _take_file(config: Path | None, source: "Source", *, form: str, json_path: P
     except FileRefusedError as error:
         raise UnusableError(f"{source.name} was refused, and nothing of it was taken: {error}") from error
     if json_path is not None:
-        json_path.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+        json_path.write_bytes(_json_of(report))
     return 0 if report.is_clean else EXIT_BREAKS
 
 
@@ -129,9 +129,22 @@ async def _print_text(_: "Gateway", report: "Report") -> None:
 
 
 async def _print_json(_: "Gateway", report: "Report") -> None:
+    click.echo(_json_of(report))
+
+
+def _json_of(report: "Report") -> bytes:
+    """Print a report as the API does, so that a program reads the same whichever way it asked."""
+    from coatcheck.api.reconciliations import reconciliation_body  # noqa: PLC0415
+
+    return _indented(reconciliation_body(report))
+
+
+def _indented(body: "Struct") -> bytes:
     import msgspec  # noqa: PLC0415
 
-    click.echo(msgspec.json.format(msgspec.json.encode(report)))
+    from coatcheck.api.edge import encode  # noqa: PLC0415
+
+    return msgspec.json.format(encode(body))
 
 
 async def _print_csv(gateway: "Gateway", report: "Report") -> None:
@@ -233,8 +246,7 @@ def _take_nightly(config: Path | None, *, by: str) -> int:
 
 
 def _show_ageing(config: Path | None, *, shop: str, live: bool, form: str) -> int:
-    import msgspec  # noqa: PLC0415
-
+    from coatcheck.api.reconciliations import ageing_body  # noqa: PLC0415
     from coatcheck.shops import shop_id_of  # noqa: PLC0415
 
     if form not in ("text", "json"):
@@ -248,7 +260,7 @@ def _show_ageing(config: Path | None, *, shop: str, live: bool, form: str) -> in
 
     ageing = at_desk(settings_of(config), work)
     if form == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(ageing)))
+        click.echo(_indented(ageing_body(ageing)))
     else:
         _print_ageing(ageing)
     return 0
