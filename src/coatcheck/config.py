@@ -217,6 +217,22 @@ class ByName:
         return dict(value)
 
 
+@dataclass(frozen=True, slots=True)
+class BreakRules(ByName):
+    """A rule for each of some kinds of breaks; `correct` only for those of which something can be corrected."""
+
+    def from_value(self, value: Any) -> dict[str, str]:
+        """Check every kind and its rule."""
+        rules = ByName.from_value(self, value)  # slots make a new class, which super() would not find
+        for kind, rule in rules.items():
+            if rule == "correct" and kind not in CORRECTABLE_KINDS:
+                raise _ReasonError(
+                    f"{kind}: nothing of it can be corrected without a person: write queue or escalate; "
+                    f"correct is for {', '.join(CORRECTABLE_KINDS)}"
+                )
+        return rules
+
+
 def _one_of(*words: str) -> Text:
     return Text("one of " + ", ".join(words), words.__contains__)
 
@@ -241,6 +257,7 @@ BREAK_KINDS = (
     *("missing_here", "missing_at_psp", "amount", "currency", "status", "duplicate_line", "duplicate_charge"),
     *("unexplained", "control_total", "fee", "late"),
 )
+CORRECTABLE_KINDS = ("missing_here", "status", "fee")  # of the others a file proves that they differ, not who is right
 
 
 def _are_fees(text: str) -> bool:
@@ -273,7 +290,7 @@ _FEES = ByName(
     PSPS,
     _are_fees,
 )
-_RULES = ByName(
+_RULES = BreakRules(
     'a table of correct, queue or escalate by kind of break, such as {"late": "escalate"}',
     BREAK_KINDS,
     ("correct", "queue", "escalate").__contains__,
@@ -393,8 +410,8 @@ class Settings:
     unrecorded_charge: Annotated[
         Literal["adopt", "refund", "queue"],
         _one_of("adopt", "refund", "queue"),
-        "What becomes of a charge that a settlement file shows and the books never had: taken over, taken over and "
-        "refunded, or left to a person.",
+        "How a charge that a settlement file shows and the books never had is corrected (the rule for missing_here): "
+        "taken over, taken over and refunded, or left to a person.",
     ] = "adopt"
 
     wallet_hold_days: Annotated[
@@ -741,6 +758,11 @@ def _contradictions(settings: Settings) -> list[str]:
         problems.append(
             f"COATCHECK_SETTLEMENT_MODE: {settings.settlement_mode}, and simulator_api_key is of the other mode; "
             "its settlement files would be taken for what they are not"
+        )
+    if settings.break_rules.get("missing_here") == "correct" and settings.unrecorded_charge == "queue":
+        problems.append(
+            "COATCHECK_BREAK_RULES: missing_here is to be corrected, and unrecorded_charge is queue, which leaves it "
+            "to a person; give COATCHECK_UNRECORDED_CHARGE adopt or refund, or missing_here another rule"
         )
     return problems
 

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from coatcheck.ids import PAYMENT, print_id
 from coatcheck.payments import PaymentView, Verdict
 from coatcheck.providers.protocol import Registry
 from coatcheck.reconciliation.adoption import Adopted, candidate_of
+from coatcheck.reconciliation.files import Source
 from coatcheck.reconciliation.reconciler import Reconciler
 from coatcheck.reconciliation.report import Report
 from coatcheck.refunds import RefundVerdict
@@ -192,6 +193,36 @@ async def test_H6_what_policy_leaves_to_people_stays_in_suspense(amnesia: Amnesi
     assert await amnesia.correct(report, "queue") == 0
     assert (await amnesia.world.balances())["suspense"] == -1000
     assert await amnesia.world.count("payment") == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "policy", "expected"),
+    [
+        (None, "adopt", ([], 0, 0)),
+        ("correct", "refund", ([], 0, 1)),
+        ("queue", "adopt", (["missing_here"], 0, 0)),
+        ("escalate", "adopt", (["missing_here"], 1, 0)),
+        (None, "queue", (["missing_here"], 1, 0)),  # what could not be corrected must not wait
+    ],
+)
+async def test_H6_the_rule_says_whether_a_forgotten_charge_is_taken_over(
+    amnesia: Amnesia, rule: str | None, policy: str, expected: tuple[list[str], int, int]
+) -> None:
+    """What is left open, how many are called for, and how many refunds there are."""
+    before = amnesia.before
+    await before.world.pay(checkout("c1", "o1"))
+    path = amnesia.directory / "file.csv"
+    path.write_text(before.close()[0], "utf-8")
+    rules = {} if rule is None else {"missing_here": rule}
+    settings = replace(SETTINGS, break_rules=rules, unrecorded_charge=policy)  # type: ignore[arg-type]
+    known = amnesia.world
+    world = World(known.store, known.provider, clock=known.clock, settings=settings)
+    source = Source(path=path, name=path.name, shop_id=CALLER.shop_id, mode=CALLER.mode, brought_by="ada")
+    report = await world.gateway.arrivals.take(source)
+    left = [each.kind for each in report.mismatches if each.closed_at is None]
+    assert (left, await world.count("escalated_break"), await world.count("refund")) == expected
+    assert await world.count("payment") == 1 - len(left)
+    assert await world.violations() == {}
 
 
 async def test_H6_what_says_nothing_of_us_stays_in_suspense(amnesia: Amnesia) -> None:

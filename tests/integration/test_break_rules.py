@@ -156,3 +156,20 @@ async def test_A1_an_unknown_charge_is_decided_by_the_file_where_the_rule_says_s
     assert report.is_clean is (not left)
     assert await desk.breaks() == left
     assert (await read_report(store, report.file_id, is_repeat=True)).open_breaks == len(left)
+
+
+@pytest.mark.parametrize(("rule", "left"), [("correct", []), ("queue", ["fee"]), ("escalate", ["fee"])])
+async def test_H5_an_unusual_fee_is_booked_and_its_break_closed_where_the_rule_says_so(
+    store: Store, tmp_path: Path, rule: str, left: list[str]
+) -> None:
+    schedule: dict[str, Any] = {"psp_fees": {"simulator": "1.4%+0.10 EUR"}, "psp_fee_tolerance_minor": 0}
+    desk = ArrivalDesk(store, tmp_path, break_rules={"fee": rule}, **schedule)
+    await desk.world.pay(checkout("c1", "o1"))
+    report = await desk.arrive(desk.close()[0])
+    (fee,) = report.mismatches
+    assert (fee.expected_minor, fee.stated_minor) == (24, 25)
+    assert await desk.breaks() == left
+    assert await desk.breaks("reason LIKE 'what the provider has kept is booked as its fee%'") == ["fee"][len(left) :]
+    assert await desk.balances() == {"psp_payouts_in_transit": 975, "platform_psp_fees": 25}  # booked once, in any case
+    assert len(await desk.alerts()) == (rule == "escalate")
+    assert await desk.world.violations() == {}

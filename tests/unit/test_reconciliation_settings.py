@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from coatcheck.config import BREAK_KINDS, PSPS, Settings, SettingsError, load_settings
+from coatcheck.config import BREAK_KINDS, CORRECTABLE_KINDS, PSPS, Settings, SettingsError, load_settings
 from coatcheck.reconciliation.expected import schedule_of
 from coatcheck.reconciliation.files import BANK
 from coatcheck.reconciliation.formats import FORMATS
 from coatcheck.reconciliation.nightly import nightly_plan_of
-from coatcheck.reconciliation.rules import DEFAULT_RULES, Rule, kinds_with, rules_of
+from coatcheck.reconciliation.rules import DEFAULT_RULES, LEFT_OVER, Rule, escalated_kinds, kinds_with, rules_of
 from coatcheck.reconciliation.usual import FeeSchedule, usual_of
 from coatcheck.store.sql_files import sql_files
 
@@ -42,8 +42,14 @@ def test_a_rule_of_the_settings_goes_before_the_usual_one() -> None:
         "status": Rule.QUEUE,
         "fee": Rule.ESCALATE,
     }
-    assert kinds_with(usual, Rule.CORRECT) == {"status"}
-    assert kinds_with(usual, Rule.ESCALATE) == {"missing_here", "duplicate_charge"}
+    assert kinds_with(usual, Rule.CORRECT) == {"status", "missing_here"}
+    assert kinds_with(usual, Rule.ESCALATE) == {"duplicate_charge"}
+
+
+def test_H6_what_could_not_be_corrected_calls_somebody_where_a_buyer_may_have_paid_for_nothing() -> None:
+    assert escalated_kinds(rules_of(Settings())) == {"missing_here", "duplicate_charge"}
+    assert escalated_kinds(rules_of(Settings(break_rules={"missing_here": "queue"}))) == {"duplicate_charge"}
+    assert set(LEFT_OVER) == set(CORRECTABLE_KINDS)
 
 
 def test_fees_are_read_exactly() -> None:
@@ -130,10 +136,21 @@ def test_H3_weekends_have_no_files_where_weekdays_have() -> None:
     assert all(schedule_of("daily 09:00").is_of(day) for day in days)
 
 
-def test_every_rule_may_be_given() -> None:
+@pytest.mark.parametrize("kind", BREAK_KINDS)
+def test_every_rule_may_be_given_that_means_something(kind: str) -> None:
     for rule in Rule:
-        settings = load_settings({"COATCHECK_BREAK_RULES": f'{{"late": "{rule}"}}'})
-        assert rules_of(settings)["late"] is rule
+        given = f'{{"{kind}": "{rule}"}}'
+        if rule is Rule.CORRECT and kind not in CORRECTABLE_KINDS:
+            (problem,) = problems_of(break_rules=given)
+            assert f"{kind}: nothing of it can be corrected without a person: write queue or escalate" in problem
+        else:
+            assert rules_of(load_settings({"COATCHECK_BREAK_RULES": given}))[kind] is rule
+
+
+def test_what_is_to_be_corrected_and_left_to_a_person_is_a_contradiction() -> None:
+    (problem,) = problems_of(break_rules='{"missing_here": "correct"}', unrecorded_charge="queue")
+    assert problem.startswith("COATCHECK_BREAK_RULES: missing_here is to be corrected, and unrecorded_charge is queue")
+    assert rules_of(load_settings({"COATCHECK_UNRECORDED_CHARGE": "queue"}))["missing_here"] is Rule.CORRECT
 
 
 def test_the_page_names_the_usual_rule_of_each_kind() -> None:

@@ -16,7 +16,7 @@ from coatcheck.reconciliation.expected import ExpectedFiles
 from coatcheck.reconciliation.files import Progress, Source, recognised
 from coatcheck.reconciliation.reconciler import Reconciler
 from coatcheck.reconciliation.report import Report, read_report
-from coatcheck.reconciliation.rules import Rule, kinds_with
+from coatcheck.reconciliation.rules import Rule, escalated_kinds, kinds_with
 from coatcheck.reconciliation.usual import Usual
 from coatcheck.states import Mode
 from coatcheck.store import Store
@@ -60,7 +60,7 @@ class Arrivals:
         self._clock = clock
         self._corrections = corrections
         self._corrected = kinds_with(rules, Rule.CORRECT)
-        self._escalated = kinds_with(rules, Rule.ESCALATE)
+        self._escalated = escalated_kinds(rules)
         self._expected = expected
         self._reconciler = Reconciler(store, clock, usual)
         self._statements = BankStatements(store, clock)
@@ -80,7 +80,7 @@ class Arrivals:
                 report = await self._statements.take(source, progress)
             else:
                 report = await self._reconciler.take(source, progress)
-                if await self._corrections.correct(report.file_id, decides="status" in self._corrected):
+                if await self._corrections.correct(report.file_id, self._corrected):
                     report = await read_report(self._store, report.file_id, is_repeat=report.is_repeat)
                 await self._corrections.give_up_absent(source.shop_id, source.mode, report.provider)
             if await self.match_bank_entries(source.shop_id, source.mode):
@@ -104,7 +104,7 @@ class Arrivals:
         if "status" not in self._corrected:
             return 0
         rows = await self._store.pool.fetch(_OVERTAKEN)
-        return sum([await self._corrections.correct(row["file_id"], takes_over=False) for row in rows])
+        return sum([await self._corrections.correct(row["file_id"], ["status"]) for row in rows])
 
     async def finish(self, interval: timedelta, stopping: asyncio.Event) -> None:
         """Go on with such files until stopped; trouble with the database is waited out."""

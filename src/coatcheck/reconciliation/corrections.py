@@ -4,7 +4,7 @@ The third step of the ladder: an operation that neither a retry nor a look-up co
 the books have never had is taken over; and what neither the files nor the PSP have ever had is given up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from coatcheck.clock import Clock
+from coatcheck.config import CORRECTABLE_KINDS
 from coatcheck.executor import NOT_FOUND, Executor, window_is_open
 from coatcheck.ids import OPERATION, parse_id
 from coatcheck.ledger import AccountName
@@ -49,6 +50,10 @@ SELECT k.break_id, k.shop_id, k.mode, k.provider, k.file_id, k.line_no, k.curren
  WHERE k.file_id = $1 AND k.kind = 'missing_here' AND k.closed_at IS NULL AND l.kind IN ('charge', 'refund')
    AND l.provider_reference IS NOT NULL
  ORDER BY l.kind, k.line_no
+"""
+# The PSP's fee is booked with its batch, as the file says: nothing of such a break stands in suspense.
+_UNUSUAL_FEES: Final = """
+SELECT break_id FROM reconciliation_break WHERE file_id = $1 AND kind = 'fee' AND closed_at IS NULL
 """
 _CLAIM: Final = "SELECT claim_adopted_line($1, $2, $3)"
 _ADOPTED_ORDER: Final = """
@@ -106,15 +111,16 @@ class Corrections:
         self._unrecorded = unrecorded
         self._closing = Closing(store, clock)
 
-    async def correct(self, file_id: UUID, *, decides: bool = True, takes_over: bool = True) -> int:
-        """Bring the books to what a file has proven; returns how many breaks that closed.
+    async def correct(self, file_id: UUID, kinds: Collection[str] = CORRECTABLE_KINDS) -> int:
+        """Bring the books to what a file has proven about breaks of some kinds; returns how many that closed.
 
-        `decides`: what is undecided here and charged or refunded by the file is decided. What the books never had is
-        adopted, or adopted and refunded, by policy (hazard H6), if it `takes_over`. Idempotent: what could not be done
-        is left open, and done at the next call.
+        `status`: what is undecided here and charged or refunded by the file is decided. `missing_here`: what the books
+        never had is adopted, or adopted and refunded, by policy (hazard H6). `fee`: what the PSP has kept is its fee,
+        whatever its schedule says. Idempotent: what could not be done is left open, and done at the next call.
         """
-        closed = await self._decide_by(file_id) if decides else 0
-        return closed + (await self._take_over(file_id) if takes_over else 0)
+        closed = await self._decide_by(file_id) if "status" in kinds else 0
+        closed += await self._take_over(file_id) if "missing_here" in kinds else 0
+        return closed + (await self._accept_fees(file_id) if "fee" in kinds else 0)
 
     async def _decide_by(self, file_id: UUID) -> int:
         """Decide what is undecided; ask about what was decided otherwise: its file alone does not do (hazard A9)."""
@@ -139,6 +145,11 @@ class Corrections:
         told = {row["operation_id"]: row for row in rows}
         for operation in await self._operations.claim_named(list(told)) if told else []:
             await self._executor.settle(operation, _outcome_of(operation, told[operation.intent.operation_id]))
+
+    async def _accept_fees(self, file_id: UUID) -> int:
+        rows = await self._store.pool.fetch(_UNUSUAL_FEES, file_id)
+        why = "what the provider has kept is booked as its fee, though psp_fees says otherwise"
+        return await self.close([row["break_id"] for row in rows], BY_THE_FILE, why)
 
     # what the books never had
 
