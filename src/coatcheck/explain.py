@@ -51,7 +51,7 @@ _TOLD_BY = {
     ToldBy.PERSON: " (by hand)",
 }
 _REQUESTS = frozenset({EventKind.PAYMENT_ACCEPTED, EventKind.PAYMENT_ADOPTED})
-_GIVEN_UP_KINDS = frozenset({EventKind.ORDER_FAILED, EventKind.REFUND_FAILED})
+_GIVEN_UP_KINDS = frozenset({EventKind.ORDER_FAILED, EventKind.CAPTURE_DECLINED, EventKind.REFUND_FAILED})
 _JOINT_TICKET = "all-or-nothing"  # of what the gateway itself asks for an all-or-nothing checkout
 _JOINT_KINDS = (OperationKind.CAPTURE, OperationKind.VOID, OperationKind.REFUND)
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import asyncpg
 import pytest
 from tests.integration.outside import CALLER, SETTINGS, checkout
 from tests.integration.test_adoption import story_of
@@ -12,9 +13,11 @@ from tests.integration.test_reconciliation import Desk, lines, summed
 from coatcheck.operations import NOT_AT_PROVIDER
 from coatcheck.payments import PaymentView
 from coatcheck.simulator.chaos import Dial
+from coatcheck.states import Capture
 from coatcheck.store import Store
 
 LONG = timedelta(days=8)
+WITHIN_ITS_LIFE = timedelta(days=6)  # an authorization lives for seven
 
 
 class Absence(Desk):
@@ -24,6 +27,15 @@ class Absence(Desk):
         self.psp._app.chaos.set(Dial(**(dial or {"error_before_share": 1.0})))  # type: ignore[arg-type]
         view = await self.world.pay(checkout("lost", "lost"))
         assert await self.world.count("operation", "status = 'UNRESOLVED'") == 1
+        self.psp._app.chaos.set(Dial())
+        return view
+
+    async def lost_capture(self, **dial: float) -> PaymentView:
+        """An authorization of 10.00, and a capture of 7.00 of it that got an error and was never made."""
+        view = await self.world.pay(checkout("held", "held", capture=Capture.MANUAL))
+        self.psp._app.chaos.set(Dial(**(dial or {"error_before_share": 1.0})))  # type: ignore[arg-type]
+        await self.world.capture(view, held=700)
+        assert await self.world.count("operation", "kind = 'capture' AND status = 'UNRESOLVED'") == 1
         self.psp._app.chaos.set(Dial())
         return view
 
@@ -118,3 +130,76 @@ async def test_H7_what_a_stranger_s_line_could_be_is_not_given_up(desk: Absence)
     await desk.take(await desk.settle("b"), "b.csv")
     assert await desk.ask_twice() == 0
     assert await desk.is_open(view)
+
+
+async def test_H7_a_capture_that_nobody_has_is_given_up_and_may_be_asked_for_again(desk: Absence) -> None:
+    view = await desk.lost_capture()
+    await desk.take(await desk.settle("a"), "a.csv")
+    assert await desk.ask_twice() == 0
+    desk.world.clock.advance(WITHIN_ITS_LIFE)
+    await desk.take(await desk.settle("b"), "b.csv")
+    assert await desk.give_up() == 0  # asked once
+    desk.world.clock.advance(timedelta(minutes=2))
+    assert await desk.give_up() == 1
+    (order,) = (await desk.world.read(view.payment_id)).orders
+    assert (order.status, order.captured_minor) == ("AUTHORIZED", 0)
+    refused = "kind = 'capture' AND status = 'DECLINED' AND decline_code = 'not_at_provider'"
+    assert await desk.world.count("operation", refused) == 1
+    story = await story_of(desk.world, view)
+    assert any("the capture of order held was given up, for nobody has it" in text for text in story)
+    assert await desk.world.violations() == {}
+    assert await desk.world.capture(view, key="again", held=700) == ["requested"]
+    assert (await desk.world.read(view.payment_id)).status == "SUCCESS"
+    assert await desk.world.violations() == {}
+
+
+async def test_H7_a_capture_that_the_psp_has_after_all_is_booked(desk: Absence) -> None:
+    view = await desk.lost_capture(drop_after_charge_share=1.0)
+    desk.psp.bank.settlements._open.clear()  # and no file of its ever tells of it
+    await desk.take(await desk.settle("a"), "a.csv")
+    desk.world.clock.advance(WITHIN_ITS_LIFE)
+    await desk.take(await desk.settle("b"), "b.csv")
+    assert await desk.ask_twice() == 0
+    (order,) = (await desk.world.read(view.payment_id)).orders
+    assert (order.status, order.captured_minor) == ("SUCCESS", 700)
+    assert await desk.world.violations() == {}
+
+
+async def test_H7_a_capture_is_not_given_up_while_a_line_about_its_charge_is_unexplained(desk: Absence) -> None:
+    """Of whatever amount: the PSP may have captured otherwise than it was asked to."""
+    view = await desk.lost_capture()
+    held = await desk.world.store.pool.fetchval("SELECT target_reference FROM operation WHERE kind = 'capture'")
+    header, charge, *_ = lines(await desk.settle("a"))
+    fields = charge.split(",")
+    stranger = ",".join([fields[0], "2", "capture", "act_99", held, "", *fields[6:]]).replace(
+        ",20.00,0.40,19.60", ",3.00,0.10,2.90"
+    )
+    report = await desk.take(summed(header, charge, stranger), "a.csv")
+    assert [each.kind for each in report.mismatches] == ["missing_here"]
+    desk.world.clock.advance(WITHIN_ITS_LIFE)
+    await desk.take(await desk.settle("b"), "b.csv")
+    assert await desk.ask_twice() == 0
+    assert await desk.world.count("operation", "kind = 'capture' AND status = 'UNRESOLVED'") == 1
+    await desk.corrections.close([report.mismatches[0].break_id], "person ada", "it is of another shop's")
+    assert await desk.ask_twice() == 1
+    assert (await desk.world.read(view.payment_id)).status == "AUTHORIZED"
+
+
+async def test_H7_a_page_that_was_never_made_is_given_up_and_one_that_may_be_open_is_not(
+    desk: Absence, owner: asyncpg.Connection
+) -> None:
+    desk.psp._app.chaos.set(Dial(error_before_share=1.0))
+    view = await desk.world.pay(checkout("lost", "lost", return_url="https://shop.example/thanks"))
+    desk.psp._app.chaos.set(Dial())
+    assert await desk.world.count("operation", "is_hosted AND status = 'UNRESOLVED'") == 1
+    await desk.take(await desk.settle("a"), "a.csv")
+    desk.world.clock.advance(LONG)
+    await desk.take(await desk.settle("b"), "b.csv")
+    await owner.execute("UPDATE operation SET provider_reference = 'cs_9' WHERE is_hosted")
+    assert await desk.ask_twice() == 0
+    assert await desk.is_open(view)
+    await owner.execute("UPDATE operation SET provider_reference = NULL WHERE is_hosted")
+    assert await desk.ask_twice() == 1
+    (order,) = (await desk.world.read(view.payment_id)).orders
+    assert (order.status, order.decline_code) == ("FAILED", NOT_AT_PROVIDER)
+    assert await desk.world.violations() == {}

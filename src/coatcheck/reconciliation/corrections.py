@@ -205,8 +205,8 @@ class Corrections:
     async def give_up_absent(self, shop_id: UUID, mode: Mode, provider: str) -> int:
         """Close what neither the PSP nor its files have as failed; returns how many (hazard H7: two confirmations).
 
-        Only charges and refunds outside the PSP's window, whose time all expected files have passed by more than their
-        drift, and for which the PSP has said "not found" twice, long enough apart. Never by age alone.
+        Only charges, captures and refunds outside the PSP's window, whose time all expected files have passed by more
+        than their drift, and for which the PSP has said "not found" twice, long enough apart. Never by age alone.
         """
         adapter = None if self._adoption is None else self._adoption.providers.get(provider)
         if adapter is None:

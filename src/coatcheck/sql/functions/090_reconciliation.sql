@@ -382,7 +382,8 @@ $$;
 
 -- What is undecided, was sent so long ago that every file must have told of it, and that no file has told of (hazard H7). Nothing
 -- while a file is missing: one that was expected and has not come (a break 'late'), one that does not agree with itself, or a
--- gap in the numbers of the batches. Nor what a line that nobody knows could be: the same amount, currency and direction.
+-- gap in the numbers of the batches. Nor what a line that nobody knows could be: the same amount, currency and direction, or
+-- of a capture the same charge. Of pages only those that nobody was ever sent to: on any other a buyer may still pay.
 CREATE OR REPLACE FUNCTION absent_operations(at timestamptz, shop uuid, world text, psp text, drift interval)
 RETURNS TABLE (operation_id uuid, first_sent_at timestamptz, covered_until timestamptz, files bigint)
 LANGUAGE sql STABLE SECURITY DEFINER
@@ -405,7 +406,8 @@ AS $$
      CROSS JOIN lease AS l
       JOIN operation AS o ON o.operation_id = l.operation_id
      WHERE o.shop_id = shop AND o.mode = world AND o.provider = psp AND o.status IN ('OPEN', 'UNRESOLVED')
-       AND o.kind IN ('charge', 'refund') AND NOT o.is_hosted
+       AND (o.kind IN ('charge', 'capture', 'refund') AND NOT o.is_hosted
+            OR o.kind = 'charge' AND o.is_hosted AND o.provider_reference IS NULL)
        AND o.first_sent_at + drift < least(reach.until, absent_operations.at)
        AND NOT EXISTS (SELECT FROM gap)
        AND NOT EXISTS (SELECT FROM settled_record AS s WHERE s.operation_id = o.operation_id)
@@ -415,6 +417,11 @@ AS $$
               AND (k.kind IN ('late', 'control_total') OR k.operation_id = o.operation_id
                    OR k.kind IN ('missing_here', 'unexplained', 'duplicate_charge') AND k.currency = o.currency
                       AND k.stated_minor = CASE o.kind WHEN 'refund' THEN -o.amount_minor ELSE o.amount_minor END))
+       AND NOT (o.kind = 'capture' AND EXISTS (
+           SELECT FROM reconciliation_break AS k
+             JOIN settlement_line AS l ON l.file_id = k.file_id AND l.line_no = k.line_no
+            WHERE k.shop_id = shop AND k.mode = world AND k.provider = psp AND k.closed_at IS NULL
+              AND o.target_reference IN (l.charge_reference, l.provider_reference)))
      ORDER BY o.first_sent_at, o.operation_id;
 $$;
 
