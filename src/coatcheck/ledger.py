@@ -43,6 +43,7 @@ class AccountKind(StrEnum):
     PLATFORM_PSP_FEES = "platform_psp_fees"
     PLATFORM_DISPUTE_FEES = "platform_dispute_fees"
     SUSPENSE = "suspense"
+    FX = "fx"
 
 
 class Phase(StrEnum):
@@ -69,6 +70,7 @@ class TransferKind(StrEnum):
     DISPUTE_FEE_REVERSED = "dispute_fee_reversed"
     PSP_PAYOUT = "psp_payout"
     PSP_FEE = "psp_fee"
+    CONVERSION = "conversion"
     BANK_CREDIT = "bank_credit"
     UNEXPLAINED = "unexplained"
     EXPLAINED = "explained"
@@ -235,6 +237,11 @@ def platform_dispute_fees() -> AccountName:
 def suspense(provider: str) -> AccountName:
     """Name the differences with a PSP that nobody has explained yet."""
     return AccountName(f"suspense:{provider}", AccountKind.SUSPENSE)
+
+
+def fx(provider: str) -> AccountName:
+    """Name what a PSP has changed: what it took of one currency, and what it gave for that in another."""
+    return AccountName(f"fx:{provider}", AccountKind.FX)
 
 
 @lru_cache(maxsize=10_000)

@@ -201,7 +201,7 @@ def duplicate_line(ground: Field, kind: str) -> None:
 
 
 def duplicate_charge(ground: Field, kind: str) -> None:
-    """The PSP has charged twice under one reference; whichever stands first in the file is taken for ours."""
+    """The PSP has charged twice under one reference; the one that it calls as we know it is ours."""
     movement, batch = ground.honest()
     batch.movements.append(
         Movement("charge", ground.thing(), movement.about, movement.at, movement.gross, movement.fee)

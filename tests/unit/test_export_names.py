@@ -12,6 +12,7 @@ from coatcheck.ledger import (
     AccountKind,
     AccountName,
     bank,
+    fx,
     payouts_in_transit,
     platform_commission,
     platform_dispute_fees,
@@ -26,7 +27,15 @@ from coatcheck.ledger import (
 from coatcheck.reporting.exports.cells import csv_line
 from coatcheck.reporting.exports.names import component, plain_name
 
-DEBIT = {"psp_receivable", "psp_payouts_in_transit", "bank", "platform_psp_fees", "platform_dispute_fees", "suspense"}
+DEBIT = {
+    "psp_receivable",
+    "psp_payouts_in_transit",
+    "bank",
+    "platform_psp_fees",
+    "platform_dispute_fees",
+    "suspense",
+    "fx",
+}
 _PART = re.compile(r"[A-Z0-9][A-Za-z0-9-]*")
 _ESCAPE = re.compile(rb"--([0-9A-F]{2})")
 # What could be taken for one another: case, dashes, our own escapes, what is not ASCII.
@@ -94,7 +103,7 @@ NAMES = {
     for each in (
         *(psp_receivable("s"), psp_payouts_in_transit("s"), bank("s"), suspense("s"), seller_pending("s")),
         *(seller_available("s"), payouts_in_transit("s"), platform_commission(), platform_psp_fees()),
-        *(platform_dispute_fees(), seller_reserve("s")),
+        *(platform_dispute_fees(), seller_reserve("s"), fx("s")),
     )
 }
 

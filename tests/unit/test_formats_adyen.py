@@ -333,7 +333,7 @@ def test_a_batch_that_closes_with_its_payout_holds() -> None:
     assert (payout.kind, payout.net_minor, payout.provider_reference) == (
         LineKind.PAYOUT,
         -5845,
-        "TX1 batch 118, HatsEU",
+        "TX1",  # the one word that a bank's statement has of it
     )
     assert total == ControlTotal(
         what="payout of batch HatsEU 118", batch="HatsEU 118", currency="EUR", stated=5845, counted=5845

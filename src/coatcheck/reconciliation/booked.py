@@ -12,7 +12,7 @@ SELECT file_id, provider, format, name, encode(content_digest, 'hex') AS content
   FROM settlement_file WHERE file_id = $1
 """
 _BATCHES: Final = """
-SELECT b.batch, b.currency, b.version, b.fee_minor, b.payout_minor
+SELECT b.batch, b.currency, b.version, b.fee_minor, b.payout_minor, b.converted_minor
   FROM settlement_file AS f
   JOIN settlement_batch AS b ON b.shop_id = f.shop_id AND b.mode = f.mode AND b.provider = f.provider
                             AND b.file_id = f.file_id

@@ -21,6 +21,7 @@ from coatcheck.ledger import (
     Ledger,
     Transfer,
     TransferKind,
+    fx,
     platform_psp_fees,
     psp_payouts_in_transit,
     psp_receivable,
@@ -28,7 +29,15 @@ from coatcheck.ledger import (
 )
 from coatcheck.reconciliation.booked import TELL_OF_BREAKS, booked
 from coatcheck.reconciliation.files import Candidate, Progress, Source, chunks_of, recognised
-from coatcheck.reconciliation.lines import ControlTotal, FileRefusedError, Format, Item, SettlementLine
+from coatcheck.reconciliation.implied import IMPLIED, with_implied_payouts
+from coatcheck.reconciliation.lines import (
+    ControlTotal,
+    FileRefusedError,
+    Format,
+    Item,
+    LineKind,
+    SettlementLine,
+)
 from coatcheck.reconciliation.reading import decoded
 from coatcheck.reconciliation.report import Report, read_report
 from coatcheck.reconciliation.usual import Usual
@@ -38,6 +47,7 @@ _LINES_AT_ONCE: Final = 10_000
 # How much later a file may tell of something, beyond its own last line, before we ask where it is (settlement dates of
 # real merchants are off by a day or two, seldom by more).
 DRIFT: Final = timedelta(days=5)
+_COMPARED: Final = (LineKind.CHARGE, LineKind.REFUND, LineKind.REFUND_RETURNED)
 _INCOMING: Final = """
 CREATE TEMP TABLE incoming_line (
     line_no integer, kind text, batch text, reference text, provider_reference text, charge_reference text,
@@ -59,8 +69,10 @@ class _Taken(msgspec.Struct):
     """What reading a file has come to so far."""
 
     lines: int = 0
+    implied: int = 0  # of them, those that the file does not have
     broken: list[ControlTotal] = msgspec.field(default_factory=list)
     currencies: set[str] = msgspec.field(default_factory=set)
+    converted: set[tuple[str, str]] = msgspec.field(default_factory=set)  # out of which currency, into which
 
 
 class Reconciler:
@@ -162,6 +174,7 @@ def _transfers_of(file: Candidate, row: asyncpg.Record) -> Iterator[Transfer]:
         (TransferKind.PSP_PAYOUT, psp_payouts_in_transit(provider), receivable, row["payout_minor"]),
         (TransferKind.PSP_FEE, platform_psp_fees(), receivable, row["fee_minor"]),
         (TransferKind.UNEXPLAINED, receivable, suspense(provider), row["unexplained_minor"]),
+        (TransferKind.CONVERSION, receivable, fx(provider), row["converted_minor"]),
     )
     for kind, debit, credit, amount_minor in moves:
         if amount_minor == 0:
@@ -186,7 +199,7 @@ async def _load(connection: Any, form: Format, path: Path, progress: Progress) -
 
     The reading is done in a thread, and the next piece is read while the database takes the one before.
     """
-    items = form.read(decoded(chunks_of(path, progress)))
+    items = with_implied_payouts(form, form.read(decoded(chunks_of(path, progress))))
     taken = _Taken()
     coming = asyncio.create_task(asyncio.to_thread(_next_records, items, taken))
     try:
@@ -202,8 +215,12 @@ def _next_records(items: Iterator[Item], taken: _Taken) -> list[tuple[object, ..
     records: list[tuple[object, ...]] = []
     for item in items:
         if isinstance(item, SettlementLine):
-            records.append(_record_of(item))
+            asked = _asked_of(item)
+            records.append((*_record_of(item), *asked))
             taken.currencies.add(item.currency)
+            taken.implied += item.description is IMPLIED
+            if asked[1] is not None:
+                taken.converted.add((asked[1], item.currency))
             if len(records) == _LINES_AT_ONCE:
                 break
         elif isinstance(item, ControlTotal) and not item.holds:
@@ -227,6 +244,12 @@ def _record_of(line: SettlementLine) -> tuple[object, ...]:
         line.gross_minor,
         line.fee_minor,
         line.net_minor,
-        line.asked_minor,
-        line.asked_currency,
     )
+
+
+def _asked_of(line: SettlementLine) -> tuple[int, str] | tuple[None, None]:
+    """Say what the buyer was asked for in another currency than the line's: of charges and refunds alone."""
+    minor, currency = line.asked_minor, line.asked_currency
+    if line.kind not in _COMPARED or minor is None or currency is None or currency == line.currency:
+        return None, None
+    return minor, currency

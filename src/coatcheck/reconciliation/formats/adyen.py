@@ -13,6 +13,7 @@ Our reference: of a capture or refund the Modification Merchant Reference, of a 
 chargeback has none of its own and carries that of its charge; a refund without one carries none.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Final
@@ -102,6 +103,7 @@ _HOURS_FROM_UTC: Final = {
     "PST": -8,
 }
 _OFFSETS: Final = {zone: timedelta(hours=hours) for zone, hours in _HOURS_FROM_UTC.items()}
+_PAYOUT_NUMBER: Final = re.compile(r"TX[0-9][0-9A-Z]*\b").match
 _TIME_LENGTH: Final = len("2026-01-31 23:59:59")
 _CENTURY: Final = "20"
 
@@ -166,7 +168,7 @@ def _line_of(fields: list[str], line_no: int) -> SettlementLine:
         kind=kind,
         batch=f"{account} {batch}",
         reference=(modified_reference if kind in _OF_REFUNDS else modified_reference or reference) or None,
-        provider_reference=(charge if is_plain_charge else modification or charge) or None,
+        provider_reference=(charge if is_plain_charge else _name_of(modification, kind) or charge) or None,
         charge_reference=charge or None,
         occurred_at=_moment_of(created, zone, line_no),
         currency=currency,
@@ -177,6 +179,12 @@ def _line_of(fields: list[str], line_no: int) -> SettlementLine:
         asked_currency=asked_currency,
         description=type_name if kind in _WITH_TYPE else None,
     )
+
+
+def _name_of(modification: str, kind: LineKind) -> str:
+    """Name what was done. A payout's text begins with the word that a bank's statement has of it: TX and a number."""
+    number = _PAYOUT_NUMBER(modification) if kind is LineKind.PAYOUT else None
+    return modification if number is None else number[0]
 
 
 def _amounts_of(amounts: list[str], line_no: int) -> tuple[str, int, int, int | None, str | None]:

@@ -18,6 +18,7 @@ _NAMED: Mapping[str, tuple[str, str, str]] = {
     AccountKind.PSP_PAYOUTS_IN_TRANSIT: ("Assets:PSP:Payouts-in-transit", "psp:", ":payouts_in_transit"),
     AccountKind.BANK: ("Assets:Bank", "bank:", ""),
     AccountKind.SUSPENSE: ("Assets:Suspense", "suspense:", ""),
+    AccountKind.FX: ("Equity:Conversion", "fx:", ""),
     AccountKind.SELLER_PENDING: ("Liabilities:Seller:Pending", "seller:", ":pending"),
     AccountKind.SELLER_AVAILABLE: ("Liabilities:Seller:Available", "seller:", ":available"),
     AccountKind.SELLER_RESERVE: ("Liabilities:Seller:Reserve", "seller:", ":reserve"),

@@ -70,10 +70,12 @@ DECLARE
     recorded bigint;
     claimed bigint;
 BEGIN
-    -- 1. Whose line it is: by our reference first, then by the PSP's own id; never by the amount alone.
+    -- 1. Whose line it is: by our reference first, then by the PSP's own id; never by the amount alone. What the PSP has
+    -- converted is compared as the buyer was asked for it, in that currency (hazard E8): told_minor, told_currency.
     CREATE TEMP TABLE told_line ON COMMIT DROP AS
-    SELECT i.*, o.operation_id AS record_id, o.status AS record_status, o.amount_minor AS record_minor,
-           o.currency::text AS record_currency, o.payment_id, o.refund_id
+    SELECT i.*, coalesce(i.asked_minor, i.gross_minor) AS told_minor, coalesce(i.asked_currency, i.currency) AS told_currency,
+           o.operation_id AS record_id, o.status AS record_status, o.amount_minor AS record_minor,
+           o.currency::text AS record_currency, o.provider_reference AS record_reference, o.payment_id, o.refund_id
       FROM incoming_line AS i
       LEFT JOIN operation AS o
         ON o.operation_id = i.operation_id AND o.shop_id = shop AND o.mode = world AND o.provider = psp
@@ -84,7 +86,8 @@ BEGIN
                                             AND t.provider_reference IS NOT NULL) THEN
         UPDATE told_line AS t
            SET record_id = f.operation_id, record_status = f.status, record_minor = f.amount_minor,
-               record_currency = f.currency, payment_id = f.payment_id, refund_id = f.refund_id
+               record_currency = f.currency, record_reference = t.provider_reference, payment_id = f.payment_id,
+               refund_id = f.refund_id
           FROM (SELECT DISTINCT ON (i.line_no) i.line_no, o.operation_id, o.status, o.amount_minor,
                        o.currency::text AS currency, o.payment_id, o.refund_id
                   FROM told_line AS i
@@ -133,13 +136,26 @@ BEGIN
            AND k.file_id = earlier.file_id AND k.batch = earlier.batch;
     END LOOP;
 
-    -- 3. Each record is claimed by one line: the first of the file that names it, for its other parts too. In the order of
+    -- 3. Each record is claimed by one line, for its other parts too. Of several the one that the PSP calls as we know it,
+    -- then the one of our amount, then by what else they say: where it stands in the file decides nothing. In the order of
     -- the ids, which is that of the index.
     INSERT INTO settled_record (operation_id, kind, file_id, line_no)
-    SELECT t.record_id, t.kind, new_file_id, min(t.line_no)
-      FROM told_line AS t WHERE t.record_id IS NOT NULL
-     GROUP BY t.record_id, t.kind
-     ORDER BY t.record_id
+    WITH named AS MATERIALIZED (
+        SELECT t.record_id, t.kind, min(t.line_no) AS line_no, count(*) AS lines
+          FROM told_line AS t WHERE t.record_id IS NOT NULL
+         GROUP BY t.record_id, t.kind
+    ), best AS (
+        SELECT DISTINCT ON (t.record_id, t.kind) t.record_id, t.kind, t.line_no
+          FROM named AS n
+          JOIN told_line AS t ON t.record_id = n.record_id AND t.kind = n.kind
+         WHERE n.lines > 1
+         ORDER BY t.record_id, t.kind, t.provider_reference IS DISTINCT FROM t.record_reference,
+                  t.told_currency <> t.record_currency OR abs(t.told_minor) <> t.record_minor, t.occurred_at,
+                  t.provider_reference, t.told_currency, t.told_minor, t.batch, t.net_minor, t.line_no
+    )
+    SELECT n.record_id, n.kind, new_file_id, coalesce(b.line_no, n.line_no)
+      FROM named AS n LEFT JOIN best AS b ON b.record_id = n.record_id AND b.kind = n.kind
+     ORDER BY n.record_id
     ON CONFLICT DO NOTHING;
     GET DIAGNOSTICS claimed = ROW_COUNT;
     SELECT count(t.record_id) INTO recorded FROM told_line AS t;
@@ -153,7 +169,8 @@ BEGIN
     )
     SELECT t.line_no, s.file_id AS claim_file, s.line_no AS claim_line,
            coalesce(here.provider_reference, before.provider_reference) AS claim_reference,
-           count(*) OVER parts AS parts, sum(t.gross_minor) OVER parts AS together_minor
+           count(*) OVER parts AS parts, sum(t.told_minor) OVER parts AS together_minor,
+           bool_and(t.told_currency = t.record_currency) OVER parts AS are_of_one_currency
       FROM disputed AS d
       JOIN told_line AS t ON t.record_id = d.record_id AND t.kind = d.kind
       JOIN settled_record AS s ON s.operation_id = d.record_id AND s.kind = d.kind
@@ -165,22 +182,23 @@ BEGIN
 
     -- 4. The verdict of each line.
     INSERT INTO settlement_line (file_id, line_no, kind, batch, reference, provider_reference, charge_reference,
-                                 operation_id, occurred_at, currency, gross_minor, fee_minor, net_minor, verdict)
+                                 operation_id, occurred_at, currency, gross_minor, fee_minor, net_minor, asked_minor,
+                                 asked_currency, verdict)
     SELECT new_file_id, t.line_no, t.kind, t.batch, t.reference, t.provider_reference, t.charge_reference,
-           t.record_id, t.occurred_at, t.currency, t.gross_minor, t.fee_minor, t.net_minor,
+           t.record_id, t.occurred_at, t.currency, t.gross_minor, t.fee_minor, t.net_minor, t.asked_minor, t.asked_currency,
            CASE
                WHEN t.kind IN ('payout', 'fee') THEN t.kind
                WHEN t.kind NOT IN ('charge', 'refund', 'refund_returned') THEN 'unexplained'
                WHEN t.record_id IS NULL THEN 'missing_here'
                -- Some PSPs tell of one capture in parts: the whole authorization, and back what was not taken of it.
-               WHEN c.parts > 1 AND c.claim_file = new_file_id AND t.asked_minor IS NULL AND t.record_status = 'APPROVED'
-                    AND t.record_currency = t.currency AND c.together_minor
+               WHEN c.parts > 1 AND c.claim_file = new_file_id AND t.record_status = 'APPROVED'
+                    AND c.are_of_one_currency AND c.together_minor
                     = CASE t.kind WHEN 'refund' THEN -t.record_minor ELSE t.record_minor END THEN 'matched'
                WHEN (c.claim_file, c.claim_line) <> (new_file_id, t.line_no) THEN
                    CASE WHEN t.provider_reference IS NOT DISTINCT FROM c.claim_reference
                         THEN 'duplicate_line' ELSE 'duplicate_charge' END
-               WHEN coalesce(t.asked_currency, t.currency) <> t.record_currency THEN 'currency'
-               WHEN coalesce(t.asked_minor, t.gross_minor)
+               WHEN t.told_currency <> t.record_currency THEN 'currency'
+               WHEN t.told_minor
                     <> CASE t.kind WHEN 'refund' THEN -t.record_minor ELSE t.record_minor END THEN 'amount'
                WHEN NOT CASE t.kind
                         WHEN 'charge' THEN t.record_status = 'APPROVED'
@@ -200,12 +218,13 @@ BEGIN
     INSERT INTO reconciliation_break (break_id, shop_id, mode, provider, kind, file_id, line_no, batch, operation_id,
                                       currency, expected_minor, stated_minor, suspense_minor, detail, opened_at)
     SELECT reconciliation_id('line', new_file_id::text, l.line_no::text), shop, world, psp, l.verdict, new_file_id,
-           l.line_no, l.batch, l.operation_id, l.currency, e.expected, l.gross_minor,
-           CASE l.verdict WHEN 'amount' THEN l.gross_minor - e.expected ELSE l.gross_minor END,
+           l.line_no, l.batch, l.operation_id, e.currency, e.expected, e.stated,
+           CASE l.verdict WHEN 'amount' THEN e.stated - e.expected ELSE e.stated END,
            concat_ws(' ', l.kind, l.provider_reference, l.reference), match_settlement_lines.at
       FROM settlement_line AS l
      CROSS JOIN LATERAL (
-           SELECT (SELECT CASE l.kind WHEN 'refund' THEN -o.amount_minor ELSE o.amount_minor END
+           SELECT coalesce(l.asked_minor, l.gross_minor) AS stated, coalesce(l.asked_currency, l.currency) AS currency,
+                  (SELECT CASE l.kind WHEN 'refund' THEN -o.amount_minor ELSE o.amount_minor END
                      FROM operation AS o WHERE o.operation_id = l.operation_id) AS expected) AS e
      WHERE l.file_id = new_file_id AND l.verdict NOT IN ('matched', 'payout', 'fee');
     IF EXISTS (SELECT FROM resolved_before) THEN
@@ -263,59 +282,71 @@ BEGIN
 END;
 $$;
 
--- What a file changes in each batch and currency, against what the books have of it: fees, payouts, and what is
--- unexplained. Notes it as had. The caller posts the differences in the same transaction.
+-- What a file changes in each batch and currency, against what the books have of it: fees, payouts, what is unexplained, and
+-- what was changed into or out of that currency. Notes it as had. The caller posts the differences in the same transaction.
 CREATE OR REPLACE FUNCTION settle_batches(new_file_id uuid, shop uuid, world text, psp text)
-RETURNS TABLE (batch text, currency text, version integer, fee_minor bigint, payout_minor bigint, unexplained_minor bigint)
+RETURNS TABLE (batch text, currency text, version integer, fee_minor bigint, payout_minor bigint, unexplained_minor bigint,
+               converted_minor bigint)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-    WITH told AS (
-        SELECT l.batch, l.currency,
+    WITH said AS MATERIALIZED (
+        SELECT l.batch, l.currency, l.asked_currency,
                sum(CASE WHEN l.kind = 'fee' THEN -l.net_minor
                         -- What a dispute has booked as its fee (match_dispute_lines) is not booked again as the PSP's.
                         WHEN l.kind IN ('chargeback', 'chargeback_reversed') THEN l.fee_minor - coalesce((
                             SELECT m.fee_minor FROM settled_movement AS s JOIN dispute_movement AS m USING (movement_id)
                              WHERE s.file_id = l.file_id AND s.line_no = l.line_no), 0)
-                        ELSE l.fee_minor END)::bigint AS fee,
-               coalesce(sum(-l.net_minor) FILTER (WHERE l.kind = 'payout'), 0)::bigint AS payout
+                        ELSE l.fee_minor END) AS fee,
+               coalesce(sum(-l.net_minor) FILTER (WHERE l.kind = 'payout'), 0) AS payout,
+               sum(l.gross_minor) AS gross, sum(l.asked_minor) AS asked
           FROM settlement_line AS l
          WHERE l.file_id = new_file_id
-         GROUP BY l.batch, l.currency
-         UNION ALL  -- a currency that the batch has no more
-        SELECT b.batch, b.currency, 0, 0
-          FROM settlement_batch AS b
-         WHERE b.shop_id = shop AND b.mode = world AND b.provider = psp
-           AND b.batch IN (SELECT l.batch FROM settlement_line AS l WHERE l.file_id = new_file_id)
-           AND NOT EXISTS (SELECT FROM settlement_line AS l WHERE l.file_id = new_file_id AND l.batch = b.batch
-                              AND l.currency = b.currency)
+         GROUP BY l.batch, l.currency, l.asked_currency
+    ), told AS (
+        SELECT e.batch, e.currency, sum(e.fee)::bigint AS fee, sum(e.payout)::bigint AS payout,
+               sum(e.converted)::bigint AS converted
+          FROM (SELECT s.batch, s.currency, s.fee, s.payout,
+                       CASE WHEN s.asked_currency IS NULL THEN 0 ELSE s.gross END AS converted
+                  FROM said AS s
+                 UNION ALL
+                SELECT s.batch, s.asked_currency, 0, 0, -s.asked FROM said AS s WHERE s.asked_currency IS NOT NULL
+                 UNION ALL  -- what the batch had before: it may have no more of that currency
+                SELECT b.batch, b.currency, 0, 0, 0
+                  FROM settlement_batch AS b
+                 WHERE b.shop_id = shop AND b.mode = world AND b.provider = psp
+                   AND b.batch IN (SELECT s.batch FROM said AS s)) AS e
+         GROUP BY e.batch, e.currency
     ), strange AS (
         SELECT k.batch, k.currency, sum(k.suspense_minor)::bigint AS unexplained
           FROM reconciliation_break AS k
          WHERE k.file_id = new_file_id AND k.batch IS NOT NULL AND k.suspense_minor <> 0 AND k.closed_at IS NULL
          GROUP BY k.batch, k.currency
     ), now_is AS (
-        SELECT t.batch, t.currency, t.fee, t.payout, coalesce(s.unexplained, 0) AS unexplained
+        SELECT t.batch, t.currency, t.fee, t.payout, t.converted, coalesce(s.unexplained, 0) AS unexplained
           FROM told AS t LEFT JOIN strange AS s ON s.batch = t.batch AND s.currency = t.currency
     ), before AS (
-        SELECT b.batch, b.currency, b.fee_minor AS fee, b.payout_minor AS payout, b.unexplained_minor AS unexplained
+        SELECT b.batch, b.currency, b.fee_minor AS fee, b.payout_minor AS payout, b.unexplained_minor AS unexplained,
+               b.converted_minor AS converted
           FROM settlement_batch AS b
          WHERE b.shop_id = shop AND b.mode = world AND b.provider = psp
            AND b.batch IN (SELECT t.batch FROM told AS t)
     ), kept AS (
         INSERT INTO settlement_batch AS b (shop_id, mode, provider, batch, currency, version, file_id, fee_minor,
-                                           payout_minor, unexplained_minor)
-        SELECT shop, world, psp, n.batch, n.currency, 1, new_file_id, n.fee, n.payout, n.unexplained FROM now_is AS n
+                                           payout_minor, unexplained_minor, converted_minor)
+        SELECT shop, world, psp, n.batch, n.currency, 1, new_file_id, n.fee, n.payout, n.unexplained, n.converted
+          FROM now_is AS n
         ON CONFLICT ON CONSTRAINT settlement_batch_pkey DO UPDATE
            SET version = b.version + 1, file_id = excluded.file_id, fee_minor = excluded.fee_minor,
-               payout_minor = excluded.payout_minor, unexplained_minor = excluded.unexplained_minor
+               payout_minor = excluded.payout_minor, unexplained_minor = excluded.unexplained_minor,
+               converted_minor = excluded.converted_minor
      RETURNING b.batch, b.currency, b.version
     )
     SELECT n.batch, n.currency, k.version, n.fee - coalesce(b.fee, 0), n.payout - coalesce(b.payout, 0),
-           n.unexplained - coalesce(b.unexplained, 0)
+           n.unexplained - coalesce(b.unexplained, 0), n.converted - coalesce(b.converted, 0)
       FROM now_is AS n
       JOIN kept AS k ON k.batch = n.batch AND k.currency = n.currency
       LEFT JOIN before AS b ON b.batch = n.batch AND b.currency = n.currency

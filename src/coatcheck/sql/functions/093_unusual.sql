@@ -19,15 +19,16 @@ BEGIN
         SELECT reconciliation_id('fee', new_file_id::text, r.line_no::text), shop, world, psp, 'fee', new_file_id, r.line_no,
                r.batch, r.operation_id, r.currency, e.expected, r.fee_minor, 0,
                concat_ws(' ', 'fee of charge', r.provider_reference, r.reference), break_unusual.at
-          FROM (SELECT l.operation_id, l.currency, min(l.line_no) AS line_no,
-                       (array_agg(l.batch ORDER BY l.line_no))[1] AS batch,
-                       (array_agg(l.provider_reference ORDER BY l.line_no))[1] AS provider_reference,
-                       (array_agg(l.reference ORDER BY l.line_no))[1] AS reference,
+          FROM (SELECT l.operation_id, l.currency, s.line_no,  -- that of the line which speaks for the record
+                       (array_agg(l.batch ORDER BY l.line_no <> s.line_no))[1] AS batch,
+                       (array_agg(l.provider_reference ORDER BY l.line_no <> s.line_no))[1] AS provider_reference,
+                       (array_agg(l.reference ORDER BY l.line_no <> s.line_no))[1] AS reference,
                        sum(l.gross_minor) AS gross_minor, sum(l.fee_minor)::bigint AS fee_minor
                   FROM settlement_line AS l
+                  JOIN settled_record AS s ON s.operation_id = l.operation_id AND s.kind = l.kind AND s.file_id = l.file_id
                  WHERE l.file_id = new_file_id AND l.kind = 'charge' AND l.verdict = 'matched'
                    AND l.currency = ANY (currencies)
-                 GROUP BY l.operation_id, l.currency) AS r
+                 GROUP BY l.operation_id, l.currency, s.line_no) AS r
           JOIN unnest(currencies, rates_ppm, break_unusual.fixed_minor) AS f (currency, rate_ppm, fixed)
             ON f.currency = r.currency
           JOIN operation AS o ON o.operation_id = r.operation_id AND o.currency = r.currency

@@ -535,7 +535,7 @@ BEGIN
         SELECT a.account_id FROM account AS a
          WHERE a.shop_id = shop AND a.mode = world
            AND a.name IN ('psp:' || psp || ':receivable', 'psp:' || psp || ':payouts_in_transit', 'platform:psp_fees',
-                          'suspense:' || psp)));
+                          'suspense:' || psp, 'fx:' || psp)));
 END;
 $$;
 

@@ -27,7 +27,8 @@ WITH returned AS MATERIALIZED (
       FROM booked AS b
      WHERE NOT EXISTS (SELECT FROM settled_record AS s
                          JOIN settlement_line AS l ON l.file_id = s.file_id AND l.line_no = s.line_no
-                        WHERE s.operation_id = b.operation_id AND s.kind = b.kind AND l.currency = b.currency)
+                        WHERE s.operation_id = b.operation_id AND s.kind = b.kind
+                          AND coalesce(l.asked_currency, l.currency) = b.currency)
     UNION ALL
     SELECT 'psp:' || r.provider || ':receivable', r.currency, 'batches_not_paid_out', r.rest_minor, r.told_at
       FROM batch_rest AS r
@@ -37,8 +38,8 @@ WITH returned AS MATERIALIZED (
     SELECT 'psp:' || k.provider || ':receivable', k.currency, 'explained_breaks', c.amount_minor,
            coalesce(k.closed_at, k.opened_at)
       FROM reconciliation_break AS k
-      JOIN batch_rest AS r ON r.shop_id = k.shop_id AND r.mode = k.mode AND r.provider = k.provider
-                          AND r.batch = k.batch AND r.currency = k.currency AND r.file_id = k.file_id
+      JOIN settlement_batch AS r ON r.shop_id = k.shop_id AND r.mode = k.mode AND r.provider = k.provider
+                                AND r.batch = k.batch AND r.currency = k.currency AND r.file_id = k.file_id
       LEFT JOIN settled_record AS s ON s.file_id = k.file_id AND s.line_no = k.line_no
       LEFT JOIN booked AS b ON b.operation_id = s.operation_id AND b.kind = s.kind AND b.currency = k.currency
      CROSS JOIN LATERAL (

@@ -17,7 +17,8 @@ INSERT INTO account_kind (kind, normal_side, may_overdraw, meaning) VALUES
     ('platform_commission',   'credit', true,  'what the platform earned'),
     ('platform_psp_fees',     'debit',  true,  'what PSPs charged the platform'),
     ('platform_dispute_fees', 'debit',  true,  'what disputes cost the platform'),
-    ('suspense',              'debit',  true,  'differences nobody has explained yet');
+    ('suspense',              'debit',  true,  'differences nobody has explained yet'),
+    ('fx',                    'debit',  true,  'what a PSP has changed from one currency into another');
 
 -- A domain, not a CHECK: proved when an account is opened, and not again at every change of its counters.
 CREATE DOMAIN currency_code AS text CONSTRAINT currency_is_a_code CHECK (VALUE ~ '^[A-Z]{3}$');

@@ -17,6 +17,7 @@ CREATE TABLE settlement_file (
 CREATE INDEX settlement_file_by_time ON settlement_file (shop_id, mode, received_at);
 
 -- Its lines, with the operation that each is about and what became of the comparison. Amounts in minor units, + is ours.
+-- `asked_*`: of a charge or refund that the PSP has converted, what the buyer was charged or given back; else NULL.
 CREATE TABLE settlement_line (
     file_id            uuid NOT NULL,
     line_no            integer NOT NULL,
@@ -31,9 +32,13 @@ CREATE TABLE settlement_line (
     gross_minor        bigint NOT NULL,
     fee_minor          bigint NOT NULL,
     net_minor          bigint NOT NULL,
+    asked_minor        bigint,
+    asked_currency     text,
     verdict            text NOT NULL,
     PRIMARY KEY (file_id, line_no),
-    CONSTRAINT settlement_line_adds_up CHECK (net_minor = gross_minor - fee_minor)
+    CONSTRAINT settlement_line_adds_up CHECK (net_minor = gross_minor - fee_minor),
+    CONSTRAINT settlement_line_is_converted_into_another_currency CHECK (
+        (asked_minor IS NULL) = (asked_currency IS NULL) AND asked_currency <> currency)
 );
 
 -- Which line speaks for a record of ours: each is claimed once, whatever files say.
@@ -46,6 +51,7 @@ CREATE TABLE settled_record (
 );
 
 -- What the books have of each batch and currency by now. A batch that is issued again posts what is different.
+-- `converted_minor`: what conversions brought into this currency, below zero what they took out of it.
 CREATE TABLE settlement_batch (
     shop_id           uuid NOT NULL,
     mode              text NOT NULL,
@@ -57,6 +63,7 @@ CREATE TABLE settlement_batch (
     fee_minor         bigint NOT NULL,
     payout_minor      bigint NOT NULL,
     unexplained_minor bigint NOT NULL,
+    converted_minor   bigint NOT NULL,
     PRIMARY KEY (shop_id, mode, provider, batch, currency)
 ) WITH (fillfactor = 70);
 

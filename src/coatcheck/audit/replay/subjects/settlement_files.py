@@ -22,6 +22,7 @@ class BookedBatch(msgspec.Struct, frozen=True):
     version: int
     fee_minor: Minor
     payout_minor: Minor
+    converted_minor: Minor
 
 
 class FileBooked(Said, frozen=True, kw_only=True):
@@ -65,6 +66,7 @@ class BatchTold(msgspec.Struct, frozen=True):
     file_id: UUID
     fee_minor: int
     payout_minor: int
+    converted_minor: int
 
 
 class BatchRow(BatchTold, frozen=True):
@@ -83,7 +85,7 @@ def fold_files(heard: Sequence[Heard[Any]], find: Find) -> Iterator[msgspec.Stru
     for batch in body.batches:
         yield BatchTold(
             *(event.shop_id, event.mode, body.provider, batch.batch, batch.currency, batch.version, body.file_id),
-            *(batch.fee_minor, batch.payout_minor),
+            *(batch.fee_minor, batch.payout_minor, batch.converted_minor),
         )
     for again in heard[1:]:
         find(again.event, "the file was taken before")
@@ -92,7 +94,8 @@ def fold_files(heard: Sequence[Heard[Any]], find: Find) -> Iterator[msgspec.Stru
 _BATCH = table_of("settlement_batch", BatchRow, keys=5, is_folded=False)
 _TOLD = Place(
     name="settlement_batch_told",
-    like="SELECT shop_id, mode, provider, batch, currency, version, file_id, fee_minor, payout_minor "
+    like="SELECT shop_id, mode, provider, batch, currency, version, file_id, fee_minor, payout_minor, "
+    "converted_minor "
     "FROM public.settlement_batch",
     row=BatchTold,
 )
