@@ -80,7 +80,8 @@ class Arrivals:
                 report = await self._statements.take(source, progress)
             else:
                 report = await self._reconciler.take(source, progress)
-                if await self._corrections.correct(report.file_id, self._corrected):
+                joined = await self._corrections.join_parts(report.file_id)
+                if await self._corrections.correct(report.file_id, self._corrected) or joined:
                     report = await read_report(self._store, report.file_id, is_repeat=report.is_repeat)
                 await self._corrections.give_up_absent(source.shop_id, source.mode, report.provider)
             if await self.match_bank_entries(source.shop_id, source.mode):

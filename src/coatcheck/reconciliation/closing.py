@@ -74,7 +74,8 @@ def _explained(row: asyncpg.Record, target: AccountName) -> Transfer:
     names = suspense(row["provider"]), target
     debit, credit = names if row["suspense_minor"] > 0 else names[::-1]
     return Transfer(
-        transfer_id=derive_id("explained", row["break_id"].hex),
+        # One that is open again, or went along with its batch, is closed by another transfer than before.
+        transfer_id=derive_id("explained", row["break_id"].hex, *([str(row["moved"])] if row["moved"] else [])),
         kind=TransferKind.EXPLAINED.value,
         debit_account_id=account_id_of(row["shop_id"], row["mode"], debit.name, row["currency"]),
         credit_account_id=account_id_of(row["shop_id"], row["mode"], credit.name, row["currency"]),

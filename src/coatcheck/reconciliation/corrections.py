@@ -23,7 +23,7 @@ from coatcheck.providers.outcome import Outcome, OutcomeKind, ToldBy
 from coatcheck.providers.protocol import Found, NotListedError, Registry
 from coatcheck.reconciliation.adoption import Adoption, ChargedOrder, candidate_of
 from coatcheck.reconciliation.closing import Closing
-from coatcheck.reconciliation.reconciler import DRIFT
+from coatcheck.reconciliation.reconciler import DRIFT, IN_PARTS
 from coatcheck.refunds import Refunds
 from coatcheck.states import Mode, OperationKind, OperationStatus
 from coatcheck.store import Store
@@ -199,6 +199,16 @@ class Corrections:
         if (stated, things.told.currency) != (row["stated_minor"], row["currency"]):
             return 0  # it is in the books; that the file has another amount is for a person
         return await self.close([row["break_id"]], BY_THE_FILE, reason)
+
+    # what came in parts
+
+    async def join_parts(self, file_id: UUID) -> int:
+        """Close the breaks of records whose last part a file has brought: the sum is exact. Returns how many.
+
+        Many lines to one record, over time: each under the PSP's same name for it, never by amount alone (hazard H5).
+        """
+        rows = await self._store.pool.fetch("SELECT break_id FROM parts_of_a_whole($1)", file_id)
+        return await self.close([row["break_id"] for row in rows], BY_THE_FILE, IN_PARTS)
 
     # what nobody has
 

@@ -61,6 +61,9 @@ _COLUMNS: Final = (
     *("occurred_at", "currency", "gross_minor", "fee_minor", "net_minor", "asked_minor", "asked_currency"),
 )
 _TAKE: Final = "SELECT take_settlement_file($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+# The reason of breaks that were closed because they are parts of one record, told in several files.
+IN_PARTS: Final = "its parts, told in several files, come to its amount together"
+_TAKE_APART: Final = "SELECT * FROM take_parts_apart($1, $2, $3, $4, $5)"
 _BREAK_TOTALS: Final = "SELECT break_control_totals($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _UNUSUAL: Final = "SELECT break_unusual($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 
@@ -107,9 +110,10 @@ class Reconciler:
             await connection.execute(f"SET LOCAL {setting} = 0")
         await connection.execute(_INCOMING)
         taken = await _load(connection, file.form, file.source.path, progress)
-        words = file.form.name, file.source.name, file.digest, taken.lines, file.source.brought_by
+        words = file.form.name, file.source.name, file.digest, taken.lines - taken.implied, file.source.brought_by
         if not await connection.fetchval(_TAKE, at, file_id, *world, *words):
             return False  # somebody else has brought it meanwhile
+        apart = await connection.fetch(_TAKE_APART, at, *world, IN_PARTS)
         await connection.execute("SELECT match_settlement_lines($1, $2, $3, $4, $5)", at, file_id, *world)
         await self._find_unusual(connection, file)
         await self._open_accounts(file, taken)
@@ -120,7 +124,7 @@ class Reconciler:
                 for name in ("what", "batch", "currency", "stated", "counted")
             ]
             await connection.execute(_BREAK_TOTALS, at, file_id, *world, *columns)
-        await self._post(connection, file)
+        await self._post(connection, file, apart)
         await connection.execute("SELECT note_file($1, $2, $3, $4, $5)", at, file_id, *world)
         for unsettled in ("break_unsettled", "break_unsettled_movements"):
             await connection.execute(f"SELECT {unsettled}($1, $2, $3, $4, $5, $6)", at, file_id, *world, DRIFT)
@@ -146,15 +150,21 @@ class Reconciler:
             *(psp_receivable(provider), psp_payouts_in_transit(provider)),
             *(platform_psp_fees(), suspense(provider)),
         )
-        await self._accounts.ensure(
-            source.shop_id, source.mode, [(name, currency) for name in names for currency in sorted(taken.currencies)]
-        )
+        wanted = [(name, currency) for name in names for currency in sorted(taken.currencies)]
+        for asked, settled in sorted(taken.converted):
+            wanted += [(name, asked) for name in (psp_receivable(provider), suspense(provider), fx(provider))]
+            wanted.append((fx(provider), settled))
+        await self._accounts.ensure(source.shop_id, source.mode, wanted)
 
-    async def _post(self, connection: Any, file: Candidate) -> None:
-        """Post what the file changes: per batch and currency, what was paid out, kept, and cannot be explained."""
+    async def _post(self, connection: Any, file: Candidate, apart: Sequence[asyncpg.Record]) -> None:
+        """Post what the file changes: per batch and currency, what was paid out, kept, converted, and is unexplained.
+
+        `apart`: breaks of earlier files that are open again.
+        """
         at, source, file_id = self._clock.now(), file.source, file.file_id
         rows = await connection.fetch("SELECT * FROM settle_batches($1, $2, $3, $4)", file_id, *file.world)
         transfers = [transfer for row in rows for transfer in _transfers_of(file, row)]
+        transfers += [_taken_apart(file, row) for row in apart]
         if transfers:
             await self._ledger.post_within(connection, transfers, at)
         (event_id,) = time_ordered_ids(at, 1)
@@ -192,6 +202,22 @@ def _transfers_of(file: Candidate, row: asyncpg.Record) -> Iterator[Transfer]:
             currency=row["currency"],
             subject_id=file_id,
         )
+
+
+def _taken_apart(file: Candidate, row: asyncpg.Record) -> Transfer:
+    """Say what a break that is open again puts back into suspense: never zero, for a part differs from its record."""
+    receivable, strange = psp_receivable(file.provider), suspense(file.provider)
+    debit, credit = (receivable, strange) if row["suspense_minor"] > 0 else (strange, receivable)
+    source = file.source
+    return Transfer(
+        transfer_id=derive_id("taken apart", row["break_id"].hex, str(row["moved"])),
+        kind=TransferKind.UNEXPLAINED.value,
+        debit_account_id=account_id_of(source.shop_id, source.mode, debit.name, row["currency"]),
+        credit_account_id=account_id_of(source.shop_id, source.mode, credit.name, row["currency"]),
+        amount_minor=abs(row["suspense_minor"]),
+        currency=row["currency"],
+        subject_id=row["break_id"],
+    )
 
 
 async def _load(connection: Any, form: Format, path: Path, progress: Progress) -> _Taken:

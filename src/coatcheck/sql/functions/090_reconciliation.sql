@@ -244,6 +244,78 @@ BEGIN
 END;
 $$;
 
+-- The open breaks of records that were told in parts, of which a file has brought the last: lines of several files under the
+-- PSP's one name for it, of which one claims the record with another amount, and which come to that amount together, to the
+-- minor unit. The same movement told twice is no part: parts differ in their time or amount.
+CREATE OR REPLACE FUNCTION parts_of_a_whole(of_file uuid) RETURNS TABLE (break_id uuid)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+    WITH part AS MATERIALIZED (
+        SELECT k.break_id, k.operation_id, k.kind, k.currency, k.expected_minor, k.stated_minor, l.kind AS line_kind,
+               l.provider_reference, l.occurred_at
+          FROM settlement_file AS f
+          JOIN reconciliation_break AS k ON k.shop_id = f.shop_id AND k.mode = f.mode AND k.provider = f.provider
+          JOIN settlement_line AS l ON l.file_id = k.file_id AND l.line_no = k.line_no
+         WHERE f.file_id = of_file AND k.closed_at IS NULL AND k.kind IN ('amount', 'duplicate_line')
+           AND l.kind IN ('charge', 'refund') AND l.provider_reference IS NOT NULL
+           AND k.operation_id IN (SELECT n.operation_id FROM reconciliation_break AS n
+                                   WHERE n.file_id = of_file AND n.closed_at IS NULL
+                                     AND n.kind IN ('amount', 'duplicate_line'))
+    ), whole AS (
+        SELECT p.operation_id, p.line_kind, p.provider_reference, p.currency
+          FROM part AS p JOIN operation AS o ON o.operation_id = p.operation_id AND o.status = 'APPROVED'
+         GROUP BY 1, 2, 3, 4
+        HAVING count(*) FILTER (WHERE p.kind = 'amount') = 1 AND count(*) > 1
+           AND sum(p.stated_minor) = max(p.expected_minor) FILTER (WHERE p.kind = 'amount')
+           AND count(*) = count(DISTINCT (p.stated_minor, p.occurred_at))
+    )
+    SELECT p.break_id FROM part AS p
+      JOIN whole AS w USING (operation_id, line_kind, provider_reference, currency) ORDER BY p.break_id;
+$$;
+
+-- A batch that is issued again may not have its part of a record any more: the breaks of the other parts are open again, as
+-- if it had never come, until the new version is compared. `why`: the reason with which parts are closed. Returns those
+-- breaks, for the caller to put into suspense again what they stand for. Reads incoming_line. Holds the provider's files.
+CREATE OR REPLACE FUNCTION take_parts_apart(at timestamptz, shop uuid, world text, psp text, why text)
+RETURNS SETOF reconciliation_break
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+DECLARE
+    opened uuid[];
+BEGIN
+    WITH again AS (
+        SELECT b.batch, b.currency, b.file_id FROM settlement_batch AS b
+         WHERE b.shop_id = shop AND b.mode = world AND b.provider = psp
+           AND b.batch IN (SELECT i.batch FROM incoming_line AS i)
+    ), withdrawn AS (
+        SELECT DISTINCT k.operation_id
+          FROM again AS a
+          JOIN reconciliation_break AS k ON k.file_id = a.file_id AND k.batch = a.batch AND k.currency = a.currency
+         WHERE k.reason = why AND k.closed_by = 'coatcheck'
+    ), apart AS (
+        UPDATE reconciliation_break AS k
+           SET closed_at = NULL, closed_by = NULL, reason = NULL, moved = k.moved + 1
+          FROM withdrawn AS w, settlement_batch AS b  -- of the last versions of their batches alone
+         WHERE k.operation_id = w.operation_id AND k.shop_id = shop AND k.mode = world AND k.provider = psp
+           AND k.reason = why AND k.closed_by = 'coatcheck' AND k.batch NOT IN (SELECT a.batch FROM again AS a)
+           AND (b.shop_id, b.mode, b.provider, b.batch, b.currency, b.file_id)
+               = (k.shop_id, k.mode, k.provider, k.batch, k.currency, k.file_id)
+     RETURNING k.break_id, k.file_id, k.batch, k.currency, k.suspense_minor
+    ), unexplained AS (
+        UPDATE settlement_batch AS b SET unexplained_minor = b.unexplained_minor + s.minor
+          FROM (SELECT a.file_id, a.batch, a.currency, sum(a.suspense_minor)::bigint AS minor FROM apart AS a
+                 GROUP BY 1, 2, 3) AS s
+         WHERE b.shop_id = shop AND b.mode = world AND b.provider = psp
+           AND (b.file_id, b.batch, b.currency) = (s.file_id, s.batch, s.currency)
+    )
+    SELECT coalesce(array_agg(a.break_id), '{}') INTO opened FROM apart AS a;
+    PERFORM tell_of_breaks(take_parts_apart.at, opened);
+    RETURN QUERY SELECT k.* FROM reconciliation_break AS k WHERE k.break_id = ANY (opened) ORDER BY k.break_id;
+END;
+$$;
+
 -- What two people have said of a line of a batch's earlier version, for the version just taken: of a line that is there again
 -- it holds, and its money stays where they sent it. Of a line that is gone it must be said anew, the other way.
 CREATE OR REPLACE FUNCTION keep_resolutions(at timestamptz, new_file_id uuid, shop uuid, world text, psp text) RETURNS void
@@ -486,7 +558,7 @@ END;
 $$;
 
 REVOKE ALL ON FUNCTION absent_operations, close_breaks, keep_resolutions, reconciliation_id, take_settlement_file,
-    match_settlement_lines, settle_batches, break_control_totals, break_unsettled, tell_of_breaks,
-    tell_of_the_breaks_of_a_file FROM PUBLIC;
+    match_settlement_lines, settle_batches, break_control_totals, break_unsettled, parts_of_a_whole, take_parts_apart,
+    tell_of_breaks, tell_of_the_breaks_of_a_file FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION absent_operations, close_breaks, take_settlement_file, match_settlement_lines, settle_batches, break_control_totals,
-    break_unsettled, tell_of_the_breaks_of_a_file TO coatcheck_app;
+    break_unsettled, parts_of_a_whole, take_parts_apart, tell_of_the_breaks_of_a_file TO coatcheck_app;

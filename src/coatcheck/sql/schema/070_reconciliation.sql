@@ -68,7 +68,8 @@ CREATE TABLE settlement_batch (
 ) WITH (fillfactor = 70);
 
 -- A break: where a file and the books differ. `expected_minor` is ours, `stated_minor` the file's; `suspense_minor` is what
--- of it stands in the suspense account until the break is closed. `moved`: how often it went along with a batch that was issued again.
+-- of it stands in the suspense account until the break is closed. `moved`: how often it went along with a batch that was issued again, or
+-- was opened again because of one.
 CREATE TABLE reconciliation_break (
     break_id       uuid PRIMARY KEY,
     shop_id        uuid NOT NULL,

@@ -1,4 +1,4 @@
-"""Breaks: where a file and the books differ. An open one goes along with its batch; then it closes for good."""
+"""Breaks: where a file and the books differ. An open one goes along with its batch; a closed one may open again."""
 
 from datetime import datetime
 from uuid import UUID
@@ -36,5 +36,8 @@ SUBJECT = of_whole_rows(
     "reconciliation_break",
     BreakRow,
     [EventKind.BREAK_RECORDED],
-    rank=lambda row: (row.closed_at is not None, row.moved),
+    rank=lambda row: (
+        row.moved,
+        row.closed_at is not None,
+    ),  # only an open one moves, and one that opens again has moved
 )
