@@ -183,7 +183,7 @@ def _a_payout(named: str, payout_id: UUID) -> CoatcheckError:
     return CoatcheckError(
         ErrorCode.NOT_FOUND,
         f"{named} is no payment's: it pays {print_id(PAYOUT, payout_id)} out, shown by GET /v1/payouts. "
-        f"`coatcheck dead-letters show {named}` says what it waits for.",
+        f"`coatcheck retry-queue show {named}` or `coatcheck dead-letters show {named}` says what it waits for.",
     )
 
 

@@ -31,7 +31,7 @@ async def test_schemathesis_finds_no_5xx_and_no_violation_of_the_schema(
 ) -> None:
     configuration = tmp_path / "schemathesis.toml"
     configuration.write_text(CONFIGURATION)
-    async with run_gateway(store, simulator_url, settings={"risk_enabled": False}) as server:
+    async with run_gateway(store, simulator_url, settings={"risk_enabled": False, "webhooks_shop": "hats"}) as server:
         key = await server.make_key()
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(configuration)),
