@@ -253,3 +253,13 @@ async def test_H4_a_report_without_a_name_is_known_by_its_account_and_day(desk: 
     assert await desk.standing() == {"bank": 1250, "suspense": -1250}
     await desk.arrive(bai2((500, "rent")).replace("260301", "260302"), "next day.bai")
     assert await desk.standing() == {"bank": 1750, "suspense": -1750}
+
+
+async def test_H4_what_is_gone_with_the_earlier_version_claims_no_payout(desk: BankDesk) -> None:
+    """The payout was told of, and nobody has looked at the entry since, when its words are corrected."""
+    text = await desk.payout_file()
+    await desk.arrive(version(PAYOUT), "first.xml")
+    await desk.take(text)
+    report = await desk.arrive(version(("19.50", "po_000001 of the PSP")), "second.xml")
+    assert (report.matched, await desk.breaks()) == (1, [])
+    assert await desk.standing() == {"bank": 1950}
