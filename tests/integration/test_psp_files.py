@@ -255,3 +255,29 @@ async def test_E8_a_break_of_a_converted_line_is_told_in_what_the_buyer_was_char
     await office.world.gateway.corrections.close([report.mismatches[0].break_id], "ada", "a discount of the PSP's")
     assert (await office.standing())["psp:receivable USD"] == 4100
     await office.is_true()
+
+
+async def test_E8_parts_in_two_currencies_are_not_added_up(store: Store, tmp_path: Path) -> None:
+    office = office_of("stripe", store, tmp_path)
+    ours = await office.charge("A1", 10_000, "USD")
+    report = await office.take(
+        Row(kind="charge", name="A1", reference=ours, gross=5400, asked=(6000, "USD")),
+        Row(kind="charge", name="A1", reference=ours, gross=4000),
+    )
+    assert [(each.kind, each.currency, each.suspense_minor) for each in report.mismatches] == [
+        ("amount", "USD", -4000),
+        ("duplicate_line", "EUR", 4000),
+    ]
+    await office.is_true()
+
+
+async def test_E8_H5_parts_of_a_converted_charge_in_one_file_are_one_record(store: Store, tmp_path: Path) -> None:
+    office = office_of("adyen", store, tmp_path)
+    ours = await office.charge("A1", 10_000, "USD")
+    report = await office.take(
+        Row(kind="charge", name="A1", reference=ours, gross=5400, asked=(6000, "USD")),
+        Row(kind="charge", name="A1", reference=ours, gross=3700, asked=(4000, "USD")),
+    )
+    assert (kinds(report), report.matched) == ([], 2)
+    assert await office.standing() == {"psp:payouts_in_transit EUR": 9100, "fx USD": 10_000, "fx EUR": -9100}
+    await office.is_true()
