@@ -1,4 +1,4 @@
-"""`coatcheck serve` that kills itself with SIGKILL at a failpoint: mortal_gateway.py FAILPOINT PORT."""
+"""`coatcheck serve` that sends itself a signal at a failpoint: mortal_gateway.py SIGNAL FAILPOINT PORT."""
 
 import os
 import signal
@@ -12,24 +12,26 @@ from coatcheck.wiring import serve
 
 
 class Deadly(Failpoints):
-    """Ends the process, for good and without a word, when one failpoint is reached."""
+    """Sends the process a signal when one failpoint is reached: SIGKILL ends it for good and without a word."""
 
-    __slots__ = ("_failpoint",)
+    __slots__ = ("_failpoint", "_signal")
 
-    def __init__(self, failpoint: Failpoint) -> None:
-        self._failpoint = failpoint
+    def __init__(self, number: signal.Signals, failpoint: Failpoint) -> None:
+        self._signal = number
+        self._failpoint: Failpoint | None = failpoint
 
     async def reach(self, failpoint: Failpoint) -> None:
         """Come to a failpoint."""
         if failpoint is self._failpoint:
-            os.kill(os.getpid(), signal.SIGKILL)
+            self._failpoint = None
+            os.kill(os.getpid(), self._signal)
 
 
-def main(failpoint: str, port: str) -> int:
+def main(number: str, failpoint: str, port: str) -> int:
     """Serve until death."""
     settings = replace(load_settings(os.environ), port=int(port))
     configure_logs(settings.log_level, settings.log_format)
-    return serve(settings, failpoints=Deadly(Failpoint(failpoint)))
+    return serve(settings, failpoints=Deadly(signal.Signals[number], Failpoint(failpoint)))
 
 
 if __name__ == "__main__":

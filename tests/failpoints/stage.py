@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 Place = tuple[Failpoint, int]  # the nth time that a failpoint is reached
 
+_GRACE: Final = timedelta(seconds=5)
 OVER_A_LEASE: Final = timedelta(seconds=2 * SETTINGS.lease_s)
 _TRIES: Final = 8
 _STUCK_S: Final = 0.03  # what does not move for so long while somebody hangs waits for him
@@ -47,6 +48,7 @@ class Fault(StrEnum):
     KILL = "kill"
     EXCEPTION = "exception"
     HANG = "hang beyond the lease"
+    STOP = "SIGTERM"
     CUT_BEFORE_COMMIT = "connection cut before COMMIT"
     CUT_AFTER_COMMIT = "connection cut after COMMIT"
     ANSWER_LOST = "answer lost"
@@ -101,6 +103,9 @@ class Armed(Failpoints):
             raise ProcessDied
         if stage.fault is Fault.EXCEPTION:
             raise UnexpectedError(failpoint.value)
+        if stage.fault is Fault.STOP:
+            process.stop()
+            return
         if stage.fault is Fault.HANG:
             process.is_hanging = True
             stage.somebody_hangs.set()
@@ -115,6 +120,7 @@ class Process:
     def __init__(self, stage: "Stage") -> None:
         self.is_dead = False
         self.is_hanging = False
+        self.is_stopping = False
         self.trouble: Fault | None = None
         self.arrived: list[Place] = []
         self._stage = stage
@@ -130,6 +136,18 @@ class Process:
             failpoints=failpoints,
         )
         self.app = create_app(self.gateway)
+
+    def stop(self) -> None:
+        """Take SIGTERM: nothing new is begun, and what is in flight goes on."""
+        self.is_stopping = True
+        self.gateway.stopping.set()
+        self.gateway.executor.stop_claiming()
+
+    async def end(self) -> None:
+        """End as SIGTERM wants it: finish, give back what is left, and do nothing more."""
+        if self.is_stopping and not self.is_dead:
+            await self.gateway.executor.stop(_GRACE)
+            self.is_dead = True
 
     def live(self) -> None:
         """Raise ProcessDied when it is."""
@@ -238,6 +256,7 @@ class Stage:
                 self._stuck.add(doing)
                 self.clock.advance(OVER_A_LEASE)
                 continue
+            await process.end()
             try:
                 return doing.result()
             except TROUBLE:
@@ -297,7 +316,7 @@ class Stage:
     def living(self) -> Process:
         """Find a process that lives and does not hang, or start another."""
         for process in self._processes:
-            if not process.is_dead and not process.is_hanging:
+            if not (process.is_dead or process.is_hanging or process.is_stopping):
                 return process
         self._processes.append(Process(self))
         return self._processes[-1]
@@ -320,6 +339,7 @@ class Stage:
                     self._stuck |= running
                     break
                 await asyncio.sleep(0)
+            await process.end()
 
     def _hear(self, error: BaseException | None) -> None:
         if error is not None and not isinstance(error, TROUBLE):

@@ -21,7 +21,7 @@ class Home:
     next: Next
 
 
-ANYWHERE: Final = (Fault.KILL, Fault.EXCEPTION, Fault.HANG)
+ANYWHERE: Final = (Fault.KILL, Fault.EXCEPTION, Fault.HANG, Fault.STOP)
 AT: Final[Mapping[Next, tuple[Fault, ...]]] = {
     Next.STATEMENT: (Fault.CUT_BEFORE_COMMIT, Fault.CUT_AFTER_COMMIT),
     Next.CALL: (Fault.ANSWER_LOST,),
