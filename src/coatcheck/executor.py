@@ -447,7 +447,8 @@ class Executor:
         difference = f"{outcome.cause} under our reference: {', '.join(outcome.several)}"
         log.error("order_charged_twice", operation=operation.intent.reference, difference=difference)
         for reference in outcome.several:
-            body = {"type": "look-up", "difference": difference, "provider_reference": reference}
+            words = {"type": "look-up", "difference": difference, "provider_reference": reference}
+            body = {"provider": operation.provider, **words}
             await self._operations.tell(operation, EventKind.ORDER_CHARGED_TWICE, body)
 
     async def _refuse(self, operation: Operation, outcome: Outcome, difference: str) -> None:

@@ -270,7 +270,8 @@ def _fields(case: _Case, event: _Event) -> dict[str, str]:
         "held_back": " It was not sent again: the provider is silent." if _kept_a_look_up(body) else "",
         "order": "?" if order is None else order.payment_order_id,
         "key": _key(named),
-        "provider": order.provider if order is not None else "the provider",
+        # An event of another provider's may have named the order.
+        "provider": body.get("provider") or (order.provider if order is not None else "the provider"),
         "attempt": str(body.get("attempt", "?")),
         "answer": _answer(body),
         "evidence": f" ({body['evidence']})" if body.get("evidence") else "",

@@ -4,14 +4,17 @@ import asyncio
 import hashlib
 import hmac
 import json
+from dataclasses import replace
 from datetime import timedelta
 from itertools import permutations
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from tests.integration.outside import (
     CALLER,
+    SETTINGS,
     ScriptedProvider,
     World,
     approved,
@@ -22,13 +25,16 @@ from tests.integration.outside import (
     unknown,
 )
 
+from coatcheck.disputes import NewsOutcome
 from coatcheck.ids import OPERATION, operation_id_of, order_id_of, print_id
 from coatcheck.inbox import EventOutcome
 from coatcheck.operations import Operation
+from coatcheck.providers.disputes import DisputeNews
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Intent, WebhookRefusedError
 from coatcheck.states import Capture, Mode, OperationKind
 from coatcheck.store import Store
+from coatcheck.wiring import make_watcher
 
 SECRET = "whsec_simulator"
 
@@ -211,6 +217,89 @@ async def test_C6_authentic_is_not_valid(store: Store, wrong: dict[str, Any]) ->
     assert await world.violations() == {}
 
 
+def at_stripe(store: Store) -> tuple[World, Psp]:
+    """A gateway that charges at Stripe, with the simulator's endpoint as open as it is delivered."""
+    provider = ScriptedProvider()
+    provider.name = "stripe"
+    world = World(store, provider, settings=replace(SETTINGS, provider="stripe"))
+    return world, Psp(world)
+
+
+async def test_C10_an_event_of_one_provider_settles_nothing_at_another(store: Store) -> None:
+    """The simulator's secret is known to everybody, and our reference to whoever sees a charge."""
+    world, psp = at_stripe(store)
+    world.provider.charges = [unknown]
+    view = await world.pay(checkout("c1", "o1"))
+    await psp.tell("charge.succeeded", charge("o1", "succeeded"))
+    assert await psp.outcomes() == [EventOutcome.REFUSED]
+    assert (await world.read(view.payment_id)).status == "EXECUTING"
+    assert await world.count("transfer") == 0
+    assert await world.count("inbox_lease") == 0
+    (body,) = await store.pool.fetch("SELECT body::text FROM event WHERE kind = 'webhook.refused'")
+    told = json.loads(body[0])
+    assert told["provider"] == "simulator"
+    assert told["difference"] == "told by simulator (test) of an operation at stripe (test)"
+    figures = world.gateway.metrics.registry
+    assert figures.get_sample_value("coatcheck_webhooks_total", {"outcome": "refused"}) == 1
+    await world.recover()  # and it does not keep the truth out
+    assert (await world.read(view.payment_id)).status == "SUCCESS"
+    assert await world.violations() == {}
+
+
+async def test_C10_an_event_of_one_provider_reopens_nothing_at_another_and_is_not_believed(store: Store) -> None:
+    world, psp = at_stripe(store)
+    world.provider.charges = [approved, declined]
+    await world.pay(checkout("c1", "o1"))
+    answer = await world.refund("o1", 600)
+    await world.pay(checkout("c2", "o2"), key="k2")
+    asked, before = list(world.provider.asked), await world.balances()
+    await psp.tell("charge.succeeded", charge("o1", "succeeded", id="ch_another"))
+    await psp.tell("refund.failed", returned(answer.refund_id))
+    await psp.tell("charge.succeeded", charge("o2", "succeeded"))
+    await psp.tell("dispute.opened", dispute("o1"))
+    await psp.tell("dispute.opened", dispute("o2", id="dp_2"))
+    assert await psp.outcomes() == [EventOutcome.REFUSED] * 5
+    assert world.provider.asked == asked
+    assert await world.balances() == before
+    assert await world.count("event", "kind IN ('order.charged_twice', 'operation.reopened', 'operation.claimed')") == 0
+    assert await world.count("event", "kind = 'webhook.refused'") == 5
+    assert await world.count("dispute") == 0
+    assert await world.violations() == {}
+
+
+async def test_C10_a_dispute_of_one_provider_has_nothing_asked_again_at_another(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked about, the dispute is of a charge that is not captured yet, and of another one than its event names."""
+    world, psp = at_stripe(store)
+    world.provider.charges = [declined]
+    await world.pay(checkout("c1", "o1"))
+
+    async def not_captured(_: DisputeNews) -> NewsOutcome:
+        return NewsOutcome.NOT_CAPTURED
+
+    monkeypatch.setattr(world.gateway.correspondence, "hear", not_captured)
+    await psp.tell("dispute.opened", dispute("o1"))
+    assert await psp.outcomes() == [EventOutcome.REFUSED]
+    assert world.provider.asked == ["charge"]
+    assert await world.count("event", "kind = 'operation.reopened'") == 0
+
+
+async def test_C10_I2_an_event_under_the_test_secret_settles_nothing_that_is_live(store: Store) -> None:
+    """What the signature covers says test, and the charge inside of it says live."""
+    world = World(store)
+    psp = Psp(world)
+    live = msgspec.structs.replace(CALLER, mode=Mode.LIVE)
+    accepted = await world.accept(checkout("c1", "o1"), caller=live)
+    world.provider.charges = [unknown]
+    await world.gateway.executor.start(accepted.operations)
+    reference = accepted.operations[0].intent.reference
+    await psp.tell("charge.succeeded", charge("o1", "succeeded", reference=reference, livemode=True))
+    assert await psp.outcomes() == [EventOutcome.REFUSED]
+    assert (await world.read(accepted.payment_id)).status == "EXECUTING"
+    assert await world.count("transfer") == 0
+
+
 async def test_C5_a_forged_event_leaves_no_trace(store: Store) -> None:
     world = World(store)
     raw = Psp(world).event("charge.succeeded", charge("o1", "succeeded"))
@@ -263,6 +352,43 @@ async def test_A8_a_second_charge_under_our_reference_is_told_and_books_nothing(
     assert await psp.outcomes() == [EventOutcome.CHARGED_TWICE]
     assert await world.count("event", "kind = 'order.charged_twice'") == 1
     assert await world.count("transfer") == 2
+    assert await world.violations() == {}
+
+
+async def test_A8_a_second_charge_of_an_order_that_was_paid_on_a_page_is_told_and_raises_the_alert(
+    store: Store,
+) -> None:
+    """Two pages of one payment: what the buyer pays on the second is in nobody's books."""
+    world = World(store)
+    psp = Psp(world)
+    view = await world.pay(checkout("c1", "o1", return_url="https://shop.example/"))
+    first, second = (charge("o1", "succeeded", id=name) for name in ("ch_first", "ch_second"))
+    await psp.tell("charge.succeeded", first)
+    entry = {"reference": first["reference"], "amount": 1000, "currency": "EUR", "charge": first}
+    page = {"id": "cs_1", "object": "session", "status": "completed", "livemode": False, "charges": [entry]}
+    await psp.tell("session.completed", page)
+    assert (await world.read(view.payment_id)).status == "SUCCESS"
+    assert await psp.outcomes() == [EventOutcome.APPLIED, EventOutcome.NO_EFFECT]
+    await psp.tell("charge.succeeded", second)
+    assert (await psp.outcomes())[-1] == EventOutcome.CHARGED_TWICE
+    (change,) = await make_watcher(world.gateway).watch_once()
+    assert change.alert.kind.value == "charged_twice"
+    assert "ch_first is in the books, ch_second is not" in change.alert.text
+    assert await world.count("transfer") == 2
+    assert await world.violations() == {}
+
+
+async def test_A8_a_page_s_own_id_is_not_taken_for_another_charge(store: Store) -> None:
+    """Of a page some PSPs know the charge by the page's id: only another page is another charge then."""
+    world = World(store)
+    psp = Psp(world)
+    world.provider.look_ups = [approved]  # under the page's id, as Stripe's
+    await world.pay(checkout("c1", "o1", return_url="https://shop.example/"))
+    await world.recover()
+    assert await world.count("operation", "status = 'APPROVED' AND provider_reference = 'cs_1'") == 1
+    for name in ("ch_1", "cs_1", "cs_2"):
+        await psp.tell("charge.succeeded", charge("o1", "succeeded", id=name))
+    assert await psp.outcomes() == [EventOutcome.NO_EFFECT, EventOutcome.NO_EFFECT, EventOutcome.CHARGED_TWICE]
     assert await world.violations() == {}
 
 
@@ -344,6 +470,33 @@ async def test_C2_A9_an_old_expiry_does_not_end_the_question_about_a_late_succes
     await psp.tell("charge.declined", charge("o1", "declined", decline_code="no"))
     await world.recover()
     assert (await world.read(view.payment_id)).status == "SUCCESS"
+    assert await world.violations() == {}
+
+
+async def test_C13_an_event_waits_for_an_operation_that_is_being_worked_on_for_as_long_as_that_takes(
+    store: Store,
+) -> None:
+    """A PSP that is silent for hours is no reason to call a person."""
+    world = World(store)
+    psp = Psp(world)
+    await world.pay(checkout("c1", "o1"))
+    answer = await world.refund("o1", 600)
+    world.provider.look_ups = [server_error]
+    action = returned(answer.refund_id)
+    await psp.tell("refund.failed", action)  # asked about, and the PSP has no answer
+    await psp.tell("refund.succeeded", {**action, "status": "succeeded", "failure_code": None})
+    for _ in range(20):
+        world.clock.advance(timedelta(minutes=10))
+        await psp.handle()
+    assert await psp.outcomes() == [EventOutcome.APPLIED, None]
+    (lease,) = await store.pool.fetch("SELECT attempt, tries, due_at, cause FROM inbox_lease")
+    assert (lease["attempt"], lease["tries"], lease["cause"]) == (21, 0, "its operation is being worked on")
+    assert lease["due_at"] == world.clock.now() + timedelta(minutes=10)
+    world.provider.look_ups = [declined]
+    await world.recover()
+    world.clock.advance(timedelta(minutes=10))
+    await psp.handle()
+    assert await psp.outcomes() == [EventOutcome.APPLIED, EventOutcome.NO_EFFECT]
     assert await world.violations() == {}
 
 

@@ -16,14 +16,16 @@ import asyncpg
 import msgspec
 import pytest
 import structlog
-from tests.integration.outside import CALLER, SETTINGS, START, World, checkout, unknown
+from structlog.testing import capture_logs
+from tests.integration.outside import CALLER, SETTINGS, START, World, approved, checkout, declined, unknown
 from tests.integration.running import Answer, RunningGateway, listening
+from tests.integration.test_inbox import Psp, charge
 
 from coatcheck import cli, inbox
 from coatcheck.dead_letters import person_named
 from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.ids import INBOX, OPERATION, derive_id, operation_id_of, order_id_of, print_id
-from coatcheck.inbox import EventOutcome, EventQuery, Foresight, Prospect, StoredEvent
+from coatcheck.inbox import EventOutcome, EventQuery, Foresight, Prospect, StoredEvent, handling, hear
 from coatcheck.providers.protocol import ReceivedEvent
 from coatcheck.shops import create_key
 from coatcheck.states import Mode, OperationKind
@@ -193,7 +195,115 @@ async def test_C13_a_retry_is_one_more_try_and_the_attempt_never_goes_back(store
     await inbox.retry(store, world.clock, [inbox_id], ADA)
     await handle(world)
     event = await the_event(world)
-    assert (event.attempts, event.cause) == (13, "its operation is being worked on, or is not known here")
+    assert (event.attempts, event.cause) == (13, "its operation is not known here")
+
+
+@pytest.mark.parametrize("trouble", [KeyError("a bug"), asyncpg.CheckViolationError("the books refuse it")])
+async def test_C13_F3_an_event_that_can_never_be_handled_becomes_a_dead_letter_and_an_alert(
+    store: Store, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    world = World(store)
+    psp = Psp(world)
+    world.provider.charges = [declined]
+    view = await world.pay(checkout("c1", "o1"))
+
+    async def in_trouble(*_: object, **__: object) -> None:
+        raise trouble
+
+    with monkeypatch.context() as broken, capture_logs() as logs:
+        broken.setattr(world.gateway.operations, "reopen", in_trouble)
+        await fail_twelve_times(world, psp)
+    assert [line["event"] for line in logs].count("webhook_failed") == 13
+    world.provider.look_ups = [approved]  # after the upgrade
+    (event,) = await inbox.dead(store)
+    assert await inbox.retry(store, world.clock, [event.inbox_id], ADA) == [event.inbox_id]
+    await psp.handle()
+    assert (await world.read(view.payment_id)).status == "SUCCESS"
+    assert await psp.outcomes() == [EventOutcome.APPLIED]
+    assert await world.violations() == {}
+
+
+async def fail_twelve_times(world: World, psp: Psp) -> None:
+    """An event whose handling raises each time, until it is a person's turn; then once more."""
+    await psp.tell("charge.succeeded", charge("o1", "succeeded"))
+    for _ in range(11):
+        assert await inbox.dead(world.store) == []
+        world.clock.advance(timedelta(minutes=11))
+        await psp.handle()
+    event = await the_event(world)
+    assert event.attempts == 12
+    assert event.cause is not None
+    assert event.cause.startswith("the gateway failed: ")
+    (change,) = await make_watcher(world.gateway).watch_once()
+    assert (change.alert.kind.value, change.alert.subject) == ("webhook_dead", print_id(INBOX, event.inbox_id))
+    assert await inbox.retry(world.store, world.clock, [event.inbox_id], ADA) == [event.inbox_id]
+    await psp.handle()
+    assert (await the_event(world)).attempts == 13
+
+
+@pytest.mark.parametrize(
+    "trouble", [asyncpg.ConnectionDoesNotExistError("gone"), asyncpg.DeadlockDetectedError("again")]
+)
+async def test_C13_the_database_s_trouble_costs_an_event_no_try(
+    store: Store, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    world = World(store)
+    psp = Psp(world)
+    world.provider.charges = [unknown]
+    view = await world.pay(checkout("c1", "o1"))
+
+    async def in_trouble(*_: object, **__: object) -> None:
+        raise trouble
+
+    with monkeypatch.context() as broken, capture_logs():
+        broken.setattr(world.gateway.executor, "settle", in_trouble)
+        await psp.tell("charge.succeeded", charge("o1", "succeeded"))
+        for _ in range(13):
+            world.clock.advance(timedelta(minutes=11))
+            await psp.handle()
+    assert await inbox.dead(store) == []
+    world.clock.advance(timedelta(minutes=11))
+    await psp.handle()
+    assert (await world.read(view.payment_id)).status == "SUCCESS"
+    assert await psp.outcomes() == [EventOutcome.APPLIED]
+    assert await world.violations() == {}
+
+
+@pytest.mark.parametrize("where", ["reading", "hearing"])
+async def test_C13_F3_a_bug_that_one_event_meets_stops_no_other(
+    store: Store, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    world = World(store)
+    psp = Psp(world)
+    world.provider.charges = [unknown]
+    view = await world.pay(checkout("c1", "o1"))
+    (reader,) = world.gateway.webhooks.values()
+    parse, judge = reader.parse, hear
+
+    def parse_badly(raw: bytes) -> Any:
+        if b"evt_bad" in raw:
+            raise KeyError("a bug")
+        return parse(raw)
+
+    def hear_badly(standing: Any, sender: Any, outcome: Any, at: Any) -> Any:
+        if outcome.provider_reference == "ch_bad":
+            raise KeyError("a bug")
+        return judge(standing, sender, outcome, at)
+
+    if where == "reading":
+        monkeypatch.setattr(reader, "parse", parse_badly)
+    else:
+        monkeypatch.setattr(handling, "hear", hear_badly)
+    await psp.send(psp.event("charge.succeeded", charge("o1", "succeeded", id="ch_bad"), "evt_bad"))
+    with capture_logs():
+        await psp.tell("charge.succeeded", charge("o1", "succeeded"))
+        assert (await world.read(view.payment_id)).status == "SUCCESS"
+        for _ in range(11):
+            assert await inbox.dead(store) == []
+            world.clock.advance(timedelta(minutes=11))
+            await psp.handle()
+    event = await the_event(world)
+    assert (event.event_id, event.attempts, event.cause) == ("evt_bad", 12, "the gateway failed: KeyError")
 
 
 async def test_F4_a_retry_pressed_many_times_is_one_try_and_one_event(store: Store) -> None:

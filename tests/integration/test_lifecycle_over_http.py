@@ -79,6 +79,31 @@ async def test_a_hosted_payment_is_settled_by_the_webhook(
         await audit(owner, running)
 
 
+async def test_A8_two_pages_of_one_payment_that_are_both_paid_are_told(store: Store, simulator_url: str) -> None:  # noqa: F811
+    """The PSP takes the money twice, under ids of its own; that anybody hears of the second is the event's doing."""
+    async with told_gateway(store, simulator_url) as running:
+        key = await running.make_key()
+        body = checkout("twice")
+        body["payment_method"] = {"hosted": {"return_url": "https://shop.example/thanks"}}
+        answer = await running.pay(key, body, Idempotency_Key="k1")
+        first = answer.body["next_action"]["redirect_url"].rpartition("/")[2]
+        async with running.session.post(  # the same request, from somebody who has lost the key
+            f"{running.simulator_url}/v1/sessions",
+            data=await store.pool.fetchval("SELECT body FROM operation"),
+            headers={"Authorization": "Bearer sk_sim_test_coatcheck", "Idempotency-Key": "another"},
+        ) as made:
+            second = (await made.json())["id"]
+        assert first != second
+        for session in (first, second):
+            await admin(running, "POST", f"/admin/sessions/{session}/pay", {"token": "tok_approve"})
+            await until(running, key, f"/v1/payments/{answer.body['payment_id']}", "SUCCESS")
+        assert await running.charges("twice-0") == 2
+        async with asyncio.timeout(20):
+            while not await store.pool.fetchval("SELECT count(*) FROM event WHERE kind = 'order.charged_twice'"):  # noqa: ASYNC110 - another process writes it
+                await asyncio.sleep(0.05)
+        assert await store.pool.fetchval("SELECT count(*) FROM transfer WHERE kind = 'charge'") == 1
+
+
 async def test_a_buyer_who_leaves_the_page_cancels(store: Store, owner: asyncpg.Connection, simulator_url: str) -> None:  # noqa: F811
     async with told_gateway(store, simulator_url) as running:
         key = await running.make_key()

@@ -30,18 +30,19 @@ from coatcheck.events import EventKind
 from coatcheck.explain import explain
 from coatcheck.ids import OPERATION, operation_id_of, payout_id_of, print_id
 from coatcheck.ids import PAYOUT as PAYOUT_ID
-from coatcheck.inbox.hearing import Hearing, hear
+from coatcheck.inbox.hearing import Hearing, Sender, hear
 from coatcheck.ledger import Ledger, Transfer
 from coatcheck.payouts import PayoutRequest, PayoutVerdict
 from coatcheck.payouts.commits import account_ids
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Intent
-from coatcheck.states import OperationKind, OperationStatus
+from coatcheck.states import Mode, OperationKind, OperationStatus
 from coatcheck.store import Store
 from coatcheck.wallets import wallet
 from coatcheck.wiring import make_watcher
 
 PAYOUT = OperationKind.PAYOUT
+SENDER = Sender("simulator", Mode.TEST)
 
 
 @pytest.fixture
@@ -272,8 +273,8 @@ async def test_D10_what_the_psp_says_of_a_decided_payout_is_asked_about_and_neve
     operation_id = operation_id_of(made.payout_id, PAYOUT)
     standing = (await world.gateway.operations.stand([operation_id]))[operation_id]
     at = world.clock.now()
-    assert hear(standing, returned(standing.operation.intent), at) is Hearing.ASK
-    assert hear(standing, paid(standing.operation.intent), at) is Hearing.NOTHING
+    assert hear(standing, SENDER, returned(standing.operation.intent), at) is Hearing.ASK
+    assert hear(standing, SENDER, paid(standing.operation.intent), at) is Hearing.NOTHING
     world.provider.look_ups = [returned]
     (held,) = await world.gateway.operations.reopen([operation_id], "an event")
     await world.gateway.executor.run(held)
@@ -287,7 +288,7 @@ async def test_D9_paid_after_all_is_a_person_s_turn_and_takes_nothing_from_the_s
     made = await pay_out(world, 400)
     operation_id = operation_id_of(made.payout_id, PAYOUT)
     standing = (await world.gateway.operations.stand([operation_id]))[operation_id]
-    assert hear(standing, paid(standing.operation.intent), world.clock.now()) is Hearing.ASK
+    assert hear(standing, SENDER, paid(standing.operation.intent), world.clock.now()) is Hearing.ASK
     world.provider.look_ups = [paid]
     (held,) = await world.gateway.operations.reopen([operation_id], "an event")
     await world.gateway.executor.run(held)

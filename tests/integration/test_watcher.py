@@ -24,15 +24,17 @@ from coatcheck.audit.invariants import InvariantResult, run_invariants
 from coatcheck.dead_letters import DeadLetterQuery, Finding, Word, person_named
 from coatcheck.events import EventKind
 from coatcheck.ids import ORDER, order_id_of, print_id
+from coatcheck.inbox import Sender
 from coatcheck.providers.outcome import Outcome, more_than_one
 from coatcheck.providers.protocol import Intent, Notice
-from coatcheck.states import Capture
+from coatcheck.states import Capture, Mode
 from coatcheck.store import Store
 from coatcheck.watcher import AlertKind, Change, Watcher, WatchLimits, acknowledge, list_alerts
 from coatcheck.wiring import make_watcher
 
 IMPATIENT = replace(SETTINGS, retry_budget_attempts=1)
 ORDER_ID = order_id_of(CALLER.shop_id, CALLER.mode, "c1-o1")
+SENDER = Sender("simulator", Mode.TEST)
 
 
 def told(changes: list[Change]) -> list[tuple[str, bool]]:
@@ -278,7 +280,7 @@ async def tell_of_another_charge(world: World, reference: str) -> None:
     operation = (await world.gateway.operations.stand([operation_id]))[operation_id].operation
     outcome = msgspec.structs.replace(approved(operation.intent), provider_reference=reference)
     notice = Notice(type="charge.succeeded", reference=operation.intent.reference, outcome=outcome)
-    await world.gateway.inbox._tell(operation, EventKind.ORDER_CHARGED_TWICE, notice, "another charge")
+    await world.gateway.inbox._tell(operation, SENDER, EventKind.ORDER_CHARGED_TWICE, notice, "another charge")
 
 
 async def test_A8_a_second_charge_told_by_a_webhook_stays_until_a_person_has_seen_to_it(store: Store) -> None:

@@ -504,6 +504,31 @@ SABOTAGES: Final = (
         f"{_TEST_INBOX}::test_C6_authentic_is_not_valid",
     ),
     Sabotage(
+        "an event of one provider is believed about another's operation",
+        "C10",
+        "inbox/hearing.py",
+        "    if ours == sender:\n",
+        "    if ours:\n",
+        f"{_TEST_INBOX}::test_C10_an_event_of_one_provider_settles_nothing_at_another",
+    ),
+    Sabotage(
+        "an event that can never be handled is tried for ever",
+        "C13",
+        "inbox/handling.py",
+        "costs=not is_passing)",
+        "costs=False)",
+        "integration/test_inbox_dead.py::"
+        "test_C13_F3_an_event_that_can_never_be_handled_becomes_a_dead_letter_and_an_alert",
+    ),
+    Sabotage(
+        "an event may not wait for its operation",
+        "C13",
+        "inbox/handling.py",
+        "        return self in (Wait.NOT_KNOWN, Wait.DISPUTE)\n",
+        "        return True\n",
+        f"{_TEST_INBOX}::test_C13_an_event_waits_for_an_operation_that_is_being_worked_on_for_as_long_as_that_takes",
+    ),
+    Sabotage(
         "an event against a decision is passed over",
         "A9",
         "inbox/hearing.py",
@@ -518,6 +543,14 @@ SABOTAGES: Final = (
         "        return Hearing.TWICE\n",
         "        return Hearing.NOTHING\n",
         f"{_TEST_INBOX}::test_A8_a_second_charge_under_our_reference_is_told_and_books_nothing",
+    ),
+    Sabotage(
+        "a second page that is paid is kept in silence",
+        "A8",
+        "inbox/hearing.py",
+        " or _kind_of_id(known) == _kind_of_id(told)\n",
+        "\n",
+        f"{_TEST_INBOX}::test_A8_a_second_charge_of_an_order_that_was_paid_on_a_page_is_told_and_raises_the_alert",
     ),
     Sabotage(
         "a gateway that stops keeps its leases",

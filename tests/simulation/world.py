@@ -65,7 +65,8 @@ SELECT min(due_at) FROM (
      UNION ALL
     SELECT due_at FROM authorization_watch WHERE order_id NOT IN (SELECT order_id FROM waits_behind)
      UNION ALL
-    SELECT due_at FROM inbox_lease
+    SELECT due_at FROM inbox_lease  -- news of an order that waits so waits with it, for as long as that takes
+     WHERE cause IS DISTINCT FROM 'a capture or void of its order is under way' OR NOT EXISTS (SELECT FROM waits_behind)
 ) AS waiting
 """
 _REPLAYS: Final = frozenset({Verdict.ACCEPTED, Verdict.SAME_KEY, Verdict.SAME_CHECKOUT})

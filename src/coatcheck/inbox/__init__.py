@@ -5,8 +5,8 @@ it contradicts what was decided, the PSP is asked: so any order and any repetiti
 What nobody can handle waits for a person. docs/webhooks-in.md has the table.
 """
 
-from coatcheck.inbox.handling import Desk, Foresight, Heard, Inbox, Prospect, Settled
-from coatcheck.inbox.hearing import EventOutcome, Hearing, hear
+from coatcheck.inbox.handling import Desk, Foresight, Heard, Inbox, Prospect, Settled, Wait
+from coatcheck.inbox.hearing import EventOutcome, Hearing, Sender, hear
 from coatcheck.inbox.waiting import (
     REPLAY_MOST,
     EventQuery,
@@ -34,8 +34,10 @@ __all__ = [
     "Hearing",
     "Inbox",
     "Prospect",
+    "Sender",
     "Settled",
     "StoredEvent",
+    "Wait",
     "dead",
     "dismiss",
     "evidence",

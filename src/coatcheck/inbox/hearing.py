@@ -2,11 +2,12 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from coatcheck.executor import mismatch_of
 from coatcheck.operations import Operation, Standing
 from coatcheck.providers.outcome import Outcome, OutcomeKind
-from coatcheck.states import OperationKind, OperationStatus, OrderStatus, PayoutStatus, RefundStatus
+from coatcheck.states import Mode, OperationKind, OperationStatus, OrderStatus, PayoutStatus, RefundStatus
 
 _GIVEN_UP = frozenset({OrderStatus.FAILED, OrderStatus.CANCELLED})
 _DECIDED = _GIVEN_UP | {OrderStatus.AUTHORIZED, OrderStatus.SUCCESS}
@@ -35,11 +36,31 @@ class Hearing(StrEnum):
     TWICE = "twice"  # another charge under our reference (A8)
 
 
-def hear(standing: Standing, outcome: Outcome, at: datetime) -> Hearing:
+class Sender(NamedTuple):
+    """Whose word an event is: the provider and the mode whose secret has proved it."""
+
+    provider: str
+    mode: Mode
+
+
+def stranger_of(operation: Operation, sender: Sender) -> str | None:
+    """Say why an operation is none of the sender's; None when it is. A reference alone proves nothing (hazard C10)."""
+    ours = Sender(operation.provider, operation.intent.mode)
+    if ours == sender:
+        return None
+    return f"told by {sender.provider} ({sender.mode}) of an operation at {ours.provider} ({ours.mode})"
+
+
+def hear(standing: Standing, sender: Sender, outcome: Outcome, at: datetime) -> Hearing:
     """Decide about a notice of one of our operations. Pure.
 
-    Source: hazards A8, A9, A15, C2, D5, D6, D10.
+    Source: hazards A8, A9, A15, C2, C10, D5, D6, D10.
     """
+    is_strangers = stranger_of(standing.operation, sender) is not None
+    return Hearing.REFUSE if is_strangers else _hear_of_ours(standing, outcome, at)
+
+
+def _hear_of_ours(standing: Standing, outcome: Outcome, at: datetime) -> Hearing:
     operation = standing.operation
     if operation.status is OperationStatus.APPROVED and _is_another_charge(operation, outcome):
         return Hearing.TWICE
@@ -59,8 +80,16 @@ def hear(standing: Standing, outcome: Outcome, at: datetime) -> Hearing:
 
 def _is_another_charge(operation: Operation, outcome: Outcome) -> bool:
     known, told = operation.intent.provider_reference, outcome.provider_reference
-    starts = operation.intent.kind.starts_an_order and not operation.intent.is_hosted
-    return starts and outcome.kind is OutcomeKind.APPROVED and None not in (known, told) and known != told
+    if not operation.intent.kind.starts_an_order or outcome.kind is not OutcomeKind.APPROVED:
+        return False
+    if known is None or told is None or known == told:
+        return False
+    # Of a page we may know the page's id and be told the charge's: only two of one kind can be told apart.
+    return not operation.intent.is_hosted or _kind_of_id(known) == _kind_of_id(told)
+
+
+def _kind_of_id(provider_reference: str) -> str:
+    return provider_reference.partition("_")[0]
 
 
 def _is_asked_again(operation: Operation) -> bool:

@@ -28,7 +28,7 @@ $$;
 
 -- Take events whose time has come, for a while; another process may take them after it. SKIP LOCKED: nobody waits.
 CREATE OR REPLACE FUNCTION claim_events(at timestamptz, lease_until timestamptz, most integer)
-RETURNS TABLE (inbox_id uuid, attempt integer, provider text, mode text, raw bytea)
+RETURNS TABLE (inbox_id uuid, attempt integer, tries integer, provider text, mode text, raw bytea)
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
 AS $$
@@ -37,15 +37,16 @@ AS $$
          WHERE l.inbox_id = ANY (ARRAY(
                    SELECT d.inbox_id FROM inbox_lease AS d WHERE d.due_at <= claim_events.at
                     ORDER BY d.due_at LIMIT most FOR UPDATE SKIP LOCKED))
-     RETURNING l.inbox_id, l.attempt
+     RETURNING l.inbox_id, l.attempt, l.tries
     )
-    SELECT t.inbox_id, t.attempt, i.provider, i.mode, i.raw FROM taken AS t JOIN inbox AS i ON i.inbox_id = t.inbox_id;
+    SELECT t.inbox_id, t.attempt, t.tries, i.provider, i.mode, i.raw FROM taken AS t JOIN inbox AS i ON i.inbox_id = t.inbox_id;
 $$;
 
--- What became of claimed events: handled (an outcome), or put back (a time; none: a dead letter) with the cause. Fenced by
--- the attempt: who comes late changes nothing.
+-- What became of claimed events: handled (an outcome), or put back (a time; none: a dead letter) with the cause, and whether
+-- that used up a try. Fenced by the attempt: who comes late changes nothing.
 CREATE OR REPLACE FUNCTION settle_events(
-    at timestamptz, inbox_ids uuid[], attempts integer[], outcomes text[], dues timestamptz[], causes text[]
+    at timestamptz, inbox_ids uuid[], attempts integer[], outcomes text[], dues timestamptz[], causes text[],
+    costs boolean[]
 ) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
@@ -60,8 +61,8 @@ BEGIN
     )
     UPDATE inbox AS i SET outcome = h.outcome, handled_at = settle_events.at
       FROM handled AS h WHERE i.inbox_id = h.inbox_id;
-    UPDATE inbox_lease AS l SET due_at = g.due, cause = g.cause
-      FROM unnest(inbox_ids, attempts, outcomes, dues, causes) AS g (inbox_id, attempt, outcome, due, cause)
+    UPDATE inbox_lease AS l SET due_at = g.due, cause = g.cause, tries = l.tries + g.costs::integer
+      FROM unnest(inbox_ids, attempts, outcomes, dues, causes, costs) AS g (inbox_id, attempt, outcome, due, cause, costs)
      WHERE l.inbox_id = g.inbox_id AND l.attempt = g.attempt AND g.outcome IS NULL;
 END;
 $$;

@@ -17,10 +17,12 @@ CREATE TABLE inbox (
     )
 ) WITH (fillfactor = 80);
 
--- Events that are not handled yet: who works on one, and from when anybody else may. due_at NULL: a dead letter.
+-- Events that are not handled yet: who works on one, and from when anybody else may. due_at NULL: a dead letter. `attempt`
+-- fences, and counts every claim; `tries` counts those that failed for a reason of the event's own.
 CREATE TABLE inbox_lease (
     inbox_id uuid PRIMARY KEY,
     attempt  integer NOT NULL,
+    tries    integer NOT NULL DEFAULT 0,
     due_at   timestamptz,
     cause    text
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
