@@ -199,6 +199,7 @@ class Executor:
         self._dice = dice or random.SystemRandom()
         self._running: set[asyncio.Task[list[Outcome | None]]] = set()
         self._stopping = asyncio.Event()
+        self._woken = asyncio.Event()
         self._silent: set[str] = set()  # providers whose silence was told of
         self._quiet_until: dict[str, datetime] = {}
 
@@ -495,13 +496,19 @@ class Executor:
         """Claim due work until stopped; trouble with the database is waited out."""
 
         async def claim() -> bool:
+            self._woken.clear()
             return await self.recover_once() >= self._recovery_in_flight
 
-        await until_stopped(claim, interval, self._stopping, log=log, trouble="recovery_failed")
+        await until_stopped(claim, interval, self._stopping, log=log, trouble="recovery_failed", woken=self._woken)
+
+    def wake(self) -> None:
+        """Let `recover` look for due work now, for there is some, and not when its interval is over."""
+        self._woken.set()
 
     def stop_claiming(self) -> None:
         """Take over no more work; what is running goes on."""
         self._stopping.set()
+        self._woken.set()
 
     async def stop(self, grace: timedelta) -> None:
         """Stop claiming, let what is in flight finish, give the rest back (hazard F12).

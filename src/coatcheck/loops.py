@@ -10,11 +10,18 @@ from coatcheck.store import is_away
 
 
 async def until_stopped(
-    once: Callable[[], Awaitable[Any]], interval: timedelta, stopping: asyncio.Event, *, log: Any, trouble: str
+    once: Callable[[], Awaitable[Any]],
+    interval: timedelta,
+    stopping: asyncio.Event,
+    *,
+    log: Any,
+    trouble: str,
+    woken: asyncio.Event | None = None,
 ) -> None:
     """Do a piece of work until stopped; trouble with the database is waited out, and logged under the name `trouble`.
 
-    `once` returns True when more is waiting: then it is done again at once, else after the interval.
+    `once` returns True when more is waiting: then it is done again at once, else after the interval, or when `woken` is
+    set, which `once` clears; whoever stops it sets that, too.
     """
     while not stopping.is_set():
         has_more = False
@@ -22,7 +29,7 @@ async def until_stopped(
             has_more = await once() is True
         except Exception as error:  # noqa: BLE001 - waited out
             log_trouble(log, trouble, error)
-        await (asyncio.sleep(0) if has_more else pause(interval, stopping))
+        await (asyncio.sleep(0) if has_more else pause(interval, woken or stopping))
 
 
 def log_trouble(log: Any, event: str, error: Exception, **more: Any) -> None:

@@ -21,6 +21,7 @@ from tests.simulation.plan import Click, Manner, PlannedCheckout, Step, What, er
 from tests.simulation.psp import STORMY, WINDOW, Letter, Psp, PspLine, Weather
 
 from coatcheck.api.gateway import Gateway
+from coatcheck.api.returning import ask_about_page
 from coatcheck.clock import ManualClock
 from coatcheck.config import Settings
 from coatcheck.ids import derive_id, order_id_of, payment_id_of
@@ -279,6 +280,7 @@ class World:
     async def _take_step(self, checkout: PlannedCheckout, step: Step) -> None:
         if step.what is What.VISIT:
             await self._until_answered(checkout, lambda: self._visit(checkout, step))
+            await self._until_answered(checkout, lambda: self._come_back(checkout))
             return
         ask = {What.CAPTURE: self._capture, What.CANCEL: self._cancel, What.REFUND: self._refund}[step.what]
         await self._until_answered(checkout, lambda: ask(checkout, step))
@@ -293,6 +295,12 @@ class World:
         self.counts["visit no page"] += not pages
         for page in pages:
             self.counts[f"visit {self.psp.visit(page.rsplit('/', 1)[1], step.draw)}"] += 1
+
+    async def _come_back(self, checkout: PlannedCheckout) -> None:
+        """Let him come back from there, whatever he did: the PSP is asked now, where nobody asks at this moment."""
+        gateway = self._living().gateway
+        view = await gateway.payments.read(payment_id_of(CALLER.shop_id, CALLER.mode, checkout.checkout_id))
+        self.counts["back and asked"] += view is not None and await ask_about_page(gateway, view)
 
     async def _capture(self, checkout: PlannedCheckout, step: Step) -> None:
         running = self._living()

@@ -73,6 +73,25 @@ async def test_trouble_is_not_more_work() -> None:
     assert tries == 1
 
 
+async def test_a_loop_that_is_woken_works_at_once_and_ends_at_once() -> None:
+    stopping, woken, done = asyncio.Event(), asyncio.Event(), 0
+
+    async def once() -> bool:
+        nonlocal done
+        woken.clear()
+        done += 1
+        return False
+
+    task = asyncio.create_task(until_stopped(once, _LONG, stopping, log=log, trouble="it_failed", woken=woken))
+    for turns in (1, 2):
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert done == turns
+        woken.set()
+    stopping.set()
+    await asyncio.wait_for(task, 10)
+
+
 async def test_a_pause_ends_with_its_event_or_its_time() -> None:
     event = asyncio.Event()
     async with asyncio.timeout(10):

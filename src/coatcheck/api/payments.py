@@ -15,6 +15,7 @@ from coatcheck.api.bodies import Asked, answer_post, take_in
 from coatcheck.api.edge import Answer
 from coatcheck.api.gateway import Gateway, gateway_of
 from coatcheck.api.questions import Parameters, answer, caller_of, own, parameters_of
+from coatcheck.api.returning import ask_about_page
 from coatcheck.api.status_page import status_url_of
 from coatcheck.api.waiting import poll, run_and_read, still_there
 from coatcheck.errors import CoatcheckError, ErrorCode
@@ -241,10 +242,12 @@ def _is_reserved(view: PaymentView) -> bool:
 
 @get("/v1/payments/{payment_id:str}")
 async def get_payment(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Show one payment as it stands now."""
+    """Show one payment as it stands now; of one that waits at the provider's page, have the provider asked, too."""
     gateway, caller = await caller_of(request)
     parameters_of(request, Parameters)
-    return answer(payment_body(gateway, await find_payment(gateway, caller, request.path_params["payment_id"])))
+    view = await find_payment(gateway, caller, request.path_params["payment_id"])
+    await ask_about_page(gateway, view)
+    return answer(payment_body(gateway, view))
 
 
 async def find_payment(gateway: Gateway, caller: Caller, printed_id: str) -> PaymentView:

@@ -1,7 +1,8 @@
 """`GET /pay/{payment_id}?token=...`: the buyer's own view of a payment, and where a shop may let him return to.
 
 No key is asked for: whoever has the link may look. So the token cannot be guessed, and the page shows amounts and
-states, never who bought what of whom. There is no script on it; it asks for itself again while anything is open.
+states, never who bought what of whom. There is no script on it; it asks for itself again while anything is open. Of a
+payment that waits for the buyer at the provider it has the provider asked how that stands.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from litestar import MediaType, Request, Response, get
 
 from coatcheck.api.edge import headers_of, refuse_card_numbers
 from coatcheck.api.gateway import gateway_of
+from coatcheck.api.returning import ask_about_page
 from coatcheck.ids import PAYMENT, parse_id, print_id
 from coatcheck.money import format_amount
 from coatcheck.payments import OrderView, PaymentView
@@ -24,7 +26,7 @@ from coatcheck.states import Mode, OrderStatus, PaymentStatus
 
 _TOKEN_BYTES = 16
 _TOKEN_LENGTH = 2 * _TOKEN_BYTES  # hexadecimal, which the card-number guard knows for a digest
-_REFRESH_S, _REFRESH_RESERVED_S = 5, 60
+_REFRESH_S, _REFRESH_ASKED_S, _REFRESH_RESERVED_S = 5, 2, 60
 
 _STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
@@ -64,7 +66,10 @@ _TOLD: dict[PaymentStatus, tuple[str, str]] = {
     PaymentStatus.FAILED: ("Your payment did not go through", "No money was taken. You can try again in the shop."),
     PaymentStatus.CANCELLED: ("Your payment was cancelled", "No money was taken."),
 }
-_TO_PAY = ("Your payment waits for you", "Pay on the payment provider's page. This page shows what became of it.")
+_TO_PAY = (
+    "Your payment waits for you",
+    "Pay on the payment provider's page. If you have just paid there, wait a moment: this page tells you.",
+)
 _OF_ORDER: dict[OrderStatus, str] = {
     OrderStatus.NOT_STARTED: "in progress",
     OrderStatus.EXECUTING: "in progress",
@@ -99,7 +104,8 @@ async def get_status_page(request: Request[Any, Any, Any]) -> Response[bytes]:
     right = _token_of(gateway.page_key, view.shop_id, view.mode, view.payment_id)
     if not hmac.compare_digest(right.encode(), token.encode()):
         return _not_there()
-    return Response(_page_of(view).encode(), media_type=MediaType.HTML, headers=_HEADERS)
+    is_asked = await ask_about_page(gateway, view)
+    return Response(_page_of(view, is_asked=is_asked).encode(), media_type=MediaType.HTML, headers=_HEADERS)
 
 
 def _given_token(query: bytes) -> str | None:
@@ -116,7 +122,7 @@ def _not_there() -> Response[bytes]:
     return Response(page.encode(), status_code=404, media_type=MediaType.HTML, headers=_HEADERS)
 
 
-def _page_of(view: PaymentView) -> str:
+def _page_of(view: PaymentView, *, is_asked: bool = False) -> str:
     url = view.redirect_url
     may_pay = url is not None and url.startswith(("https://", "http://"))
     heading, told = _TO_PAY if may_pay else _TOLD[view.status]
@@ -125,7 +131,7 @@ def _page_of(view: PaymentView) -> str:
         heading,
         f"<p>{told}</p>{link if may_pay else ''}{_table_of(view.orders)}"
         f'<p class="note">If you ask the shop about it, name {print_id(PAYMENT, view.payment_id)}.</p>',
-        refresh_s=_refresh_of(view),
+        refresh_s=_REFRESH_ASKED_S if is_asked else _refresh_of(view),
     )
 
 

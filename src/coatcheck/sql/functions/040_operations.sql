@@ -18,8 +18,11 @@ DECLARE
     won integer[];
 BEGIN
     WITH kept AS (
-        UPDATE lease AS l SET holder = NULL, due_at = g.due_at
-          FROM unnest(g_operation_id, g_attempt, g_due_at) WITH ORDINALITY AS g (operation_id, attempt, due_at, n)
+        UPDATE lease AS l
+           SET holder = NULL, due_at = g.due_at,
+               answered_at = CASE WHEN g.order_status = 'PENDING' THEN reschedule_operations.at END
+          FROM unnest(g_operation_id, g_attempt, g_due_at, g_order_status)
+               WITH ORDINALITY AS g (operation_id, attempt, due_at, order_status, n)
          WHERE l.operation_id = g.operation_id AND l.attempt = g.attempt AND l.holder IS NOT NULL
      RETURNING g.n
     )
@@ -156,6 +159,29 @@ BEGIN
          ORDER BY l.operation_id FOR UPDATE SKIP LOCKED
     ), true);
 END;
+$$;
+
+-- Somebody is back from a PSP's page: what waits for it there is due now, not when its time comes. Nothing but the time is
+-- moved, and only of what nobody holds: whoever claims it next looks it up like any other. Only where the PSP answered the
+-- last question, and that is `soonest` ago and a sixtieth of the operation's age: however often it is asked for, the PSP is
+-- asked no oftener, and a page that is left open asks less and less. What waits because the PSP was silent, named a
+-- Retry-After or found nothing (A14) goes on waiting. Returns how many it hurried.
+CREATE OR REPLACE FUNCTION hurry_look_ups(at timestamptz, soonest interval, wanted uuid[]) RETURNS integer
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+    WITH waiting AS MATERIALIZED (
+        SELECT l.operation_id
+          FROM lease AS l JOIN operation AS o ON o.operation_id = l.operation_id
+         WHERE l.operation_id = ANY (wanted) AND o.is_hosted AND o.status = 'PENDING' AND l.holder IS NULL
+           AND l.due_at > hurry_look_ups.at
+           AND l.answered_at <= hurry_look_ups.at - greatest(soonest, (hurry_look_ups.at - o.created_at) / 60)
+           FOR UPDATE OF l SKIP LOCKED
+    ), hurried AS (
+        UPDATE lease AS l SET due_at = hurry_look_ups.at FROM waiting AS w WHERE l.operation_id = w.operation_id
+     RETURNING 1
+    )
+    SELECT count(*)::integer FROM hurried;
 $$;
 
 -- What both claims do with the leases they have locked. A claim before its time forgets why the last attempt decided
@@ -311,9 +337,9 @@ AS $$
     SELECT count(*)::integer FROM released;
 $$;
 
-REVOKE ALL ON FUNCTION reschedule_operations, with_field, register_operations, claim_operations, claim_named, take_leases,
-    reopen_operations, claim_authorizations, mark_sending, presence_key, absent_holders, end_leases_of,
-    release_operations FROM PUBLIC;
+REVOKE ALL ON FUNCTION reschedule_operations, with_field, register_operations, claim_operations, claim_named,
+    hurry_look_ups, take_leases, reopen_operations, claim_authorizations, mark_sending, presence_key, absent_holders,
+    end_leases_of, release_operations FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION reschedule_operations, register_operations, claim_operations, claim_named,
-    reopen_operations, claim_authorizations, mark_sending, presence_key, absent_holders, end_leases_of,
-    release_operations TO coatcheck_app;
+    hurry_look_ups, reopen_operations, claim_authorizations, mark_sending, presence_key, absent_holders,
+    end_leases_of, release_operations TO coatcheck_app;

@@ -134,13 +134,15 @@ CREATE TABLE operation (
 
 -- Who works on an undecided operation, and from when anybody else may. The row is the fence: an answer is booked
 -- only by whoever takes the row away with the attempt number it was given. Decided operations have no lease;
--- due_at is NULL where nothing but a look-up by a person may move it on. `provider` is the operation's.
+-- due_at is NULL where nothing but a look-up by a person may move it on. `provider` is the operation's. `answered_at`: when
+-- the PSP last said that it decides later; NULL where its last answer was no answer.
 CREATE TABLE lease (
     operation_id uuid PRIMARY KEY,
     provider     text NOT NULL,
     attempt      integer NOT NULL,
     holder       uuid,
     due_at       timestamptz,
+    answered_at  timestamptz,
     CONSTRAINT lease_attempt_counts_from_one CHECK (attempt >= 1)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
