@@ -400,7 +400,8 @@ class Settings:
     late_success: Annotated[
         Literal["honour", "refund"],
         _one_of("honour", "refund"),
-        "What becomes of a charge that succeeds after its order was given up: kept, or refunded at once.",
+        "What becomes of a charge or authorization that succeeds after its order was given up: kept, or given back at "
+        "once.",
     ] = "honour"
     refund_commission: Annotated[
         Literal["return", "keep"],

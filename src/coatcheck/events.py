@@ -16,6 +16,7 @@ class EventKind(StrEnum):
     ORDER_CAPTURED = "order.captured"
     ORDER_CANCELLED = "order.cancelled"
     ORDER_SUCCEEDED_LATE = "order.succeeded_late"
+    ORDER_AUTHORIZED_LATE = "order.authorized_late"
     CHECKOUT_DECIDED = "checkout.decided"
     CAPTURE_REQUESTED = "capture.requested"
     CAPTURE_DECLINED = "capture.declined"

@@ -208,10 +208,15 @@ async def _read_events(store: Store, payment_id: UUID) -> list[_Event]:
 
 def _place_of(event: _Event) -> tuple[datetime, int, int, UUID]:
     """Order events; within a millisecond ids have no order, so what an attempt brought stands behind its beginning."""
-    is_request = event.kind in _REQUESTS or event.kind.endswith(".requested")
+    is_request = event.kind in _REQUESTS or (event.kind.endswith(".requested") and not _is_by_policy(event))
     attempt = 0 if is_request else event.body.get("attempt") or _AFTER_ALL
     place = _BEGINNINGS.index(event.kind) if event.kind in _BEGINNINGS else len(_BEGINNINGS)
     return event.at, attempt, place, event.event_id
+
+
+def _is_by_policy(event: _Event) -> bool:
+    """Whether a cancel is the gateway's own, made in the commit of a late authorization: behind what it answers."""
+    return event.kind == EventKind.CANCEL_REQUESTED and event.body.get("reason") is not None
 
 
 def _operation_ids(events: Iterable[_Event], orders: Iterable[UUID]) -> set[UUID]:
@@ -254,6 +259,7 @@ def _moment(case: _Case, event: _Event) -> Moment:
     fields = _fields(case, event)
     is_absent = event.kind in _GIVEN_UP_KINDS and event.body.get("decline_code") == NOT_AT_PROVIDER
     sentence = ABSENT if is_absent else SENTENCES.get(event.kind)
+    sentence = GIVEN_BACK if _is_by_policy(event) else sentence
     # A kind of a newer release: better its bare name than no story.
     return Moment(event.at, event.kind if sentence is None else sentence.format(**fields))
 
@@ -395,6 +401,7 @@ def _capture_requested(case: _Case, body: Mapping[str, Any]) -> str:
 
 
 ABSENT = "Attempt {attempt}: the {what} was given up, for nobody has it{evidence}. No money moved."
+GIVEN_BACK = "What was reserved is given back by policy, for {why} (under the key {request_key})."
 SENTENCES: Mapping[str, str] = {
     EventKind.PAYMENT_RECOGNISED: "The shop came again with this checkout, which had been taken over from the "
     "provider: it is the same one. What was charged is not charged again.",
@@ -416,6 +423,8 @@ SENTENCES: Mapping[str, str] = {
     "reserved is given back.",
     EventKind.ORDER_SUCCEEDED_LATE: "Attempt {attempt}{told_by}: {provider} says that it did the {what} after all, "
     "although the order had been given up. The books have it.",
+    EventKind.ORDER_AUTHORIZED_LATE: "Attempt {attempt}{told_by}: {provider} reserved the money of order {order}"
+    "{until} after all (its id: {reference}), although the order had been given up. The books hold it.",
     EventKind.ORDER_DISPUTED: "{provider} says that the charge of order {order} is disputed: nothing more of it is "
     "refunded.",
     EventKind.ORDER_UNDISPUTED: "No dispute of order {order} is open or lost any more: it can be refunded again.",

@@ -144,6 +144,23 @@ async def test_a_charge_approved_at_once_says_nothing_of_the_way_its_answer_came
     ]
 
 
+async def test_A9_a_late_authorization_that_policy_gave_back(store: Store) -> None:
+    world = World(store, settings=replace(SETTINGS, late_success="refund"))
+    world.provider.acts[OperationKind.AUTHORIZE] = [declined]
+    view = await world.pay(checkout("c1", "o1", capture=Capture.MANUAL))
+    (held,) = await world.gateway.operations.reopen([operation_id_of(O1, "authorize")], "the event charge.authorized")
+    await world.gateway.executor.settle(held, approved(held.intent))
+    await world.recover()
+    told = sentences(await story_of(world, print_id(PAYMENT, view.payment_id)))
+    assert "simulator reserved the money of order o1 until " in told[3]
+    assert "although the order had been given up" in told[3]
+    assert told[4] == (
+        "What was reserved is given back by policy, for the authorization succeeded after the order had been given up "
+        f"(under the key late-success {O1})."
+    )
+    assert told[-1].endswith("order o1 is CANCELLED by the void of order o1: what was reserved is given back.")
+
+
 async def test_what_comes_next_and_when(store: Store) -> None:
     world = World(store)
     accepted = await world.accept(checkout("c1", "o1"))

@@ -570,7 +570,28 @@ async def test_A9_a_success_after_the_end_is_asked_about_before_it_is_believed(s
     assert await world.violations() == {}
 
 
-async def test_C15_webhook_poll_and_return_at_once_have_one_effect(store: Store) -> None:
+async def test_A9_D3_a_disputed_late_success_keeps_no_other_refund_waiting_and_has_its_own_when_it_is_won(
+    store: Store,
+) -> None:
+    world = World(store, settings=replace(SETTINGS, late_success="refund"))
+    psp = Psp(world)
+    world.provider.charges = [declined, declined]
+    for number in (1, 2):
+        await world.pay(checkout(f"c{number}", f"o{number}"), f"k{number}")
+        world.provider.look_ups = [approved]
+        await psp.tell("charge.succeeded", charge(f"o{number}", "succeeded"))
+        if number == 1:
+            await psp.tell("dispute.opened", dispute("o1"))
+            world.clock.advance(timedelta(minutes=1))
+    assert await world.gateway.refunds.refund_late(1) == 1
+    assert await world.gateway.refunds.refund_late(1) == 0
+    assert await world.count("refund") == 1
+    await psp.tell("dispute.closed", dispute("o1", "won", version=2))
+    assert await world.gateway.refunds.refund_late(1) == 1
+    assert await world.violations() == {}
+
+
+async def test_C15_webhooks_and_polls_at_once_have_one_effect(store: Store) -> None:
     world = World(store, ScriptedProvider())
     psp = Psp(world)
     others = [World(store, clock=world.clock) for _ in range(3)]

@@ -25,7 +25,9 @@ from tests.integration.outside import (
     unknown,
 )
 
+from coatcheck.config import Settings
 from coatcheck.ids import operation_id_of, order_id_of, refund_id_of
+from coatcheck.payments import PaymentView
 from coatcheck.payments.effects import commission_of
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Intent
@@ -510,6 +512,176 @@ async def test_A9_a_success_after_the_end_is_booked_and_policy_decides(
     assert await world.gateway.refunds.refund_late(10) == 0
     await world.recover()
     assert (await world.balances()).get("psp_receivable", 0) == (0 if policy == "refund" else 1000)
+    assert await world.violations() == {}
+
+
+async def give_up(world: World, end: str) -> None:
+    """Let a checkout's authorization end before it was approved: declined, lapsed on its page, or cancelled there."""
+    world.provider.acts[AUTHORIZE] = [
+        declined
+        if end == "declined"
+        else lambda intent: msgspec.structs.replace(pending(intent), provider_reference="ch_1")
+    ]
+    view = await world.pay(checkout("c1", "o1", capture=MANUAL))
+    if end == "lapsed":
+        world.provider.look_ups = [lapsed]
+        await world.recover()
+    elif end == "cancelled":
+        await world.cancel(view)
+    assert (await world.read(view.payment_id)).status == ("FAILED" if end == "declined" else "CANCELLED")
+
+
+async def approve_late(world: World) -> PaymentView:
+    """Let the PSP say that it reserved the money after all."""
+    operation_ids = await world.store.pool.fetch("SELECT operation_id FROM operation WHERE kind = 'authorize'")
+    (held,) = await world.gateway.operations.reopen([row["operation_id"] for row in operation_ids], "charge.authorized")
+    assert await world.gateway.executor.settle(held, approved(held.intent)) is not None
+    return await world.read(held.payment_id)
+
+
+def policy_of(policy: str) -> Settings:
+    return replace(SETTINGS, late_success="refund" if policy == "refund" else "honour")
+
+
+@pytest.mark.parametrize("end", ["declined", "lapsed", "cancelled"])
+async def test_A9_a_late_authorization_is_voided_at_once_where_policy_gives_back(store: Store, end: str) -> None:
+    world = World(store, settings=policy_of("refund"))
+    await give_up(world, end)
+    asked = len(world.provider.asked)
+    view = await approve_late(world)
+    assert (view.status, view.is_settling) == ("AUTHORIZED", True)
+    assert await world.capture(view) == ["busy"]  # the void is made in the same commit: nobody comes between
+    assert await world.gateway.refunds.refund_late(10) == 0
+    assert await world.violations() == {}
+    await world.recover(timedelta(0))
+    assert (await world.read(view.payment_id)).status == "CANCELLED"
+    assert world.provider.asked[asked:] == ["void"]
+    assert await world.balances() == {}
+    assert await world.count("late_success") == 0
+    assert await world.count("event", "kind = 'order.authorized_late'") == 1
+    assert await world.count("event", "kind = 'order.authorized'") == 0
+    assert await world.count("refund") == 0
+    assert await world.violations() == {}
+    await approve_late(world)  # old news
+    await world.recover()
+    assert world.provider.asked[asked:] == ["void"]
+    assert (await world.read(view.payment_id)).status == "CANCELLED"
+
+
+@pytest.mark.parametrize("end", ["declined", "lapsed", "cancelled"])
+async def test_A9_a_late_authorization_that_is_honoured_waits_for_the_shop(store: Store, end: str) -> None:
+    world = World(store, settings=policy_of("honour"))
+    await give_up(world, end)
+    view = await approve_late(world)
+    await world.recover()
+    assert ((await world.read(view.payment_id)).status, view.is_settling) == ("AUTHORIZED", False)
+    assert await world.count("event", "kind = 'order.authorized_late'") == 1
+    assert await world.capture(view) == ["requested"]
+    assert (await world.balances())["psp_receivable"] == 1000
+    assert await world.gateway.refunds.refund_late(10) == 0
+    assert await world.violations() == {}
+
+
+async def test_A9_the_void_of_a_late_authorization_is_made_once_whoever_dies(store: Store) -> None:
+    dead = World(store, settings=policy_of("refund"))
+    await give_up(dead, "lapsed")
+    view = await approve_late(dead)  # ... and it dies
+    alive = World(store, clock=dead.clock, settings=policy_of("refund"))
+    alive.provider.acts[VOID] = [unknown, approved]
+    for _ in range(3):
+        await alive.recover()
+    assert (await alive.read(view.payment_id)).status == "CANCELLED"
+    (void_id,) = {intent.operation_id for call, intent in alive.provider.calls if call == "void"}
+    order_id = order_id_of(CALLER.shop_id, CALLER.mode, "o1")
+    assert void_id == operation_id_of(order_id, VOID, f"late-success {order_id}")
+    assert await alive.balances() == {}
+    assert await alive.violations() == {}
+
+
+async def test_A9_D4_a_late_authorization_whose_void_by_the_shop_is_refused_is_voided_by_policy(store: Store) -> None:
+    """The page expired while the shop's void was under way, and then the buyer had paid it after all."""
+    world = World(store, settings=policy_of("refund"))
+    world.provider.acts[AUTHORIZE] = [
+        lambda intent: msgspec.structs.replace(pending(intent), provider_reference="ch_1")
+    ]
+    world.provider.acts[VOID] = [unknown, declined, approved]
+    view = await world.pay(checkout("c1", "o1", capture=MANUAL))
+    await world.cancel(view)
+    world.clock.advance(timedelta(minutes=2))
+    order_id = order_id_of(CALLER.shop_id, CALLER.mode, "o1")
+    (held,) = await world.gateway.operations.claim_named([operation_id_of(order_id, AUTHORIZE)])
+    await world.gateway.executor.settle(held, lapsed(held.intent))
+    view = await approve_late(world)
+    assert (view.status, view.is_settling) == ("AUTHORIZED", True)
+    assert await world.count("operation", "kind = 'void'") == 1  # one at a time
+    assert await world.count("late_success") == 1
+    assert await world.violations() == {}
+    await world.recover()
+    assert await world.count("operation", "kind = 'void'") == 2
+    assert await world.violations() == {}
+    await world.recover()
+    assert (await world.read(view.payment_id)).status == "CANCELLED"
+    assert await world.count("late_success") == 0
+    assert await world.balances() == {}
+    assert await world.violations() == {}
+
+
+async def test_A9_what_is_captured_of_a_late_authorization_all_the_same_is_refunded_by_policy(store: Store) -> None:
+    world = World(store, settings=policy_of("refund"))
+    await give_up(world, "lapsed")
+    view = await approve_late(world)
+    world.provider.acts[VOID] = [declined]
+    await world.recover()
+    assert (await world.read(view.payment_id)).status == "AUTHORIZED"
+    world.provider.look_ups = [approved]
+    assert await world.gateway.upkeep.tend_once() == 1  # refused: so the PSP is asked at once whether it lives
+    await world.quiet()
+    assert await world.capture(view, o1=400) == ["requested"]
+    assert (await world.balances())["psp_receivable"] == 400
+    assert await world.gateway.refunds.refund_late(10) == 1
+    await world.recover()
+    assert await world.gateway.refunds.refund_late(10) == 0
+    assert await world.balances() == {}
+    assert world.provider.asked.count("void") == 1
+    assert await world.violations() == {}
+
+
+@pytest.mark.parametrize("policy", ["honour", "refund"])
+async def test_A9_of_an_all_or_nothing_checkout_a_late_authorization_is_voided_once_whatever_the_policy(
+    store: Store, policy: str
+) -> None:
+    world = World(store, settings=policy_of(policy))
+    world.provider.acts[AUTHORIZE] = [declined, approved]
+    view = await world.pay(checkout("c1", "o1", "o2", on_failure=TOGETHER))
+    await world.quiet()
+    assert sorted(order.status for order in (await world.read(view.payment_id)).orders) == ["CANCELLED", "FAILED"]
+    operation_id = await store.pool.fetchval("SELECT operation_id FROM operation WHERE status = 'DECLINED'")
+    (held,) = await world.gateway.operations.reopen([operation_id], "charge.authorized")
+    await world.gateway.executor.settle(held, approved(held.intent))
+    await world.quiet()
+    await world.recover()
+    assert [order.status for order in (await world.read(view.payment_id)).orders] == ["CANCELLED", "CANCELLED"]
+    assert world.provider.asked.count("void") == 2
+    order_ids = [order_id_of(CALLER.shop_id, CALLER.mode, name) for name in ("o1", "o2")]
+    voids = {intent.operation_id for call, intent in world.provider.calls if call == "void"}
+    assert voids == {operation_id_of(order_id, VOID, "all-or-nothing") for order_id in order_ids}
+    assert await world.count("late_success") == 0
+    assert await world.balances() == {}
+    assert await world.violations() == {}
+
+
+async def test_A9_a_part_that_the_shop_gave_back_first_leaves_the_rest_to_the_policy(store: Store) -> None:
+    world = World(store, settings=policy_of("refund"))
+    world.provider.charges = [declined]
+    await world.pay(checkout("c1", "o1"))
+    operation_id = await store.pool.fetchval("SELECT operation_id FROM operation")
+    (held,) = await world.gateway.operations.reopen([operation_id], "charge.succeeded")
+    await world.gateway.executor.settle(held, approved(held.intent))
+    assert (await world.refund("o1", 100)).verdict == "requested"
+    assert await world.gateway.refunds.refund_late(10) == 1
+    await world.recover()
+    assert await world.balances() == {}
+    assert await world.count("late_success") == 0
     assert await world.violations() == {}
 
 

@@ -480,6 +480,30 @@ async def authorized_late_and_voided(world: World) -> None:
     assert await status_of(world) == "CANCELLED"
 
 
+@history(settings=replace(SETTINGS, late_success="refund"))
+async def authorized_late_and_voided_by_policy(world: World) -> None:
+    """One at once; of another the shop's own void is under way, and refused."""
+    at_psp = {"provider_reference": "ch_1"}
+    world.provider.acts[AUTHORIZE] = [declined, lambda intent: msgspec.structs.replace(pending(intent), **at_psp)]
+    await world.pay(checkout("c1", "o1", capture=MANUAL))
+    await ask_again(world, "true", approved)
+    await world.recover()
+    assert await status_of(world) == "CANCELLED"
+    view = await world.pay(checkout("c2", "o2", capture=MANUAL), "k2")
+    world.provider.acts[VOID] = [unknown, declined, approved]
+    await world.cancel(view)
+    world.clock.advance(timedelta(minutes=2))
+    (held,) = await world.gateway.operations.claim_named(
+        await operations_of(world, "kind = 'authorize' AND attempt = 1")
+    )
+    await world.gateway.executor.settle(held, lapsed(held.intent))
+    await ask_again(world, "kind = 'authorize' AND status = 'DECLINED'", approved)
+    for _ in range(2):
+        assert await differences_of(world.store) == []
+        await world.recover()
+    assert await status_of(world, "o2") == "CANCELLED"
+
+
 @history()
 async def told_by_a_webhook(world: World) -> None:
     psp = Psp(world)

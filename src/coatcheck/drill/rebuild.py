@@ -15,6 +15,7 @@ DECISIONS: Final = frozenset(
         "order.succeeded_late",
         "order.failed",
         "order.authorized",
+        "order.authorized_late",
         "order.captured",
         "order.cancelled",
         "capture.declined",
@@ -25,6 +26,7 @@ DECISIONS: Final = frozenset(
         "operation.confirmed",
     }
 )
+_LATE: Final = frozenset({"order.succeeded_late", "order.authorized_late"})
 _BEGINNINGS: Final = frozenset(
     {"payment.accepted", "payment.adopted", "payment.recognised", "payout.requested", "payout.adopted"}
 )
@@ -118,7 +120,7 @@ class Rebuilt:
 
     def _decide(self, kind: str, body: Mapping[str, Any]) -> None:
         order = self.orders[body["order_id"]]
-        order.is_late = order.is_late or kind == "order.succeeded_late"
+        order.is_late = order.is_late or kind in _LATE
         if body["status"] is not None:
             order.statuses.add(body["status"])
         if "changes" in body:

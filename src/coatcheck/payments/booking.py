@@ -127,7 +127,8 @@ def _change_row(item: Booking) -> Row:
         effect.ends,
         item.outcome.expires_at if effect.order_status is OrderStatus.AUTHORIZED else None,
         operation.is_joint,
-        effect.is_late and item.refunds_late,
+        # All or nothing gives back by its own decision, whatever the policy.
+        effect.is_late and item.refunds_late and not operation.is_joint,
     )
 
 

@@ -95,9 +95,10 @@ def _of_authorization(operation: Operation, outcome: Outcome) -> Effect:
         return _of_first_refused(outcome, is_known=is_late)
     gross, commission = operation.intent.amount_minor, operation.commission_minor
     return Effect(
-        event=EventKind.ORDER_AUTHORIZED,
+        event=EventKind.ORDER_AUTHORIZED_LATE if is_late else EventKind.ORDER_AUTHORIZED,
         order_status=OrderStatus.AUTHORIZED,
         authorized_minor=gross,
+        is_late=is_late,
         legs=_hold_legs(operation, gross - commission, commission, Phase.HELD),
     )
 

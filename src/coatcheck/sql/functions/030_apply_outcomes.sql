@@ -9,7 +9,7 @@
 --   x_seen_minor      what was left of the reservation when this was worked out; it must still be so. NULL: does not matter
 --   x_refund_id, x_refund_status, x_ends (the charge or authorization that a void ends), x_expires_at
 --   x_is_joint        of an all-or-nothing checkout: its next step is decided in this same commit
---   x_is_late         succeeded after it was given up, and policy says to refund it
+--   x_is_late         succeeded after it was given up, and policy says to give it back
 CREATE OR REPLACE FUNCTION apply_outcomes(
     decided_at timestamptz,
     g_operation_id uuid[], g_attempt integer[], g_status text[], g_order_id uuid[], g_order_status text[],
@@ -241,6 +241,11 @@ BEGIN
       FROM unnest(g_order_id, x_is_late) WITH ORDINALITY AS g (order_id, is_late, n)
      WHERE g.n = ANY (won) AND g.is_late
     ON CONFLICT DO NOTHING;
+    DELETE FROM late_success AS l  -- its hold is released: there is nothing to give back any more
+     USING unnest(g_order_id, g_order_status) WITH ORDINALITY AS g (order_id, order_status, n)
+     WHERE l.order_id = g.order_id AND g.n = ANY (won) AND g.order_status IN ('FAILED', 'CANCELLED');
+    PERFORM void_late(decided_at, ARRAY(
+        SELECT DISTINCT g.order_id FROM unnest(g_order_id) WITH ORDINALITY AS g (order_id, n) WHERE g.n = ANY (won)));
     lacking := wanted - moved;
 END;
 $$;

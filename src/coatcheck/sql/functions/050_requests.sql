@@ -237,7 +237,7 @@ BEGIN
             o.currency, why, 'PENDING', at);
     PERFORM insert_follow_ups(at, lease_holder, lease_until, ARRAY[new_operation_id], 'refund', ARRAY[wanted_order],
                               ARRAY[wanted_minor], true, ARRAY[new_refund_id], ARRAY[o.provider_reference]);
-    DELETE FROM late_success AS l WHERE l.order_id = wanted_order;
+    DELETE FROM late_success AS l WHERE l.order_id = wanted_order AND wanted_minor = left_minor;
     PERFORM tell_of_request(at, o.payment_id, event_id, 'refund.requested', json_build_object(
         'refund_id', new_refund_id, 'order_id', o.order_id, 'operation_id', new_operation_id, 'key', request_key,
         'request_digest', encode(digest, 'hex'), 'amount_minor', wanted_minor, 'commission_minor', share_minor,
@@ -342,6 +342,38 @@ BEGIN
 END;
 $$;
 
+-- Give back what the PSP authorized after its order had been given up, where policy says so: one void each, under a ticket
+-- of the order's own, so that none is made twice. It is called by every decision of an order: one for which another void was
+-- under way has its turn in the commit that decides that. The orders' rows are locked by the caller.
+CREATE OR REPLACE FUNCTION void_late(at timestamptz, wanted uuid[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+DECLARE
+    late record;
+BEGIN
+    SELECT array_agg(o.order_id) AS order_ids, array_agg(v.void_id) AS void_ids,
+           array_agg(o.authorized_minor - o.captured_minor) AS amounts, array_agg(o.provider_reference) AS targets
+      INTO late
+      FROM late_success AS l
+      JOIN payment_order AS o ON o.order_id = l.order_id
+     CROSS JOIN LATERAL (SELECT operation_id_of(o.order_id, 'void', 'late-success ' || o.order_id) AS void_id) AS v
+     WHERE l.order_id = ANY (wanted) AND o.status = 'AUTHORIZED' AND o.acting IS NULL
+       AND NOT EXISTS (SELECT FROM operation AS c WHERE c.operation_id = v.void_id);
+    IF late.order_ids IS NULL THEN RETURN; END IF;
+
+    PERFORM insert_follow_ups(at, NULL, NULL, late.void_ids, 'void', late.order_ids, late.amounts, true,
+                              array_fill(NULL::uuid, ARRAY[cardinality(late.order_ids)]), late.targets);
+    INSERT INTO event (subject_id, event_id, kind, shop_id, mode, at, body)
+    SELECT o.payment_id, time_ordered_id(void_late.at), 'cancel.requested', o.shop_id, o.mode, void_late.at,
+           json_build_object('payment_id', o.payment_id, 'key', 'late-success ' || o.order_id,
+                             'reason', 'the authorization succeeded after the order had been given up',
+                             'operations', made_of(ARRAY[g.void_id]))
+      FROM unnest(late.order_ids, late.void_ids) AS g (order_id, void_id)
+      JOIN payment_order AS o ON o.order_id = g.order_id;
+END;
+$$;
+
 -- The id of a refund, as ids.py makes it.
 CREATE OR REPLACE FUNCTION refund_id_of(shop_id uuid, mode text, key text) RETURNS uuid
 LANGUAGE sql IMMUTABLE AS $$
@@ -351,5 +383,5 @@ LANGUAGE sql IMMUTABLE AS $$
 $$;
 
 REVOKE ALL ON FUNCTION insert_follow_ups, made_of, commit_acts, request_captures, request_cancel, request_refund,
-    tell_of_request, settle_checkouts FROM PUBLIC;
+    tell_of_request, settle_checkouts, void_late FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION request_captures, request_cancel, request_refund TO coatcheck_app;

@@ -187,7 +187,8 @@ CREATE TABLE authorization_watch (
     due_at       timestamptz NOT NULL
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
--- Orders that succeeded after they had been given up, and are to be refunded by policy: a row until that is asked for.
+-- Orders that succeeded after they had been given up, and are to be given back by policy: a row until the refund is asked
+-- for, or, of what was only authorized, until the order is over.
 CREATE TABLE late_success (
     order_id uuid PRIMARY KEY,
     at       timestamptz NOT NULL
