@@ -161,6 +161,16 @@ async def test_C15_what_somebody_works_on_is_left_to_him(store: Store) -> None:
     assert await store.pool.fetch("SELECT * FROM lease ORDER BY operation_id") == before
 
 
+async def test_F7_what_is_due_already_keeps_its_place_in_the_queue_however_often_it_is_asked_for(store: Store) -> None:
+    world = patient(store)
+    view = await at_the_page(world)
+    assert await ask_about_page(world.gateway, view)
+    before = await store.pool.fetch("SELECT * FROM lease ORDER BY operation_id")
+    world.clock.advance(60 * SECOND)  # nobody had the time to look
+    assert not await ask_about_page(world.gateway, view)
+    assert await store.pool.fetch("SELECT * FROM lease ORDER BY operation_id") == before
+
+
 def told_to_wait(_: Intent) -> Outcome:
     return msgspec.structs.replace(not_sent(_), retry_after=10 * SECOND)
 
