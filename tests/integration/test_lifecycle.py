@@ -237,17 +237,17 @@ async def test_D1_D4_G1_of_captures_and_refunds_at_once_one_capture_wins_and_wha
     assert await first.capture(view, key="c", is_final=False, o1=300) == ["requested"]
     for world in worlds:
         world.provider.line_is_free.clear()
-    captures = asyncio.gather(
-        *[worlds[n % gateways].capture(view, key=f"c{n}", is_final=False, o1=100) for n in range(8)]
-    )
-    refunds = asyncio.gather(*[worlds[(n + 1) % gateways].refund("o1", 100, key=f"r{n}") for n in range(8)])
-    async with asyncio.timeout(10):
-        while await first.count("lease") < 4:  # noqa: ASYNC110 - PostgreSQL tells nobody
+    captures = [
+        asyncio.create_task(worlds[n % gateways].capture(view, key=f"c{n}", is_final=False, o1=100)) for n in range(8)
+    ]
+    refunds = [asyncio.create_task(worlds[(n + 1) % gateways].refund("o1", 100, key=f"r{n}")) for n in range(8)]
+    async with asyncio.timeout(60):
+        while sum(asked.done() for asked in (*captures, *refunds)) < 12:  # noqa: ASYNC110 - all but those who won
             await asyncio.sleep(0.01)
     for world in worlds:
         world.provider.line_is_free.set()
-    assert sorted(verdict for (verdict,) in await captures) == ["busy"] * 7 + ["requested"]
-    verdicts = [answer.verdict for answer in await refunds]
+    assert sorted(verdict for (verdict,) in await asyncio.gather(*captures)) == ["busy"] * 7 + ["requested"]
+    verdicts = [answer.verdict for answer in await asyncio.gather(*refunds)]
     assert (verdicts.count(RefundVerdict.REQUESTED), verdicts.count(RefundVerdict.TOO_MUCH)) == (3, 5)
     order = (await first.read(view.payment_id)).orders[0]
     assert (order.captured_minor, order.refunded_minor, order.status) == (400, 300, "AUTHORIZED")
