@@ -70,6 +70,14 @@ async def test_H4_a_statement_that_is_issued_again_posts_the_difference(desk: Ba
     assert [row["version"] for row in told] == ["1", "2", "3"]
 
 
+async def test_H4_a_bank_with_one_name_for_all_statements_of_a_day_has_each_of_them_counted(desk: BankDesk) -> None:
+    await desk.arrive(version(RENT), "morning.xml")
+    noon = version(OTHER).replace(">100.00<", ">105.00<").replace(">107.00<", ">112.00<")
+    assert kinds(await desk.arrive(noon, "noon.xml")) == ["unexplained"]
+    assert await desk.standing() == {"bank": 1200, "suspense": -1200}
+    assert await versions(desk) == [("S1", 1, True), ("S1", 1, True)]
+
+
 async def test_H4_the_same_entries_in_another_file_of_the_statement_post_nothing(desk: BankDesk) -> None:
     await desk.arrive(await desk.payout_file())
     await desk.arrive(version(PAYOUT, RENT), "first.xml")

@@ -60,6 +60,7 @@ def test_an_entry_is_a_line_and_every_trailer_is_compared() -> None:
         amount_minor=500,
         bank_reference="BR-1",
         references=("BR-1", "po_1", "PAYOUT"),
+        opening_minor=1000,
     )
     assert totals_of(report()) == {
         "closing balance": ("USD", 1500, 1500),

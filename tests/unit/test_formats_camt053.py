@@ -85,6 +85,7 @@ def test_an_entry_is_a_line_and_the_balances_are_a_total() -> None:
         amount_minor=500,
         bank_reference="B-1",
         references=("B-1", "po_1"),
+        opening_minor=1000,
     )
     assert total == ControlTotal(what="closing balance", batch="S1", currency="EUR", stated=1500, counted=1500)
 

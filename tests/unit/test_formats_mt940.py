@@ -62,6 +62,7 @@ def test_an_entry_is_a_line_and_the_balances_are_a_total() -> None:
         amount_minor=500,
         bank_reference="B-1",
         references=("po_1", "B-1", "PAYOUT"),
+        opening_minor=1000,
     )
     assert total == ControlTotal(
         what="closing balance", batch="7/1 of 2026-11-19", currency="EUR", stated=1500, counted=1500

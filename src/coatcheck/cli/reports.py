@@ -253,7 +253,7 @@ def _columns_of(body: "msgspec.Struct") -> tuple[str, ...]:
     """Name the fields of a report's rows, also where there is no row."""
     import msgspec  # noqa: PLC0415
 
-    (rows,) = msgspec.structs.fields(body)
+    (rows,) = [field for field in msgspec.structs.fields(body) if field.name == "rows"]
     row: type[msgspec.Struct] = get_args(rows.type)[0]
     return row.__struct_fields__
 

@@ -38,12 +38,13 @@ from coatcheck.store import Store
 _INCOMING: Final = """
 CREATE TEMP TABLE incoming_entry (
     line_no integer PRIMARY KEY, statement text, account text, booked_on date, currency text, amount_minor bigint,
-    bank_reference text, reference_list text[]
+    bank_reference text, reference_list text[], opening_minor bigint
 ) ON COMMIT DROP;
 GRANT SELECT ON incoming_entry TO PUBLIC  -- of this session alone, for the functions that compare
 """
 _ENTRY: Final = (
     *("line_no", "statement", "account", "booked_on", "currency", "amount_minor", "bank_reference", "reference_list"),
+    "opening_minor",
 )
 _TAKE: Final = "SELECT take_settlement_file($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _BREAK_TOTALS: Final = "SELECT break_control_totals($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
@@ -185,7 +186,7 @@ def _next_lines(items: Iterator[Item], taken: _Taken) -> list[BankLine]:
 def _record_of(line: BankLine) -> tuple[object, ...]:
     return (
         *(line.line_no, line.statement, line.account, line.booked_on, line.currency, line.amount_minor),
-        *(line.bank_reference, list(line.references)),
+        *(line.bank_reference, list(line.references), line.opening_minor),
     )
 
 

@@ -49,8 +49,10 @@ class SettlementLine(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class BankLine(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One booked entry of a bank statement. `amount_minor` > 0 came in, < 0 went out.
 
-    `statement`: the bank's name for the statement. `references`: every text that may name a payout (end-to-end id,
-    remittance lines, the bank's own reference), as it stands there.
+    `statement`: the bank's name for the statement; `opening_minor`: its opening balance in `currency`, where it is
+    stated before the entries: banks give several statements of a day one name, and each opens where another closed.
+    `references`: every text that may name a payout (end-to-end id, remittance lines, the bank's own reference), as it
+    stands there.
     """
 
     line_no: int
@@ -61,6 +63,7 @@ class BankLine(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     amount_minor: int
     bank_reference: str | None
     references: tuple[str, ...]
+    opening_minor: int | None = None
 
 
 class ControlTotal(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -248,6 +248,11 @@ class _Account:
             self._stated[kind] = fields.amount(amount), int(items) if items else None
             self.sum.amount += self._stated[kind][0]
 
+    @property
+    def opening_minor(self) -> int | None:
+        """The opening ledger balance, if it is stated."""
+        return self._stated.get(_OPENING, (None, None))[0]
+
     def add(self, sign: int, amount: int) -> int:
         """Count an entry, and give its signed amount."""
         self._sums[sign] += amount
@@ -378,6 +383,7 @@ class _Report:
                 amount_minor=account.add(sign, minor),
                 bank_reference=bank_reference or None,
                 references=tuple(dict.fromkeys(filter(None, references))),
+                opening_minor=account.opening_minor,
             )
 
 

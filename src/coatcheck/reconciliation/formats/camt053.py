@@ -276,7 +276,12 @@ class _Statement:
             amount_minor=amount,
             bank_reference=entry.get("AcctSvcrRef") or None,
             references=references,
+            opening_minor=self._opening_in(currency),
         )
+
+    def _opening_in(self, currency: str) -> int | None:
+        stated = [self._balances.get((code, currency)) for code in ("OPBD", "PRCD", "ITBD")]
+        return next((balances[0] for balances in stated if balances), None)
 
     def totals(self, message: _Part) -> Iterator[ControlTotal]:
         """Compare the closing balance of each currency, and what the statement's summary says."""

@@ -295,6 +295,7 @@ class _Messages:
             amount_minor=entry.amount,
             bank_reference=entry.bank_reference,
             references=tuple(dict.fromkeys(text for each in entry.references if (text := each.strip()))),
+            opening_minor=self._opening.amount,
         )
 
     @property

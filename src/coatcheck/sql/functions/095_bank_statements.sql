@@ -178,8 +178,9 @@ AS $$
 BEGIN
     CREATE TEMP TABLE kept_entry (file_id uuid, old_line_no integer, line_no integer) ON COMMIT DROP;
     CREATE TEMP TABLE told_statement ON COMMIT DROP AS
-    SELECT l.account, l.currency, l.statement, min(l.booked_on) AS first_on, max(l.booked_on) AS last_on
-      FROM bank_line AS l WHERE l.file_id = new_file_id GROUP BY 1, 2, 3;
+    SELECT e.account, e.currency, e.statement, min(e.booked_on) AS first_on, max(e.booked_on) AS last_on,
+           (array_agg(e.opening_minor ORDER BY e.line_no))[1] AS opening_minor
+      FROM incoming_entry AS e GROUP BY 1, 2, 3;
     -- All pages of a statement of MT940 stand in one file; there may be fewer of them the second time.
     CREATE TEMP TABLE earlier_statement ON COMMIT DROP AS
     WITH same AS (
@@ -188,6 +189,7 @@ BEGIN
           JOIN bank_statement AS s
             ON (s.account, s.currency, s.statement) = (t.account, t.currency, t.statement)
            AND s.first_on <= t.last_on AND s.last_on >= t.first_on
+           AND s.opening_minor IS NOT DISTINCT FROM t.opening_minor
          WHERE s.shop_id = shop AND s.mode = world AND s.replaced_by IS NULL
     )
     SELECT s.* FROM same AS s
@@ -197,8 +199,9 @@ BEGIN
       JOIN bank_statement AS p
         ON (p.file_id, p.account, p.currency) = (s.file_id, s.account, s.currency) AND p.replaced_by IS NULL
        AND substring(p.statement FROM '^([0-9]+)/[0-9]+ of ') = substring(s.statement FROM '^([0-9]+)/[0-9]+ of ');
-    INSERT INTO bank_statement (file_id, account, currency, statement, shop_id, mode, first_on, last_on, version)
-    SELECT new_file_id, t.account, t.currency, t.statement, shop, world, t.first_on, t.last_on,
+    INSERT INTO bank_statement (file_id, account, currency, statement, shop_id, mode, first_on, last_on, opening_minor,
+                                version)
+    SELECT new_file_id, t.account, t.currency, t.statement, shop, world, t.first_on, t.last_on, t.opening_minor,
            1 + coalesce((SELECT max(s.version) FROM earlier_statement AS s
                           WHERE (s.account, s.currency, s.statement) = (t.account, t.currency, t.statement)), 0)
       FROM told_statement AS t;

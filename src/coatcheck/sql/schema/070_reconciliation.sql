@@ -117,8 +117,8 @@ CREATE TABLE bank_line (
     PRIMARY KEY (file_id, line_no)
 );
 
--- The statements in banks' files. One of the same name, account and currency that tells of days in common was issued again: then
--- the file that was taken last counts, and `replaced_by` says so in the earlier one.
+-- The statements in banks' files. One of the same name, account, currency and opening balance that tells of days in common was
+-- issued again: then the file that was taken last counts, and `replaced_by` says so in the earlier one.
 CREATE TABLE bank_statement (
     file_id     uuid NOT NULL,
     account     text NOT NULL,
@@ -128,6 +128,7 @@ CREATE TABLE bank_statement (
     mode        text NOT NULL,
     first_on    date NOT NULL,
     last_on     date NOT NULL,
+    opening_minor bigint,
     version     integer NOT NULL,
     replaced_by uuid,
     PRIMARY KEY (file_id, account, currency, statement)
