@@ -97,6 +97,8 @@ CREATE TABLE reconciliation_break (
 ) WITH (fillfactor = 70);
 CREATE INDEX reconciliation_break_by_file ON reconciliation_break (file_id, line_no);
 CREATE INDEX reconciliation_break_by_closing ON reconciliation_break (closed_at) WHERE closed_at IS NOT NULL;
+-- What several files tell of one record: each file asks for those of its own few records.
+CREATE INDEX reconciliation_break_of_operation ON reconciliation_break (operation_id) WHERE operation_id IS NOT NULL;
 CREATE INDEX reconciliation_break_open ON reconciliation_break (shop_id, mode, provider, opened_at) WHERE closed_at IS NULL;
 
 -- A bank statement's entries, of a file in settlement_file whose provider is 'bank'. `batch`,
