@@ -20,7 +20,7 @@ from coatcheck.clock import Clock
 from coatcheck.errors import CoatcheckError, ErrorCode, Problem
 from coatcheck.executor import ANSWER_REFUSED, NOT_FOUND, Executor, Step, mismatch_of, next_step, window_is_open
 from coatcheck.ids import KEY, OPERATION, PAYOUT, print_id, random_id, time_ordered_ids
-from coatcheck.operations import Operation, Operations
+from coatcheck.operations import Evidence, Operation, Operations
 from coatcheck.pan import contains_card_number
 from coatcheck.providers.outcome import Outcome, OutcomeKind, ToldBy
 from coatcheck.providers.protocol import Capabilities
@@ -36,7 +36,6 @@ RESOLVED_BY_HAND = "resolved_by_hand"
 _PROPOSAL_LIFE = timedelta(hours=24)
 _PACE = timedelta(milliseconds=100)  # between two operations of a replay, so that it does not fall on the PSP at once
 _CAUTIOUS_LAG = timedelta(hours=1)  # between two look-ups, where nobody here knows the provider
-_EVIDENCE_SHOWN = 10
 _REASON_MOST, _REFERENCE_MOST, _NAME_MOST = 500, 255, 100
 _USUAL_LIFE = timedelta(days=7)  # of an authorization, where its provider is not configured here
 _FIRST = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
@@ -127,14 +126,6 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     is_retrying: bool
     advice: Advice
     proposal: Proposal | None
-
-
-class Evidence(msgspec.Struct, frozen=True):
-    """One thing that happened to a dead letter: an event's kind and body."""
-
-    kind: str
-    at: datetime
-    body: dict[str, object]
 
 
 class DeadLetterQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -326,14 +317,7 @@ class DeadLetters:
 
     async def evidence(self, letter: DeadLetter) -> list[Evidence]:
         """Read the last things that happened to a dead letter, newest first."""
-        operation = letter.operation
-        rows = await self._store.pool.fetch(
-            self._store.queries["dead_letter_evidence"],
-            operation.payment_id,
-            operation.intent.operation_id,
-            _EVIDENCE_SHOWN,
-        )
-        return [Evidence(row["kind"], row["at"], msgspec.json.decode(row["body"])) for row in rows]
+        return await self._operations.evidence(letter.operation)
 
     async def retry(self, letters: Sequence[DeadLetter], by: str) -> list[UUID]:
         """Make dead letters due again; whichever gateway claims one asks what the gate allows, and no more.

@@ -31,6 +31,7 @@ from coatcheck.states import (
 from coatcheck.store import Batcher, Store
 
 _HURRY_SOONEST = timedelta(seconds=5)
+_EVIDENCE_SHOWN = 10
 NOT_AT_PROVIDER = "not_at_provider"
 """The decline code of what was given up because neither the PSP nor its files have it (hazard H7)."""
 
@@ -109,6 +110,14 @@ def first_kind_of(capture: str, on_failure: str) -> OperationKind:
     return OperationKind.AUTHORIZE if is_reserved else OperationKind.CHARGE
 
 
+class Evidence(msgspec.Struct, frozen=True):
+    """One thing that happened to an operation: an event's kind and body."""
+
+    kind: str
+    at: datetime
+    body: dict[str, object]
+
+
 class Operations:
     """The leases: register, postpone, claim, give back."""
 
@@ -130,6 +139,16 @@ class Operations:
         lanes = 1 if batch_size > 1 else 4
         self._postpone = Batcher(self._postpone_batch, size=batch_size, lanes=lanes)
         self._register = Batcher(self._register_batch, size=batch_size, lanes=lanes)
+
+    async def evidence(self, operation: Operation) -> list[Evidence]:
+        """Read the last things that happened to an operation, newest first."""
+        rows = await self._store.pool.fetch(
+            self._store.queries["dead_letter_evidence"],
+            operation.payment_id,
+            operation.intent.operation_id,
+            _EVIDENCE_SHOWN,
+        )
+        return [Evidence(row["kind"], row["at"], msgspec.json.decode(row["body"])) for row in rows]
 
     async def postpone(self, postponement: Postponement) -> bool:
         """Put an undecided operation back, with the evidence. False when another holder has taken it over."""

@@ -11,12 +11,11 @@ import msgspec
 
 from coatcheck.clock import Clock
 from coatcheck.executor import Step, next_step
-from coatcheck.operations import Operation, Operations, Standing
+from coatcheck.operations import Evidence, Operation, Operations, Standing
 from coatcheck.providers.protocol import Capabilities
 from coatcheck.states import Mode, OperationStatus
 from coatcheck.store import Store
 
-_EVIDENCE_SHOWN = 10
 _FIRST = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -47,14 +46,6 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     retry_budget: int
     outlook: Outlook
-
-
-class RetryEvidence(msgspec.Struct, frozen=True):
-    """One thing that happened to an operation: an event's kind and body."""
-
-    kind: str
-    at: datetime
-    body: dict[str, object]
 
 
 class RetryQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -224,12 +215,6 @@ class RetryQueue:
             ),
         )
 
-    async def evidence(self, retry: Retry) -> list[RetryEvidence]:
+    async def evidence(self, retry: Retry) -> list[Evidence]:
         """Read the last things that happened to an operation, newest first."""
-        rows = await self._store.pool.fetch(
-            self._store.queries["dead_letter_evidence"],
-            retry.operation.payment_id,
-            retry.operation.intent.operation_id,
-            _EVIDENCE_SHOWN,
-        )
-        return [RetryEvidence(row["kind"], row["at"], msgspec.json.decode(row["body"])) for row in rows]
+        return await self._operations.evidence(retry.operation)

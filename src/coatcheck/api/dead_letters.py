@@ -23,7 +23,6 @@ from coatcheck.dead_letters import (
     DeadLetterKind,
     DeadLetterQuery,
     DeadLetters,
-    Evidence,
     Finding,
     Proposal,
     Replay,
@@ -35,7 +34,7 @@ from coatcheck.errors import CoatcheckError, ErrorCode, Problem
 from coatcheck.executor import Step
 from coatcheck.ids import OPERATION, PAYMENT, PAYOUT, REFUND, parse_id, print_id
 from coatcheck.money import format_amount
-from coatcheck.operations import Operation
+from coatcheck.operations import Evidence, Operation
 from coatcheck.pan import contains_card_number_in
 from coatcheck.providers.outcome import OutcomeKind
 from coatcheck.reporting.read_models import Place

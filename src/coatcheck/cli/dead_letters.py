@@ -17,11 +17,11 @@ if TYPE_CHECKING:
         DeadLetter,
         DeadLetterQuery,
         DeadLetters,
-        Evidence,
         Proposal,
         Replay,
         ReplayProposal,
     )
+    from coatcheck.operations import Evidence
     from coatcheck.providers.outcome import Outcome
 
 _Result = TypeVar("_Result")

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from coatcheck.api.gateway import Gateway
-    from coatcheck.retry_queue import Retry, RetryEvidence, RetryQuery
+    from coatcheck.operations import Evidence
+    from coatcheck.retry_queue import Retry, RetryQuery
 
 
 @click.group("retry-queue", cls=Tool, short_help="What goes on by itself: look.")
@@ -65,7 +66,7 @@ def show(operation_id: str, config: Path | None) -> int:
 
     wanted = id_of(OPERATION, operation_id)
 
-    async def work(gateway: "Gateway") -> "tuple[Retry, list[RetryEvidence]]":
+    async def work(gateway: "Gateway") -> "tuple[Retry, list[Evidence]]":
         from coatcheck.api.retry_queue import retry_queue_of  # noqa: PLC0415
 
         queue = retry_queue_of(gateway)
@@ -145,7 +146,7 @@ def _next_of(retry: "Retry") -> str:
     return "nothing" if retry.outlook.step is None else retry.outlook.step.value.replace("_", " ")
 
 
-def _lines(retry: "Retry", evidence: "Sequence[RetryEvidence]") -> Iterator[str]:
+def _lines(retry: "Retry", evidence: "Sequence[Evidence]") -> Iterator[str]:
     from coatcheck.ids import PAYMENT, REFUND, print_id  # noqa: PLC0415
     from coatcheck.states import OperationKind  # noqa: PLC0415
 
