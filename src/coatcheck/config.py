@@ -248,6 +248,7 @@ def _is_database_address(text: str) -> bool:
 
 # The forms of settings that reconciliation reads; it finds their parts by these.
 SCHEDULE = re.compile(r"(daily|weekday) ([01][0-9]|2[0-3]):([0-5][0-9])(?: \+([1-9]|1[0-4]))?")
+KNOWN_SECRETS = ("whsec_simulator",)  # of the simulator's webhooks, as both are delivered
 DAYS = re.compile(r"([1-9][0-9]{0,2}) days?")
 FEE = re.compile(r"([0-9]{1,2})(?:\.([0-9]{1,4}))?%(?: ?\+ ?([0-9]+(?:\.[0-9]+)?))? ([A-Z]{3})")
 TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
@@ -340,8 +341,11 @@ class Settings:
     ] = 86_400
 
     simulator_webhook_secrets: Annotated[
-        tuple[str, ...], Words(), "Secrets of the simulator's webhooks, the old and the new one while they change."
-    ] = field(default=("whsec_simulator",), repr=False)
+        tuple[str, ...],
+        Words(),
+        "Secrets of the simulator's webhooks, the old and the new one while they change. The usual one is known to "
+        "everybody and counts only where `provider` is the simulator.",
+    ] = field(default=KNOWN_SECRETS, repr=False)
     stripe_webhook_secrets: Annotated[
         tuple[str, ...], Words(), "Signing secrets (whsec_...) of Stripe's webhook endpoint, several while they change."
     ] = field(default=(), repr=False)

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from coatcheck.config import SETTINGS, Settings, SettingsError, digest_secret_of, load_settings, read_settings, show
+from coatcheck.states import Mode
+from coatcheck.wiring import make_webhook_readers
 
 
 @pytest.fixture(autouse=True)
@@ -227,6 +229,29 @@ def test_a_digest_secret_given_is_used_and_a_broken_file_refused(tmp_path: Path)
     (tmp_path / "digest.key").write_bytes(b"short")
     with pytest.raises(SettingsError, match="too short"):
         digest_secret_of(Settings(data_dir=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("provider", "secrets", "takes"),
+    [
+        ("simulator", "whsec_simulator", True),
+        ("stripe", "whsec_simulator", False),
+        ("stripe", "whsec_of_ours", True),
+        ("simulator", "", False),
+    ],
+)
+def test_C10_the_secret_that_everybody_knows_opens_no_address_beside_a_real_provider(
+    provider: str,
+    secrets: str,
+    takes: bool,  # noqa: FBT001 - a column of the table
+) -> None:
+    environ = {
+        "COATCHECK_PROVIDER": provider,
+        "COATCHECK_STRIPE_API_KEY": "sk_test_1",
+        "COATCHECK_SIMULATOR_WEBHOOK_SECRETS": secrets,
+    }
+    readers = make_webhook_readers(load_settings(environ))
+    assert (("simulator", Mode.TEST) in readers) is takes
 
 
 def test_C11_several_webhook_secrets_may_prove_at_once() -> None:
