@@ -72,6 +72,7 @@ class TransferKind(StrEnum):
     PSP_FEE = "psp_fee"
     CONVERSION = "conversion"
     BANK_CREDIT = "bank_credit"
+    BANK_DEBIT = "bank_debit"
     UNEXPLAINED = "unexplained"
     EXPLAINED = "explained"
     RELEASE = "release"

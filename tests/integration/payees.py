@@ -11,10 +11,12 @@ from coatcheck.payouts import PayoutAnswer, PayoutRequest, PayoutView
 PERSON = "person ada"
 
 
-async def fund(world: World, seller: str, amount_minor: int, currency: str = "EUR") -> None:
+async def fund(
+    world: World, seller: str, amount_minor: int, currency: str = "EUR", provider: str = "simulator"
+) -> None:
     """Put money into a seller's available balance, as a release would."""
     ledger, at = Ledger(world.store), world.clock.now()
-    receivable = Account(CALLER.shop_id, CALLER.mode, psp_receivable("simulator"), currency)
+    receivable = Account(CALLER.shop_id, CALLER.mode, psp_receivable(provider), currency)
     available = Account(CALLER.shop_id, CALLER.mode, seller_available(seller), currency)
     await ledger.open_accounts([receivable, available], at)
     transfer = Transfer(

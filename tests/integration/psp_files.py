@@ -20,7 +20,8 @@ from coatcheck.providers.stripe_words import REFERENCE_KEY
 class Row:
     """A movement of a PSP's balance, in hundredths. `asked`: what the buyer was asked for, where it was converted.
 
-    `kind`: charge, refund, fee (of its own), or odd: something that nobody here has heard of. `name` is the PSP's own.
+    `kind`: charge, refund, fee (of its own), Stripe's transfer and transfer_reversal, PayPal's conversion, or odd:
+    something that nobody here has heard of. `name` is the PSP's own.
     """
 
     kind: str
@@ -43,9 +44,10 @@ def major(minor: int) -> str:
 
 def stripe_file(rows: Sequence[Row], batch: str = "1") -> str:
     """Stripe's payout reconciliation: each row names its payout, and none is the payout itself."""
-    categories = {"charge": "charge", "refund": "refund", "fee": "fee", "odd": "other_adjustment"}
-    metadata = {"charge": f"payment_metadata[{REFERENCE_KEY}]", "refund": f"refund_metadata[{REFERENCE_KEY}]"}
-    blank = dict.fromkeys(["charge_id", "payment_intent_id", metadata["charge"], "description"], "")
+    categories = {"odd": "other_adjustment"}
+    whose = {"charge": "payment", "refund": "refund", "transfer": "transfer", "transfer_reversal": "transfer"}
+    metadata = {kind: f"{each}_metadata[{REFERENCE_KEY}]" for kind, each in whose.items()}
+    blank = dict.fromkeys(["charge_id", "payment_intent_id", "description", *metadata.values()], "")
     written = []
     for place, row in enumerate(rows, start=1):
         asked, currency = row.asked or (row.gross, row.currency)
@@ -54,7 +56,7 @@ def stripe_file(rows: Sequence[Row], batch: str = "1") -> str:
             "balance_transaction_id": f"txn_{batch}_{place}",
             "created_utc": f"2026-03-01 13:00:{place:02}",
             "currency": row.currency.lower(),
-            "reporting_category": categories[row.kind],
+            "reporting_category": categories.get(row.kind, row.kind),
             "source_id": row.name if row.kind != "charge" else f"ch_of_{row.name}",
             "gross": major(row.gross if row.kind != "fee" else -row.fee),
             "fee": major(row.fee if row.kind != "fee" else 0),
@@ -63,7 +65,9 @@ def stripe_file(rows: Sequence[Row], batch: str = "1") -> str:
             "customer_facing_currency": currency.lower(),
         }
         if row.kind in metadata:
-            fields |= {metadata[row.kind]: row.reference, "payment_intent_id": row.charge or row.name}
+            is_transfer = whose[row.kind] == "transfer"
+            fields |= {metadata[row.kind]: row.reference}
+            fields |= {} if is_transfer else {"payment_intent_id": row.charge or row.name}
         written.append(STRIPE_CHARGE | blank | fields)
     return stripe_csv(*written)
 
@@ -102,13 +106,23 @@ def _sided(what: str, unit: str, minor: int) -> dict[str, str]:
 
 def paypal_file(rows: Sequence[Row], batch: str = "1") -> str:
     """PayPal's STL: hundredths with CR and DR, footers of each section and the report, a withdrawal among the rows."""
-    codes = {"charge": "T0006", "refund": "T1107", "fee": "T0106", "odd": "T9900", "payout": "T0400"}
-    due = sum(row.net for row in rows)
-    body, gross, fees = [], [0, 0], [0, 0]
-    for place, row in enumerate([*rows, Row(kind="payout", name=f"WD0{batch}", gross=-due)], start=1):
+    codes = {
+        "charge": "T0006",
+        "refund": "T1107",
+        "fee": "T0106",
+        "odd": "T9900",
+        "conversion": "T0200",
+        "payout": "T0400",
+    }
+    due = sum(row.net for row in rows if row.currency == "EUR")
+    paid_out = [Row(kind="payout", name=f"WD0{batch}", gross=-due)] if due > 0 else []
+    body: list[str] = []
+    sums: dict[str, list[int]] = {}
+    for place, row in enumerate([*rows, *paid_out], start=1):
         moved, fee = (-row.fee, 0) if row.kind == "fee" else (row.gross, row.fee)
-        gross[moved < 0] += abs(moved)
-        fees[fee > 0] += abs(fee)
+        own = sums.setdefault(row.currency, [0, 0, 0, 0])
+        own[moved < 0] += abs(moved)
+        own[2 + (fee > 0)] += abs(fee)
         at = f"2026/03/01 13:00:{place:02} +0000"
         sides = "DR" if moved < 0 else "CR", "DR" if fee > 0 else "CR"
         body.append(
@@ -117,8 +131,10 @@ def paypal_file(rows: Sequence[Row], batch: str = "1") -> str:
         )
     start, end = (f"2026/03/01 {time} +0000" for time in ("00:00:00", "23:59:59"))
     section = f'"SH",{start},{end},"MERCHANT{batch}",""'
-    totals = f'"{{}}","EUR",{gross[0]},{gross[1]},{fees[0]},{fees[1]}'
-    footers = totals.format("SF"), f'"SC",{len(body)}', totals.format("RF"), f'"RC",{len(body)}', f'"FF",{len(body)}'
+    totals = [f'"{currency}",{",".join(map(str, own))}' for currency, own in sums.items()]
+    of_all = [f'"{name}",{total}' for name in ("SF", "RF") for total in totals]
+    counts = f'"SC",{len(body)}', f'"RC",{len(body)}', f'"FF",{len(body)}'
+    footers = *of_all[: len(sums)], counts[0], *of_all[len(sums) :], *counts[1:]
     return "".join(f"{line}\n" for line in (*HEAD, section, CH, *body, *footers))
 
 

@@ -24,7 +24,7 @@ CAMT = """<?xml version="1.0" encoding="UTF-8"?>
 {entries}
 </Stmt></BkToCstmrStmt></Document>
 """
-ENTRY = """<Ntry><Amt Ccy="EUR">{amount}</Amt><CdtDbtInd>CRDT</CdtDbtInd><Sts>BOOK</Sts>
+ENTRY = """<Ntry><Amt Ccy="EUR">{amount}</Amt><CdtDbtInd>{side}</CdtDbtInd><Sts>BOOK</Sts>
 <BookgDt><Dt>2026-03-01</Dt></BookgDt><ValDt><Dt>2026-03-01</Dt></ValDt><AcctSvcrRef>B{number}</AcctSvcrRef><BkTxCd><Domn><Cd>PMNT</Cd><Fmly><Cd>RCDT</Cd>
 <SubFmlyCd>ESCT</SubFmlyCd></Fmly></Domn></BkTxCd><NtryDtls><TxDtls><Refs><EndToEndId>NOTPROVIDED</EndToEndId></Refs>
 <RmtInf><Ustrd>{text}</Ustrd></RmtInf></TxDtls></NtryDtls></Ntry>"""
@@ -37,14 +37,17 @@ def cents(text: str) -> int:
 def statement(
     *entries: tuple[str, str], closing: str | None = None, name: str | None = None, numbers: Sequence[int] = ()
 ) -> str:
-    """A statement of credits: amounts and what they say. It begins with 100.00. Each has a name of its own, or this.
+    """A statement: amounts, of debits below zero, and what they say. It begins with 100.00 and has a name of its own.
 
-    `numbers`: the bank's own of the entries, if not from 1.
+    `name`: this one instead. `numbers`: the bank's own of the entries, if not from 1.
     """
     name = name or f"S{zlib.crc32(repr(entries).encode())}"
     total = 10_000 + sum(cents(amount) for amount, _ in entries)
     counted = zip(numbers or range(1, len(entries) + 1), entries, strict=True)
-    written = [ENTRY.format(amount=amount, text=text, number=n) for n, (amount, text) in counted]
+    written = [
+        ENTRY.format(amount=amount.lstrip("-"), side="DBIT" if amount < "0" else "CRDT", text=text, number=n)
+        for n, (amount, text) in counted
+    ]
     return CAMT.format(name=name, closing=closing or f"{total // 100}.{total % 100:02}", entries="".join(written))
 
 

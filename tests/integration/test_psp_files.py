@@ -1,6 +1,6 @@
 """The files of real PSPs, from the file to the bank: matched, broken, posted, and every clearing account at zero."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,12 +38,12 @@ def called(name: str, answer: Answer = approved) -> Answer:
 class Office:
     """A gateway whose PSP is one of the real ones by name, and what finance does with that PSP's files."""
 
-    def __init__(self, store: Store, directory: Path, psp: Psp) -> None:
+    def __init__(self, store: Store, directory: Path, psp: Psp, rules: Mapping[str, str] = QUEUED) -> None:
         self.psp, self._directory = psp, directory
-        self.provider = ScriptedProvider()
+        self.provider = ScriptedProvider(payout_token="acct_[a-z]+")
         self.provider.name = psp.name
         # There is no adapter of some of them: their files are read all the same.
-        settings = replace(SETTINGS, provider=psp.name, break_rules=QUEUED)  # type: ignore[arg-type]
+        settings = replace(SETTINGS, provider=psp.name, break_rules=rules)  # type: ignore[arg-type]
         self.world = World(store, self.provider, settings=settings)
 
     async def charge(
@@ -105,9 +105,9 @@ def office(request: pytest.FixtureRequest, store: Store, tmp_path: Path) -> Offi
     return Office(store, tmp_path, request.param)
 
 
-def office_of(name: str, store: Store, directory: Path) -> Office:
+def office_of(name: str, store: Store, directory: Path, rules: Mapping[str, str] = QUEUED) -> Office:
     (psp,) = [psp for psp in PSPS if psp.name == name]
-    return Office(store, directory, psp)
+    return Office(store, directory, psp, rules)
 
 
 async def test_H9_a_file_that_agrees_leaves_nothing_behind_once_the_bank_has_its_payout(office: Office) -> None:
@@ -202,6 +202,32 @@ async def test_E8_what_is_settled_in_another_currency_passes_through_the_fx_acco
     assert (await office.bank(paid)).is_clean
     assert await office.standing() == position | {"bank:DE02120300000000202051 EUR": paid}
     await office.is_true()
+
+
+async def test_E8_a_conversion_in_two_lines_passes_through_fx_and_half_of_one_is_a_break(
+    store: Store, tmp_path: Path
+) -> None:
+    office = office_of("paypal", store, tmp_path)
+    ours = await office.charge("A1", 10_000, "USD")
+    charge = Row(kind="charge", name="A1", reference=ours, gross=10_000, fee=300, currency="USD")
+    taken = Row(kind="conversion", name="C2", charge="A1", gross=-9700, currency="USD")
+    given = Row(kind="conversion", name="C3", charge="A1", gross=8800)
+    half = await office.take(charge, taken, name="half.csv")
+    assert kinds(half) == ["unexplained"]
+    assert (await office.standing())["suspense USD"] == 9700
+    await office.is_true()
+    whole = await office.take(charge, taken, given, name="whole.csv")
+    assert (kinds(whole), whole.matched) == ([], 3)
+    position = {"fx USD": 9700, "fx EUR": -8800, "platform:psp_fees USD": 300}
+    assert await office.standing() == position | {"psp:payouts_in_transit EUR": 8800}
+    assert (await office.bank(8800)).is_clean
+    assert await office.standing() == position | {"bank:DE02120300000000202051 EUR": 8800}
+    await office.is_true()
+    # Both in one currency, or both one way, are no conversion.
+    odd = await office.take(
+        replace(taken, charge="B9"), replace(given, gross=-1, charge="B9"), batch="2", name="odd.csv"
+    )
+    assert kinds(odd) == ["unexplained"] * 2
 
 
 async def test_E8_H4_a_batch_issued_again_at_another_rate_posts_the_difference(store: Store, tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ STRIPE_KINDS = {
     "dispute_reversal": LineKind.CHARGEBACK_REVERSED,
     "network_cost": LineKind.FEE,
     "topup": LineKind.ADJUSTMENT,
-    "transfer": LineKind.ADJUSTMENT,
+    "transfer": LineKind.SELLER_PAYOUT,
+    "transfer_reversal": LineKind.SELLER_PAYOUT_RETURNED,
 }
 
 
@@ -110,7 +111,7 @@ def stripe_row(draw: st.DrawFn, is_credit: bool) -> tuple[Row, SettlementLine]: 
         line_no=0,
         kind=kind,
         batch=draw(st.sampled_from(["po_1", "po_2"])),
-        reference=(transfer if category == "transfer" else own) or None,
+        reference=(transfer if category.startswith("transfer") else own) or None,
         provider_reference=(ids["payment_intent_id"] if kind is LineKind.CHARGE else "") or ids["source_id"] or "txn_1",
         charge_reference=ids["payment_intent_id"] or ids["charge_id"] or None,
         occurred_at=at.replace(tzinfo=UTC),

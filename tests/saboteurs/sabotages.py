@@ -692,7 +692,7 @@ SABOTAGES: Final = (
         "a file that tells of a refund's return is believed by nobody",
         "D6",
         "reconciliation/corrections.py",
-        '    if row["kind"] == "refund_returned":\n        return status is OperationStatus.DECLINED\n',
+        '    if row["kind"] in _THE_WAY_BACK:\n        return status is OperationStatus.DECLINED\n',
         "",
         "integration/test_reconciliation.py::test_D6_a_refund_that_a_file_tells_came_back_is_asked_about_and_leaves_no_break_behind",
     ),
@@ -1032,5 +1032,38 @@ SABOTAGES: Final = (
         "self._returns_commission",
         "integration/test_refund_commission.py::"
         "test_A9_with_keep_a_late_success_that_is_given_back_costs_the_seller_nothing",
+    ),
+    Sabotage(
+        "what a PSP pays sellers is not taken from what it owes us",
+        "H9",
+        "payouts/booking.py",
+        '_PAY_FROM_BALANCE = frozenset({"stripe"})',
+        "_PAY_FROM_BALANCE: frozenset[str] = frozenset()",
+        "integration/test_settled_payouts.py::"
+        "test_H9_what_sellers_were_paid_is_in_the_file_and_the_receivable_returns_to_zero",
+    ),
+    Sabotage(
+        "a payout's return is taken for the payout",
+        "D10",
+        "reconciliation/corrections.py",
+        "(LineKind.REFUND_RETURNED, LineKind.SELLER_PAYOUT_RETURNED)",
+        "(LineKind.REFUND_RETURNED,)",
+        "integration/test_settled_payouts.py::test_D10_a_payout_that_came_back_has_a_line_for_each_way",
+    ),
+    Sabotage(
+        "a debit at the bank is a payout of any amount",
+        "H5",
+        "sql/functions/095_bank_statements.sql",
+        "WHERE t.amount_minor = t.due_minor",
+        "WHERE t.amount_minor < 0 OR t.amount_minor = t.due_minor",
+        "integration/test_bank_seller_payouts.py::test_H5_an_entry_of_another_amount_is_a_break",
+    ),
+    Sabotage(
+        "the bank's entry of a payout is that of its return",
+        "D10",
+        "sql/functions/095_bank_statements.sql",
+        "AND (k.kind = 'seller_payout') = (e.amount_minor < 0)",
+        "AND (k.kind = 'seller_payout') = (e.amount_minor > 0)",
+        "integration/test_bank_seller_payouts.py::test_D10_what_came_back_is_an_entry_of_its_own",
     ),
 )

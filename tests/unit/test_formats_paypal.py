@@ -104,7 +104,7 @@ def test_the_two_sides_of_a_conversion_name_what_was_converted(code: str) -> Non
     lines = read(*HEAD, SH, CH, SALE, taken, given, *footers("AUD", "USD"), '"FF",0')[:3]
     assert [isinstance(line, SettlementLine) for line in lines] == [True] * 3
     told = [(line.kind, line.currency, line.net_minor) for line in lines if isinstance(line, SettlementLine)]
-    assert told[1:] == [(LineKind.ADJUSTMENT, "AUD", -5200), (LineKind.ADJUSTMENT, "USD", 3400)]
+    assert told[1:] == [(LineKind.CONVERSION, "AUD", -5200), (LineKind.CONVERSION, "USD", 3400)]
     named = [(line.provider_reference, line.charge_reference) for line in lines if isinstance(line, SettlementLine)]
     assert named == [("5678", "5678"), ("A1", "5678"), ("A2", "5678")]
     assert line_of(taken.replace('"TXN"', '"ODR"')).charge_reference is None
@@ -118,8 +118,8 @@ def test_the_two_sides_of_a_conversion_name_what_was_converted(code: str) -> Non
         ("T0001", "DR", LineKind.ADJUSTMENT),
         ("T0100", "DR", LineKind.FEE),
         ("T0106", "DR", LineKind.FEE),
-        ("T0200", "CR", LineKind.ADJUSTMENT),
-        ("T0200", "DR", LineKind.ADJUSTMENT),
+        ("T0200", "CR", LineKind.CONVERSION),
+        ("T0200", "DR", LineKind.CONVERSION),
         ("T0400", "DR", LineKind.PAYOUT),
         ("T0400", "CR", LineKind.ADJUSTMENT),
         ("T1106", "DR", LineKind.CHARGEBACK),

@@ -105,8 +105,8 @@ def test_the_keys_of_our_references_are_those_that_the_provider_writes() -> None
         ("fee", LineKind.FEE, "order-1"),
         ("network_cost", LineKind.FEE, "order-1"),
         ("payout_reversal", LineKind.ADJUSTMENT, "payout_reversal"),
-        ("transfer", LineKind.ADJUSTMENT, "transfer"),
-        ("transfer_reversal", LineKind.ADJUSTMENT, "transfer_reversal"),
+        ("transfer", LineKind.SELLER_PAYOUT, None),
+        ("transfer_reversal", LineKind.SELLER_PAYOUT_RETURNED, None),
         ("a_category_of_next_year", LineKind.ADJUSTMENT, "a_category_of_next_year"),
     ],
 )

@@ -16,7 +16,7 @@ import aiohttp
 from coatcheck.demo.evening import Evening, minor_units
 from coatcheck.demo.planting import Mistake, Unpaid, lines_of, plant
 from coatcheck.demo.shoppers import read_json
-from coatcheck.demo.statement import Arrival, bank_statement
+from coatcheck.demo.statement import Entry, bank_statement
 
 REFUNDS: Final = 24
 DISPUTES: Final = ("lose", "win")
@@ -98,9 +98,13 @@ async def play_month(stage: Desk, earlier: frozenset[str]) -> Month:
     await _dispute(stage, charged[REFUNDS : REFUNDS + len(DISPUTES)], month)
     stage.say("The PSP pays out. Its files come with mistakes, then as they should be; then the bank's statement ...")
     files = await _settle(stage, earlier)
-    await _reconcile(stage, files, month)
-    stage.say("What has matured is paid to the sellers, each payout asked for twice ...")
+    arrived = await _reconcile(stage, files, month)
+    stage.say(
+        "What has matured is paid to the sellers, each payout asked for twice; the bank says what it has paid ..."
+    )
     await _pay_out(stage, month)
+    await _bring_statement(stage, "paid", arrived, await _paid_by_bank(stage), month)
+    await _count_open(stage, month)
     return month
 
 
@@ -193,8 +197,11 @@ async def _settle(stage: Desk, earlier: frozenset[str]) -> dict[str, str]:
     return files
 
 
-async def _reconcile(stage: Desk, files: Mapping[str, str], month: Month) -> None:
-    """Bring the files with their mistakes, then as the PSP issues them again, then the bank's statement."""
+async def _reconcile(stage: Desk, files: Mapping[str, str], month: Month) -> Counter[str]:
+    """Bring the files with their mistakes, then as the PSP issues them again, then the bank's statement.
+
+    Returns what has arrived at the bank, in minor units by currency.
+    """
     unpaid = await _declined(stage)
     for name, text in files.items():
         spoiled, planted = plant(text, stage.seed, unpaid.get(_currency_of(text), ()))
@@ -210,9 +217,24 @@ async def _reconcile(stage: Desk, files: Mapping[str, str], month: Month) -> Non
         if int(report["matched"]) < told:
             month.findings.append(f"{name}: {told} lines, of which {report['matched']} agree with the books")
         arrivals.append(_arrival_of(text))
-    report = await _bring(stage, "statement.xml", bank_statement(arrivals, stage.evening.number))
+    await _bring_statement(stage, "arrived", {}, arrivals, month)
+    arrived: Counter[str] = Counter()
+    for entry in arrivals:
+        arrived[entry.currency] += entry.amount_minor
+    return arrived
+
+
+async def _bring_statement(
+    stage: Desk, name: str, opening: Mapping[str, int], entries: Sequence[Entry], month: Month
+) -> None:
+    text = bank_statement(f"demo-{stage.evening.number}-{name}", opening, entries)
+    report = await _bring(stage, f"{name}.xml", text)
     if report["open_breaks"]:
-        month.findings.append(f"the bank's statement has open breaks: {report['mismatches'][:3]}")
+        month.findings.append(f"the bank's statement {name} has open breaks: {report['mismatches'][:3]}")
+
+
+async def _count_open(stage: Desk, month: Month) -> None:
+    """Count what is left on the clearing accounts: the payouts to sellers are not over before the bank has them."""
     ageing = await read_json(stage.gateway, "/v1/reports/ageing")
     for account in ageing["accounts"]:
         left = abs(minor_units(account["balance"], account["currency"]))
@@ -240,9 +262,9 @@ def _currency_of(text: str) -> str:
     return text.splitlines()[1].split(",")[7]
 
 
-def _arrival_of(text: str) -> Arrival:
+def _arrival_of(text: str) -> Entry:
     row = text.splitlines()[-2].split(",")
-    return Arrival(row[3], row[7], -minor_units(row[10], row[7]))
+    return Entry(row[3], row[7], -minor_units(row[10], row[7]))
 
 
 async def _declined(stage: Desk) -> dict[str, list[Unpaid]]:
@@ -344,14 +366,9 @@ async def _compare_payouts(stage: Desk, due: Sequence[tuple[str, str, str]], mon
     """Hold the PSP's own payouts against what was due: each once, and to the minor unit."""
     made: Counter[tuple[str, str]] = Counter()
     amounts: Counter[tuple[str, str]] = Counter()
-    cursor: str | None = "0"
-    while cursor is not None:
-        page = await read_json(stage.simulator, f"/admin/payouts?cursor={cursor}&limit={_PAGE}")
-        for payout in page["data"]:
-            if payout["status"] == "paid":
-                made[payout["destination"], payout["currency"]] += 1
-                amounts[payout["destination"], payout["currency"]] += payout["amount"]
-        cursor = page["next_cursor"]
+    for payout in await _paid_at_psp(stage):
+        made[payout["destination"], payout["currency"]] += 1
+        amounts[payout["destination"], payout["currency"]] += payout["amount"]
     for seller, currency, available in due:
         name = f"dest_ok.{_account(stage, seller)}", currency
         month.payouts += made[name] == 1
@@ -359,6 +376,26 @@ async def _compare_payouts(stage: Desk, due: Sequence[tuple[str, str, str]], mon
         month.paid_out[currency] += amounts[name]
         if amounts[name] != minor_units(available, currency):
             month.findings.append(f"{seller} was due {available} {currency} and got {amounts[name]} minor units")
+
+
+async def _paid_at_psp(stage: Desk) -> list[dict[str, Any]]:
+    """Read the payouts that the PSP has made, of all evenings."""
+    found: list[dict[str, Any]] = []
+    cursor: str | None = "0"
+    while cursor is not None:
+        page = await read_json(stage.simulator, f"/admin/payouts?cursor={cursor}&limit={_PAGE}")
+        found += [payout for payout in page["data"] if payout["status"] == "paid"]
+        cursor = page["next_cursor"]
+    return found
+
+
+async def _paid_by_bank(stage: Desk) -> list[Entry]:
+    """Say what our bank paid for the PSP's payouts of tonight."""
+    return [
+        Entry(payout["id"], payout["currency"], -payout["amount"])
+        for payout in await _paid_at_psp(stage)
+        if payout["destination"].endswith(f"-{stage.evening.number}")
+    ]
 
 
 def _account(stage: Desk, seller: str) -> str:

@@ -1,6 +1,6 @@
-"""The bank's statement of the month: camt.053, an account for each currency, an entry for each payout. Pure."""
+"""The bank's statements of the month: camt.053, an account for each currency, an entry for each payout. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
@@ -14,14 +14,14 @@ _DOCUMENT = (
 )
 _STATEMENT = (
     f"<Stmt><Id>{{name}}</Id><CreDtTm>{_ON}T22:00:00</CreDtTm><Acct><Id><Othr><Id>{{account}}</Id></Othr></Id>"
-    "<Ccy>{currency}</Ccy></Acct>{opening}{closing}{entry}</Stmt>\n"
+    "<Ccy>{currency}</Ccy></Acct>{opening}{closing}{entries}</Stmt>\n"
 )
 _BALANCE = (
     '<Bal><Tp><CdOrPrtry><Cd>{code}</Cd></CdOrPrtry></Tp><Amt Ccy="{currency}">{amount}</Amt>'
-    f"<CdtDbtInd>CRDT</CdtDbtInd><Dt><Dt>{_ON}</Dt></Dt></Bal>"
+    f"<CdtDbtInd>{{side}}</CdtDbtInd><Dt><Dt>{_ON}</Dt></Dt></Bal>"
 )
 _ENTRY = (
-    '<Ntry><Amt Ccy="{currency}">{amount}</Amt><CdtDbtInd>CRDT</CdtDbtInd><Sts><Cd>BOOK</Cd></Sts>'
+    '<Ntry><Amt Ccy="{currency}">{amount}</Amt><CdtDbtInd>{side}</CdtDbtInd><Sts><Cd>BOOK</Cd></Sts>'
     f"<BookgDt><Dt>{_ON}</Dt></BookgDt><ValDt><Dt>{_ON}</Dt></ValDt><AcctSvcrRef>{{name}}</AcctSvcrRef>"
     "<BkTxCd><Domn><Cd>PMNT</Cd><Fmly><Cd>RCDT</Cd><SubFmlyCd>ESCT</SubFmlyCd></Fmly></Domn></BkTxCd>"
     "<NtryDtls><TxDtls><Refs><EndToEndId>NOTPROVIDED</EndToEndId></Refs>"
@@ -29,29 +29,44 @@ _ENTRY = (
 )
 
 
-class Arrival(NamedTuple):
-    """A payout of the PSP that has arrived: its id there, and the amount in minor units."""
+class Entry(NamedTuple):
+    """A payout as the bank has it, in minor units: above zero the PSP's, which has arrived; below, one to a seller."""
 
     payout_id: str
     currency: str
     amount_minor: int
 
 
-def bank_statement(arrivals: Sequence[Arrival], number: int) -> str:
-    """Write what the bank says of an evening's payouts."""
-    return _DOCUMENT.format(name=f"demo-{number}", statements="".join([_statement(each, number) for each in arrivals]))
+def bank_statement(name: str, opening: Mapping[str, int], entries: Sequence[Entry]) -> str:
+    """Write what the bank says of an evening's payouts. `opening`: the balances before, in minor units by currency."""
+    by_currency: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_currency.setdefault(entry.currency, []).append(entry)
+    statements = [
+        _statement(name, currency, opening.get(currency, 0), those) for currency, those in by_currency.items()
+    ]
+    return _DOCUMENT.format(name=name, statements="".join(statements))
 
 
-def _statement(arrival: Arrival, number: int) -> str:
-    currency, amount = arrival.currency, amount_text(arrival.amount_minor, arrival.currency)
-    name = f"demo-{number}-{currency}"
+def _statement(name: str, currency: str, opening: int, entries: Sequence[Entry]) -> str:
+    closing = opening + sum(entry.amount_minor for entry in entries)
     return _STATEMENT.format(
-        name=name,
+        name=f"{name}-{currency}",
         account=f"DEMO{currency}",
         currency=currency,
-        opening=_BALANCE.format(code="OPBD", currency=currency, amount=amount_text(0, currency)),
-        closing=_BALANCE.format(code="CLBD", currency=currency, amount=amount),
-        entry=_ENTRY.format(
-            currency=currency, amount=amount, name=name, text=escape(f"Payout {arrival.payout_id} of the PSP")
+        opening=_BALANCE.format(code="OPBD", **_sided(opening, currency)),
+        closing=_BALANCE.format(code="CLBD", **_sided(closing, currency)),
+        entries="".join(
+            _ENTRY.format(
+                name=f"{name}-{currency}-{number}",
+                text=escape(f"Payout {entry.payout_id} of the PSP"),
+                **_sided(entry.amount_minor, currency),
+            )
+            for number, entry in enumerate(entries, 1)
         ),
     )
+
+
+def _sided(minor: int, currency: str) -> dict[str, str]:
+    side = "DBIT" if minor < 0 else "CRDT"
+    return {"side": side, "currency": currency, "amount": amount_text(abs(minor), currency)}

@@ -9,7 +9,7 @@ import msgspec
 
 from coatcheck.events import EventKind
 from coatcheck.ids import account_id_of, derive_id, time_ordered_ids
-from coatcheck.ledger import AccountName, TransferKind, bank, payouts_in_transit, seller_available
+from coatcheck.ledger import AccountName, TransferKind, bank, payouts_in_transit, psp_receivable, seller_available
 from coatcheck.operations import Operation
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.states import OperationStatus, PayoutStatus
@@ -17,6 +17,8 @@ from coatcheck.states import OperationStatus, PayoutStatus
 Row = tuple[Any, ...]
 
 _encode = msgspec.json.Encoder().encode
+# These pay sellers out of what they owe us, as lines of their settlement files; others have our bank account debited.
+_PAY_FROM_BALANCE = frozenset({"stripe"})
 _OPERATION_STATUS = {OutcomeKind.APPROVED: OperationStatus.APPROVED, OutcomeKind.DECLINED: OperationStatus.DECLINED}
 
 
@@ -57,14 +59,19 @@ def effect_of(operation: Operation, outcome: Outcome) -> Effect:
     return _NOTHING_NEW
 
 
+def paid_from(provider: str) -> AccountName:
+    """Name the account that a provider's payouts to sellers leave: what it owes us, or ours at a bank."""
+    return psp_receivable(provider) if provider in _PAY_FROM_BALANCE else bank(provider)
+
+
 def accounts_of(kind: TransferKind, provider: str, seller: str) -> tuple[AccountName, AccountName]:
     """Name the debit and the credit account of a payout's transfer."""
-    available, transit, paid_from = seller_available(seller), payouts_in_transit(seller), bank(provider)
+    available, transit, source = seller_available(seller), payouts_in_transit(seller), paid_from(provider)
     return {
         TransferKind.PAYOUT: (available, transit),
-        TransferKind.PAYOUT_PAID: (transit, paid_from),
+        TransferKind.PAYOUT_PAID: (transit, source),
         TransferKind.PAYOUT_FAILED: (transit, available),
-        TransferKind.PAYOUT_RETURNED: (paid_from, available),
+        TransferKind.PAYOUT_RETURNED: (source, available),
     }[kind]
 
 

@@ -16,7 +16,8 @@ from coatcheck.bank_details import bank_details_in
 from coatcheck.clock import Clock
 from coatcheck.errors import CoatcheckError, ErrorCode, Problem
 from coatcheck.ids import payee_id_of, time_ordered_ids
-from coatcheck.ledger import AccountBook, bank
+from coatcheck.ledger import AccountBook
+from coatcheck.payouts.booking import paid_from
 from coatcheck.payouts.calendar import CronError, canonical, first_after
 from coatcheck.providers.protocol import Provider
 from coatcheck.shops import Caller
@@ -78,7 +79,7 @@ class Payees:
         name = provider or self._default
         self._check_token(name, token)
         # Open before the destination is there: what is paid to it can always be booked.
-        await self._book.ensure(caller.shop_id, caller.mode, [(bank(name), currency)])
+        await self._book.ensure(caller.shop_id, caller.mode, [(paid_from(name), currency)])
         at = self._clock.now()
         return ArrangementVerdict(
             await self._store.pool.fetchval(

@@ -21,9 +21,11 @@ _COUNTS: Final = ("day_1", "day_5", "day_30", "older")
 class AgedPart(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of thing that an account's balance is made of: how many, and their sums by age (`BUCKETS`), minor units.
 
-    `unsettled_records`: charges, captures and refunds that no settlement file has. `batches_not_paid_out`: what files
-    have told of and not paid out. `explained_breaks`: what was explained or decided since. `unconfirmed_payouts`:
-    payouts that no bank has confirmed. `open_breaks`: what stands in suspense. `payouts_in_transit`: those to sellers.
+    `unsettled_records`: charges, captures, refunds and payouts that no settlement file has. `batches_not_paid_out`:
+    what files have told of and not paid out. `explained_breaks`: what was explained or decided since.
+    `unconfirmed_payouts`: payouts of PSPs that no bank has confirmed; `unconfirmed_seller_payouts`: those to sellers
+    that our account at a bank has paid. `open_breaks`: what stands in suspense. `payouts_in_transit`: those to sellers
+    that are under way.
     """
 
     part: str

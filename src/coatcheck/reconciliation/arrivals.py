@@ -27,12 +27,14 @@ SELECT DISTINCT k.file_id
   JOIN operation AS o USING (operation_id)
   JOIN settlement_line AS l ON l.file_id = k.file_id AND l.line_no = k.line_no
  WHERE k.closed_at IS NULL AND k.kind = 'status'
-   AND CASE WHEN l.kind = 'refund_returned' THEN o.status = 'DECLINED' OR o.status = 'APPROVED' AND NOT EXISTS (
+   AND CASE WHEN l.kind IN ('refund_returned', 'seller_payout_returned') THEN
+                 o.status = 'DECLINED' OR o.status = 'APPROVED' AND NOT EXISTS (
                  SELECT FROM event AS e  -- nobody has asked about it since
                   WHERE e.subject_id = o.payment_id AND e.kind = 'operation.reopened' AND e.at >= k.opened_at
                     AND e.body ->> 'operation_id' = o.operation_id::text)
             WHEN o.status = 'DECLINED' THEN EXISTS (
-                 SELECT FROM settled_record AS r WHERE r.operation_id = o.operation_id AND r.kind = 'refund_returned')
+                 SELECT FROM settled_record AS r
+                  WHERE r.operation_id = o.operation_id AND r.kind IN ('refund_returned', 'seller_payout_returned'))
             ELSE o.status IN ('APPROVED', 'UNRESOLVED') END
 """
 

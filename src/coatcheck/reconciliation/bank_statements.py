@@ -1,10 +1,11 @@
-"""Takes a bank's statement: finds the payouts that PSPs said were on their way, and books what has arrived.
+"""Takes a bank's statement: finds the payouts of PSPs, and those to sellers that our account there has paid.
 
 All in one transaction, like a settlement file. What is no payout that we wait for stands in suspense, and is a break.
 If its payout is told of later, it is found then: which of the two files comes first makes no difference to the books.
 """
 
 import asyncio
+import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, Final
@@ -15,7 +16,7 @@ import msgspec
 
 from coatcheck.clock import Clock
 from coatcheck.events import EventKind
-from coatcheck.ids import account_id_of, derive_id, time_ordered_ids
+from coatcheck.ids import OPERATION, PAYOUT, PAYOUT_RUN, account_id_of, derive_id, parse_id, time_ordered_ids
 from coatcheck.ledger import (
     AccountBook,
     AccountName,
@@ -38,13 +39,13 @@ from coatcheck.store import Store
 _INCOMING: Final = """
 CREATE TEMP TABLE incoming_entry (
     line_no integer PRIMARY KEY, statement text, account text, booked_on date, currency text, amount_minor bigint,
-    bank_reference text, reference_list text[], opening_minor bigint
+    bank_reference text, reference_list text[], named_ids uuid[], opening_minor bigint
 ) ON COMMIT DROP;
 GRANT SELECT ON incoming_entry TO PUBLIC  -- of this session alone, for the functions that compare
 """
 _ENTRY: Final = (
     *("line_no", "statement", "account", "booked_on", "currency", "amount_minor", "bank_reference", "reference_list"),
-    "opening_minor",
+    *("named_ids", "opening_minor"),
 )
 _TAKE: Final = "SELECT take_settlement_file($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _BREAK_TOTALS: Final = "SELECT break_control_totals($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
@@ -60,6 +61,9 @@ SELECT account, currency, statement, version FROM bank_statement WHERE file_id =
 """
 _MATCH_AGAIN: Final = "SELECT * FROM match_open_entries($1, $2, $3)"
 BY_A_FILE: Final = "coatcheck"
+_OF_PSP: Final = "psp_payout"
+# Banks pass on neither small letters nor underscores for certain: SWIFT's set of characters has no underscore.
+_OURS: Final = re.compile(rf"(?<![a-z0-9])({PAYOUT}|{PAYOUT_RUN}|{OPERATION})[^a-z0-9]?([a-z2-7]{{26}})(?![a-z0-9])")
 _LINES_AT_ONCE: Final = 2_000
 
 StatementReport = Report  # one form for both
@@ -139,8 +143,8 @@ class BankStatements:
 
     async def _close(self, connection: Any, rows: Sequence[asyncpg.Record]) -> int:
         closed = 0
-        for (provider, why), same in groupby(rows, key=lambda row: (row["provider"], row["reason"])):
-            ids, target = [row["break_id"] for row in same], psp_payouts_in_transit(provider)
+        for (kind, provider, why), same in groupby(rows, key=lambda row: (row["kind"], row["provider"], row["reason"])):
+            ids, target = [row["break_id"] for row in same], _waited_for_on(kind, provider)
             closed += await self._closing.close_within(connection, ids, BY_A_FILE, why, target)
         return closed
 
@@ -186,15 +190,28 @@ def _next_lines(items: Iterator[Item], taken: _Taken) -> list[BankLine]:
 def _record_of(line: BankLine) -> tuple[object, ...]:
     return (
         *(line.line_no, line.statement, line.account, line.booked_on, line.currency, line.amount_minor),
-        *(line.bank_reference, list(line.references), line.opening_minor),
+        *(line.bank_reference, list(line.references), _named_in(line.references), line.opening_minor),
     )
 
 
+def _named_in(references: Sequence[str]) -> list[UUID]:
+    """Find what is named of ours, as a payout's provider passes it on: the payout, its operation or its run."""
+    named = (each for text in references for each in _OURS.findall(text.lower()))
+    found = (parse_id(prefix, f"{prefix}_{letters}") for prefix, letters in named)
+    return list(dict.fromkeys(each for each in found if each is not None))
+
+
+def _waited_for_on(kind: str, provider: str) -> AccountName:
+    """Name the account on which a payout stands until a bank's statement has it."""
+    return psp_payouts_in_transit(provider) if kind == _OF_PSP else bank(provider)
+
+
 def _moves_of(row: asyncpg.Record) -> Iterator[tuple[TransferKind, AccountName, AccountName, int]]:
-    """Say what has arrived: at the bank, from a PSP's payouts or from nobody that we know."""
+    """Say what has arrived or left: at the bank, by a PSP's payouts, by those to sellers, or by nobody that we know."""
     account = bank(row["account"])
     if row["confirmed_minor"]:
-        yield TransferKind.BANK_CREDIT, account, psp_payouts_in_transit(row["provider"]), row["confirmed_minor"]
+        moved = TransferKind.BANK_CREDIT if row["kind"] == _OF_PSP else TransferKind.BANK_DEBIT
+        yield moved, account, _waited_for_on(row["kind"], row["provider"]), row["confirmed_minor"]
     if row["strange_minor"]:
         yield TransferKind.UNEXPLAINED, account, suspense(BANK), row["strange_minor"]
 
@@ -205,7 +222,9 @@ def _transfers_of(file: Candidate, row: asyncpg.Record) -> Iterator[Transfer]:
         names = (debit, credit) if amount_minor > 0 else (credit, debit)
         ids = [account_id_of(source.shop_id, source.mode, name.name, currency) for name in names]
         yield Transfer(
-            transfer_id=derive_id("statement", file.file_id.hex, row["account"], currency, credit.name),
+            transfer_id=derive_id(
+                "statement", file.file_id.hex, row["account"], currency, row["kind"] or "", credit.name
+            ),
             kind=kind.value,
             debit_account_id=ids[0],
             credit_account_id=ids[1],

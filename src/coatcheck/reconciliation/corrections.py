@@ -23,22 +23,25 @@ from coatcheck.providers.outcome import Outcome, OutcomeKind, ToldBy
 from coatcheck.providers.protocol import Found, NotListedError, Registry
 from coatcheck.reconciliation.adoption import Adoption, ChargedOrder, candidate_of
 from coatcheck.reconciliation.closing import Closing
+from coatcheck.reconciliation.lines import LineKind
 from coatcheck.reconciliation.reconciler import DRIFT, IN_PARTS
 from coatcheck.refunds import Refunds
 from coatcheck.states import Mode, OperationKind, OperationStatus
 from coatcheck.store import Store
 
 BY_THE_FILE = "coatcheck"
+_THE_WAY_BACK: Final = (LineKind.REFUND_RETURNED, LineKind.SELLER_PAYOUT_RETURNED)
 # What a file tells of an operation, and whether another line tells that the money came back.
 _OF_STATUS = """
 SELECT k.break_id, k.operation_id, l.kind, l.provider_reference, f.name, l.line_no,
        EXISTS (SELECT FROM settled_record AS r
-                WHERE r.operation_id = k.operation_id AND r.kind = 'refund_returned') AS came_back
+                WHERE r.operation_id = k.operation_id
+                  AND r.kind IN ('refund_returned', 'seller_payout_returned')) AS came_back
   FROM reconciliation_break AS k
   JOIN settlement_line AS l ON l.file_id = k.file_id AND l.line_no = k.line_no
   JOIN settlement_file AS f ON f.file_id = k.file_id
  WHERE k.file_id = $1 AND k.kind = 'status' AND k.closed_at IS NULL
-   AND l.kind IN ('charge', 'refund', 'refund_returned')
+   AND operations_told_as(l.kind) IS NOT NULL
 """
 # A charge comes before what was given back of it.
 _UNRECORDED = """
@@ -130,8 +133,8 @@ class Corrections:
         operation_ids = [row["operation_id"] for row in rows]
         before = await self._operations.stand(operation_ids)
         undecided = [row for row in rows if not before[row["operation_id"]].operation.status.is_decided]
-        await self._decide([row for row in undecided if row["kind"] != "refund_returned"])
-        # Of a refund with a line for each way, the first line may just have decided what the second one contradicts.
+        await self._decide([row for row in undecided if row["kind"] not in _THE_WAY_BACK])
+        # Of what has a line for each way, the first line may just have decided what the second one contradicts.
         now = await self._operations.stand(operation_ids) if undecided else before
         differing = [row for row in rows if _contradicts(row, now[row["operation_id"]])]
         reopened = await self._operations.reopen([row["operation_id"] for row in differing], "a settlement file has it")
@@ -278,9 +281,9 @@ def _contradicts(row: asyncpg.Record, standing: Standing) -> bool:
 
 
 def _agrees(row: asyncpg.Record, standing: Standing) -> bool:
-    """Whether an operation stands as a line says. A refund that went and came back has one line for each."""
+    """Whether an operation stands as a line says. A refund or payout that came back has one line for each way."""
     status = standing.operation.status
-    if row["kind"] == "refund_returned":
+    if row["kind"] in _THE_WAY_BACK:
         return status is OperationStatus.DECLINED
     return status is OperationStatus.APPROVED or (status is OperationStatus.DECLINED and row["came_back"])
 

@@ -14,9 +14,12 @@ class LineKind(StrEnum):
     CHARGE = "charge"  # a charge, or a capture of an authorization
     REFUND = "refund"
     REFUND_RETURNED = "refund_returned"
+    SELLER_PAYOUT = "seller_payout"  # to a seller, out of the PSP's balance with us
+    SELLER_PAYOUT_RETURNED = "seller_payout_returned"
     CHARGEBACK = "chargeback"
     CHARGEBACK_REVERSED = "chargeback_reversed"
     FEE = "fee"  # of its own, not of an operation
+    CONVERSION = "conversion"  # one side of it: money of this currency was taken, or given for that of another
     ADJUSTMENT = "adjustment"  # anything else that moves the balance
     PAYOUT = "payout"  # the batch's sum, on its way to the platform's bank account
 

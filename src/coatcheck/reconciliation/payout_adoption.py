@@ -21,14 +21,13 @@ from coatcheck.ledger import (
     AccountBook,
     AccountName,
     TransferKind,
-    bank,
     payouts_in_transit,
     seller_available,
     seller_pending,
 )
 from coatcheck.operations import Operation, Operations
 from coatcheck.payouts import Payouts
-from coatcheck.payouts.booking import ahead_transfer_id_of, transfer_id_of
+from coatcheck.payouts.booking import ahead_transfer_id_of, paid_from, transfer_id_of
 from coatcheck.payouts.commits import payout_operation_id
 from coatcheck.payouts.runs import item_key_of
 from coatcheck.providers.outcome import Outcome, OutcomeKind
@@ -138,7 +137,7 @@ class PayoutAdoption:
     async def _open_accounts(self, provider: str, candidates: Sequence[PayoutCandidate]) -> None:
         wanted: dict[tuple[UUID, Mode], dict[tuple[AccountName, str], None]] = defaultdict(dict)
         for each in candidates:
-            names = (*each.accounts, bank(provider))
+            names = (*each.accounts, paid_from(provider))
             wanted[each.origin.shop_id, each.intent.mode] |= {(name, each.intent.currency): None for name in names}
         for (shop_id, mode), accounts in wanted.items():
             await self._accounts.ensure(shop_id, mode, list(accounts))

@@ -74,8 +74,8 @@ class _Taken(msgspec.Struct):
     lines: int = 0
     implied: int = 0  # of them, those that the file does not have
     broken: list[ControlTotal] = msgspec.field(default_factory=list)
-    currencies: set[str] = msgspec.field(default_factory=set)
-    converted: set[tuple[str, str]] = msgspec.field(default_factory=set)  # out of which currency, into which
+    currencies: set[str] = msgspec.field(default_factory=set)  # of the PSP's balance, or in which buyers were asked
+    converted: set[str] = msgspec.field(default_factory=set)  # out of these currencies, or into them
 
 
 class Reconciler:
@@ -151,9 +151,7 @@ class Reconciler:
             *(platform_psp_fees(), suspense(provider)),
         )
         wanted = [(name, currency) for name in names for currency in sorted(taken.currencies)]
-        for asked, settled in sorted(taken.converted):
-            wanted += [(name, asked) for name in (psp_receivable(provider), suspense(provider), fx(provider))]
-            wanted.append((fx(provider), settled))
+        wanted += [(fx(provider), currency) for currency in sorted(taken.converted)]
         await self._accounts.ensure(source.shop_id, source.mode, wanted)
 
     async def _post(self, connection: Any, file: Candidate, apart: Sequence[asyncpg.Record]) -> None:
@@ -246,7 +244,10 @@ def _next_records(items: Iterator[Item], taken: _Taken) -> list[tuple[object, ..
             taken.currencies.add(item.currency)
             taken.implied += item.description is IMPLIED
             if asked[1] is not None:
-                taken.converted.add((asked[1], item.currency))
+                taken.currencies.add(asked[1])
+                taken.converted |= {asked[1], item.currency}
+            if item.kind is LineKind.CONVERSION:
+                taken.converted.add(item.currency)
             if len(records) == _LINES_AT_ONCE:
                 break
         elif isinstance(item, ControlTotal) and not item.holds:

@@ -19,7 +19,7 @@ _NOBODY: Final = UUID(int=0)
 # A line may have a break of its verdict, and others beside it: of its fee, or of how long it took.
 _COUNTED: Final = """
 SELECT l.currency, count(*) FILTER (WHERE l.verdict <> 'payout') AS lines,
-       count(*) FILTER (WHERE l.verdict IN ('matched', 'fee')) AS matched,
+       count(*) FILTER (WHERE l.verdict IN ('matched', 'fee', 'conversion')) AS matched,
        count(*) FILTER (WHERE k.closed_at IS NOT NULL) AS settled,
        coalesce(sum(l.gross_minor) FILTER (WHERE l.kind <> 'payout'), 0)::bigint AS gross_minor,
        coalesce(sum(l.fee_minor) FILTER (WHERE l.kind <> 'payout'), 0)::bigint AS fee_minor,

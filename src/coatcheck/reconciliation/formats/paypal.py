@@ -74,13 +74,14 @@ _KINDS: Final = {
     ("T00", "CR"): LineKind.CHARGE,
     ("T01", "CR"): LineKind.FEE,
     ("T01", "DR"): LineKind.FEE,
-    ("T02", "CR"): LineKind.ADJUSTMENT,
-    ("T02", "DR"): LineKind.ADJUSTMENT,
+    ("T02", "CR"): LineKind.CONVERSION,
+    ("T02", "DR"): LineKind.CONVERSION,
     ("T04", "DR"): LineKind.PAYOUT,
 }
 _WITH_CODE: Final = frozenset({LineKind.FEE, LineKind.ADJUSTMENT})
-_ABOUT_A_CHARGE: Final = frozenset({LineKind.REFUND, LineKind.CHARGEBACK, LineKind.CHARGEBACK_REVERSED})
-_CONVERSION: Final = "T02"
+_ABOUT_ANOTHER: Final = frozenset(
+    {LineKind.REFUND, LineKind.CHARGEBACK, LineKind.CHARGEBACK_REVERSED, LineKind.CONVERSION}
+)
 _SIGNS: Final = {"CR": 1, "DR": -1}
 
 _CODE: Final = re.compile(r"T[0-9]{4}").fullmatch
@@ -232,8 +233,7 @@ class _Section(_Sums):
         if _CODE(code) is None:
             raise FileRefusedError(f"{code!r} is no event code, such as T0006", line_no)
         kind = _KINDS.get((code, side)) or _KINDS.get((code[:3], side), LineKind.ADJUSTMENT)
-        is_about_another = kind in _ABOUT_A_CHARGE or code.startswith(_CONVERSION)
-        about = other if is_about_another and other_type == "TXN" else None
+        about = other if kind in _ABOUT_ANOTHER and other_type == "TXN" else None
         return SettlementLine(
             line_no=line_no,
             kind=kind,

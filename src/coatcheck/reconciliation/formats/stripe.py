@@ -62,11 +62,11 @@ _KINDS: Final = {
     "fee": LineKind.FEE,
     "network_cost": LineKind.FEE,
     "payout": LineKind.PAYOUT,
-    "transfer": LineKind.ADJUSTMENT,  # to a connected account: what we call a payout
-    "transfer_reversal": LineKind.ADJUSTMENT,
+    "transfer": LineKind.SELLER_PAYOUT,  # to a connected account
+    "transfer_reversal": LineKind.SELLER_PAYOUT_RETURNED,
 }
-_OF_TRANSFERS: Final = frozenset({"transfer", "transfer_reversal"})
 _OF_REFUNDS: Final = frozenset({LineKind.REFUND, LineKind.REFUND_RETURNED})
+_OF_PAYOUTS: Final = frozenset({LineKind.SELLER_PAYOUT, LineKind.SELLER_PAYOUT_RETURNED})
 _TIME_LENGTH: Final = len("2026-01-31 23:59:59")
 _CENTURY: Final = "20"
 
@@ -114,7 +114,7 @@ def _line_of(fields: list[str], line_no: int, *, has_payouts: bool) -> Settlemen
     asked_currency = code_of(asked_currency) if asked else ""
     is_converted = asked_currency not in ("", currency)
     is_charge = kind is LineKind.CHARGE
-    own = refund if kind in _OF_REFUNDS else transfer if category in _OF_TRANSFERS else capture or operation
+    own = refund if kind in _OF_REFUNDS else transfer if kind in _OF_PAYOUTS else capture or operation
     return SettlementLine(
         line_no=line_no,
         kind=kind,

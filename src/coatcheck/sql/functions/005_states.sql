@@ -24,6 +24,18 @@ CREATE OR REPLACE FUNCTION refund_may_become(before text, after text) RETURNS bo
     SELECT (before, after) IN (('PENDING', 'SUCCEEDED'), ('PENDING', 'FAILED'), ('SUCCEEDED', 'FAILED'));
 $$;
 
+-- An id, as ids.derive_id makes it.
+CREATE OR REPLACE FUNCTION derived_id(VARIADIC parts text[]) RETURNS uuid
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+    SELECT encode(substr(sha256(convert_to(
+        (SELECT string_agg(length(p) || ':' || p, '' ORDER BY n) FROM unnest(parts) WITH ORDINALITY AS u (p, n)),
+        'UTF8')), 1, 16), 'hex')::uuid;
+$$;
+
+CREATE OR REPLACE FUNCTION hex_of(id uuid) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT replace(id::text, '-', ''); $$;
+
 -- The id of an operation, as ids.py makes it: what SQL asks of a PSP has the same ticket as what Python asks.
 CREATE OR REPLACE FUNCTION operation_id_of(order_id uuid, kind text, ticket text) RETURNS uuid
 LANGUAGE sql IMMUTABLE AS $$

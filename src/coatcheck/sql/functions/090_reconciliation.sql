@@ -11,6 +11,23 @@ AS $$
                                FROM unnest(parts) WITH ORDINALITY AS u (p, n)), 'UTF8')), 1, 16), 'hex')::uuid;
 $$;
 
+-- Which kinds of operations a line of a kind is about; NULL: it is about none.
+CREATE OR REPLACE FUNCTION operations_told_as(line_kind text) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE line_kind WHEN 'charge' THEN '{charge,capture}'::text[]
+                          WHEN 'refund' THEN '{refund}' WHEN 'refund_returned' THEN '{refund}'
+                          WHEN 'seller_payout' THEN '{payout}' WHEN 'seller_payout_returned' THEN '{payout}' END;
+$$;
+
+-- An operation's amount as its line has it: below zero where the PSP's balance becomes less by it.
+CREATE OR REPLACE FUNCTION told_minor_of(line_kind text, amount_minor bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN line_kind IN ('refund', 'seller_payout') THEN -amount_minor ELSE amount_minor END;
+$$;
+
+-- The kind of line that a PSP's files have for an operation once it is approved.
+CREATE OR REPLACE FUNCTION line_kind_of(operation_kind text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE operation_kind WHEN 'refund' THEN 'refund' WHEN 'payout' THEN 'seller_payout' ELSE 'charge' END;
+$$;
+
 -- Write down how breaks stand by now: each with its whole row, from which a replay makes it again.
 CREATE OR REPLACE FUNCTION tell_of_breaks(at timestamptz, wanted uuid[]) RETURNS void
 LANGUAGE sql
@@ -74,27 +91,26 @@ BEGIN
     -- converted is compared as the buyer was asked for it, in that currency (hazard E8): told_minor, told_currency.
     CREATE TEMP TABLE told_line ON COMMIT DROP AS
     SELECT i.*, coalesce(i.asked_minor, i.gross_minor) AS told_minor, coalesce(i.asked_currency, i.currency) AS told_currency,
-           o.operation_id AS record_id, o.status AS record_status, o.amount_minor AS record_minor,
+           o.operation_id AS record_id, o.status AS record_status, told_minor_of(i.kind, o.amount_minor) AS record_minor,
            o.currency::text AS record_currency, o.provider_reference AS record_reference, o.payment_id, o.refund_id
       FROM incoming_line AS i
       LEFT JOIN operation AS o
         ON o.operation_id = i.operation_id AND o.shop_id = shop AND o.mode = world AND o.provider = psp
-       AND CASE i.kind WHEN 'charge' THEN o.kind IN ('charge', 'capture') ELSE o.kind = 'refund' END
-       AND i.kind IN ('charge', 'refund', 'refund_returned');
+       AND o.kind = ANY (operations_told_as(i.kind));
     ANALYZE told_line (line_no, kind, batch, record_id, provider_reference);
-    IF EXISTS (SELECT FROM told_line AS t WHERE t.record_id IS NULL AND t.kind IN ('charge', 'refund', 'refund_returned')
+    IF EXISTS (SELECT FROM told_line AS t WHERE t.record_id IS NULL AND operations_told_as(t.kind) IS NOT NULL
                                             AND t.provider_reference IS NOT NULL) THEN
         UPDATE told_line AS t
            SET record_id = f.operation_id, record_status = f.status, record_minor = f.amount_minor,
                record_currency = f.currency, record_reference = t.provider_reference, payment_id = f.payment_id,
                refund_id = f.refund_id
-          FROM (SELECT DISTINCT ON (i.line_no) i.line_no, o.operation_id, o.status, o.amount_minor,
+          FROM (SELECT DISTINCT ON (i.line_no) i.line_no, o.operation_id, o.status,
+                       told_minor_of(i.kind, o.amount_minor) AS amount_minor,
                        o.currency::text AS currency, o.payment_id, o.refund_id
                   FROM told_line AS i
                   JOIN operation AS o ON o.provider_reference = i.provider_reference
                  WHERE o.shop_id = shop AND o.mode = world AND o.provider = psp
-                   AND CASE i.kind WHEN 'charge' THEN o.kind IN ('charge', 'capture') ELSE o.kind = 'refund' END
-                   AND i.kind IN ('charge', 'refund', 'refund_returned') AND i.record_id IS NULL
+                   AND o.kind = ANY (operations_told_as(i.kind)) AND i.record_id IS NULL
                  ORDER BY i.line_no, o.operation_id) AS f
          WHERE t.line_no = f.line_no;
     END IF;
@@ -150,7 +166,7 @@ BEGIN
           JOIN told_line AS t ON t.record_id = n.record_id AND t.kind = n.kind
          WHERE n.lines > 1
          ORDER BY t.record_id, t.kind, t.provider_reference IS DISTINCT FROM t.record_reference,
-                  t.told_currency <> t.record_currency OR abs(t.told_minor) <> t.record_minor, t.occurred_at,
+                  t.told_currency <> t.record_currency OR t.told_minor <> t.record_minor, t.occurred_at,
                   t.provider_reference, t.told_currency, t.told_minor, t.batch, t.net_minor, t.line_no
     )
     SELECT n.record_id, n.kind, new_file_id, coalesce(b.line_no, n.line_no)
@@ -180,7 +196,12 @@ BEGIN
      WHERE claimed < recorded
     WINDOW parts AS (PARTITION BY t.record_id, t.kind);
 
-    -- 4. The verdict of each line.
+    -- 4. The verdict of each line. Of a conversion both sides must be there: of one charge, in two currencies, each one way.
+    CREATE TEMP TABLE whole_conversion ON COMMIT DROP AS
+    SELECT t.batch, t.charge_reference FROM told_line AS t WHERE t.kind = 'conversion' AND t.charge_reference IS NOT NULL
+     GROUP BY 1, 2
+    HAVING count(DISTINCT t.currency) = 2 AND count(DISTINCT sign(t.gross_minor)) = 2
+       AND count(DISTINCT (t.currency, sign(t.gross_minor))) = 2 AND bool_and(t.gross_minor <> 0);
     INSERT INTO settlement_line (file_id, line_no, kind, batch, reference, provider_reference, charge_reference,
                                  operation_id, occurred_at, currency, gross_minor, fee_minor, net_minor, asked_minor,
                                  asked_currency, verdict)
@@ -188,30 +209,34 @@ BEGIN
            t.record_id, t.occurred_at, t.currency, t.gross_minor, t.fee_minor, t.net_minor, t.asked_minor, t.asked_currency,
            CASE
                WHEN t.kind IN ('payout', 'fee') THEN t.kind
-               WHEN t.kind NOT IN ('charge', 'refund', 'refund_returned') THEN 'unexplained'
+               WHEN v.batch IS NOT NULL THEN 'conversion'
+               WHEN operations_told_as(t.kind) IS NULL THEN 'unexplained'
                WHEN t.record_id IS NULL THEN 'missing_here'
                -- Some PSPs tell of one capture in parts: the whole authorization, and back what was not taken of it.
                WHEN c.parts > 1 AND c.claim_file = new_file_id AND t.record_status = 'APPROVED'
-                    AND c.are_of_one_currency AND c.together_minor
-                    = CASE t.kind WHEN 'refund' THEN -t.record_minor ELSE t.record_minor END THEN 'matched'
+                    AND c.are_of_one_currency AND c.together_minor = t.record_minor THEN 'matched'
                WHEN (c.claim_file, c.claim_line) <> (new_file_id, t.line_no) THEN
                    CASE WHEN t.provider_reference IS NOT DISTINCT FROM c.claim_reference
                         THEN 'duplicate_line' ELSE 'duplicate_charge' END
                WHEN t.told_currency <> t.record_currency THEN 'currency'
-               WHEN t.told_minor
-                    <> CASE t.kind WHEN 'refund' THEN -t.record_minor ELSE t.record_minor END THEN 'amount'
+               WHEN t.told_minor <> t.record_minor THEN 'amount'
                WHEN NOT CASE t.kind
                         WHEN 'charge' THEN t.record_status = 'APPROVED'
                         WHEN 'refund' THEN t.record_status = 'APPROVED' OR r.status = 'FAILED' AND EXISTS (
                             SELECT FROM event AS e
                              WHERE e.subject_id = t.payment_id AND e.kind = 'refund.returned'
                                AND e.body ->> 'operation_id' = t.record_id::text)
-                        ELSE r.status = 'FAILED' END THEN 'status'
+                        WHEN 'refund_returned' THEN r.status = 'FAILED'
+                        WHEN 'seller_payout' THEN p.status IN ('PAID', 'RETURNED')
+                        ELSE p.status = 'RETURNED' END THEN 'status'
                ELSE 'matched'
            END
       FROM told_line AS t
       LEFT JOIN claimed_record AS c ON c.line_no = t.line_no
+      LEFT JOIN whole_conversion AS v
+        ON t.kind = 'conversion' AND v.batch = t.batch AND v.charge_reference = t.charge_reference
       LEFT JOIN refund AS r ON r.refund_id = t.refund_id
+      LEFT JOIN payout AS p ON p.payout_id = t.payment_id
      ORDER BY t.line_no;
 
     -- 5. What is not as it should be.
@@ -224,9 +249,9 @@ BEGIN
       FROM settlement_line AS l
      CROSS JOIN LATERAL (
            SELECT coalesce(l.asked_minor, l.gross_minor) AS stated, coalesce(l.asked_currency, l.currency) AS currency,
-                  (SELECT CASE l.kind WHEN 'refund' THEN -o.amount_minor ELSE o.amount_minor END
+                  (SELECT told_minor_of(l.kind, o.amount_minor)
                      FROM operation AS o WHERE o.operation_id = l.operation_id) AS expected) AS e
-     WHERE l.file_id = new_file_id AND l.verdict NOT IN ('matched', 'payout', 'fee');
+     WHERE l.file_id = new_file_id AND l.verdict NOT IN ('matched', 'payout', 'fee', 'conversion');
     IF EXISTS (SELECT FROM resolved_before) THEN
         PERFORM keep_resolutions(match_settlement_lines.at, new_file_id, shop, world, psp);
     END IF;
@@ -258,7 +283,7 @@ AS $$
           JOIN reconciliation_break AS k ON k.shop_id = f.shop_id AND k.mode = f.mode AND k.provider = f.provider
           JOIN settlement_line AS l ON l.file_id = k.file_id AND l.line_no = k.line_no
          WHERE f.file_id = of_file AND k.closed_at IS NULL AND k.kind IN ('amount', 'duplicate_line')
-           AND l.kind IN ('charge', 'refund') AND l.provider_reference IS NOT NULL
+           AND l.kind IN ('charge', 'refund', 'seller_payout') AND l.provider_reference IS NOT NULL
            AND k.operation_id IN (SELECT n.operation_id FROM reconciliation_break AS n
                                    WHERE n.file_id = of_file AND n.closed_at IS NULL
                                      AND n.kind IN ('amount', 'duplicate_line'))
@@ -374,7 +399,8 @@ BEGIN
                              WHERE s.file_id = l.file_id AND s.line_no = l.line_no), 0)
                         ELSE l.fee_minor END) AS fee,
                coalesce(sum(-l.net_minor) FILTER (WHERE l.kind = 'payout'), 0) AS payout,
-               sum(l.gross_minor) AS gross, sum(l.asked_minor) AS asked
+               sum(l.gross_minor) AS gross, sum(l.asked_minor) AS asked,
+               coalesce(sum(l.gross_minor) FILTER (WHERE l.verdict = 'conversion'), 0) AS changed
           FROM settlement_line AS l
          WHERE l.file_id = new_file_id
          GROUP BY l.batch, l.currency, l.asked_currency
@@ -382,7 +408,7 @@ BEGIN
         SELECT e.batch, e.currency, sum(e.fee)::bigint AS fee, sum(e.payout)::bigint AS payout,
                sum(e.converted)::bigint AS converted
           FROM (SELECT s.batch, s.currency, s.fee, s.payout,
-                       CASE WHEN s.asked_currency IS NULL THEN 0 ELSE s.gross END AS converted
+                       CASE WHEN s.asked_currency IS NULL THEN s.changed ELSE s.gross END AS converted
                   FROM said AS s
                  UNION ALL
                 SELECT s.batch, s.asked_currency, 0, 0, -s.asked FROM said AS s WHERE s.asked_currency IS NOT NULL
@@ -461,7 +487,7 @@ BEGIN
     INSERT INTO reconciliation_break (break_id, shop_id, mode, provider, kind, operation_id, currency, expected_minor,
                                       stated_minor, suspense_minor, detail, opened_at)
     SELECT wanted.break_id, shop, world, psp, 'missing_at_psp', o.operation_id,
-           o.currency, CASE o.kind WHEN 'refund' THEN -o.amount_minor ELSE o.amount_minor END, NULL, 0,
+           o.currency, told_minor_of(line_kind_of(o.kind), o.amount_minor), NULL, 0,
            concat_ws(' ', o.kind, o.provider_reference), break_unsettled.at
       FROM (SELECT u.operation_id, reconciliation_id('unsettled', u.operation_id::text) AS break_id
               FROM operation AS u
@@ -470,13 +496,12 @@ BEGIN
             -- Whatever was said of it before is closed: a file had it.
             SELECT w.operation_id, reconciliation_id('unsettled', w.operation_id::text, new_file_id::text)
               FROM withdrawn_record AS w JOIN operation AS u USING (operation_id)
-             WHERE w.kind IN ('charge', 'refund') AND u.decided_at < due_before) AS wanted
+             WHERE w.kind IN ('charge', 'refund', 'seller_payout') AND u.decided_at < due_before) AS wanted
       JOIN operation AS o USING (operation_id)
      WHERE o.shop_id = shop AND o.mode = world AND o.provider = psp AND o.status = 'APPROVED'
-       AND o.kind IN ('charge', 'capture', 'refund')
+       AND (o.kind IN ('charge', 'capture', 'refund') OR o.kind = 'payout' AND paid_from_balance(o.order_id))
        AND NOT EXISTS (SELECT FROM settled_record AS s
-                        WHERE s.operation_id = o.operation_id
-                          AND s.kind = CASE o.kind WHEN 'refund' THEN 'refund' ELSE 'charge' END)
+                        WHERE s.operation_id = o.operation_id AND s.kind = line_kind_of(o.kind))
     ON CONFLICT (break_id) DO NOTHING;
     GET DIAGNOSTICS opened = ROW_COUNT;
     RETURN opened;
@@ -519,7 +544,7 @@ AS $$
             WHERE k.shop_id = shop AND k.mode = world AND k.provider = psp AND k.closed_at IS NULL
               AND (k.kind IN ('late', 'control_total') OR k.operation_id = o.operation_id
                    OR k.kind IN ('missing_here', 'unexplained', 'duplicate_charge') AND k.currency = o.currency
-                      AND k.stated_minor = CASE o.kind WHEN 'refund' THEN -o.amount_minor ELSE o.amount_minor END))
+                      AND k.stated_minor = told_minor_of(line_kind_of(o.kind), o.amount_minor)))
        AND NOT (o.kind = 'capture' AND EXISTS (
            SELECT FROM reconciliation_break AS k
              JOIN settlement_line AS l ON l.file_id = k.file_id AND l.line_no = k.line_no

@@ -1,4 +1,5 @@
--- A bank's statement against the payouts that PSPs say they have sent. Which of the two comes first makes no difference: an
+-- A bank's statement against the payouts that PSPs say they have sent, and against those to sellers that left our account
+-- there. Which of the two comes first makes no difference: an
 -- entry that is no payout yet is looked at again whenever a file may have told of more. The caller holds the bank's files
 -- of the shop and mode (lock_reconciliation), so that all that is compared is compared one after the other.
 
@@ -19,7 +20,7 @@ DECLARE
 BEGIN
     CREATE TEMP TABLE open_entry ON COMMIT DROP AS
     SELECT row_number() OVER (ORDER BY f.received_at, l.file_id, l.line_no) AS place, l.file_id, l.line_no, l.currency,
-           l.amount_minor, l.reference_list || l.bank_reference AS texts
+           l.amount_minor, l.reference_list || l.bank_reference AS texts, l.named_ids
       FROM (SELECT new_file_id AS file_id, unnest(new_lines) AS line_no
              UNION ALL
             SELECT k.file_id, k.line_no
@@ -43,56 +44,81 @@ BEGIN
           FROM open_entry AS e
          CROSS JOIN LATERAL unnest(e.texts) AS t (text)
          CROSS JOIN LATERAL regexp_matches(t.text, '[A-Za-z0-9_-]{3,64}', 'g') AS w (word)
-    ), payout AS MATERIALIZED (
-        SELECT b.provider, b.batch, b.currency, coalesce(l.provider_reference, '') AS payout,
+    ), psp_payout AS MATERIALIZED (
+        SELECT 'psp_payout' AS kind, b.provider, b.batch, b.currency, coalesce(l.provider_reference, '') AS payout,
                sum(-l.net_minor)::bigint AS minor
           FROM settlement_batch AS b
           JOIN settlement_line AS l ON l.file_id = b.file_id AND l.batch = b.batch AND l.currency = b.currency
                                    AND l.kind = 'payout'
          WHERE b.shop_id = shop AND b.mode = world AND EXISTS (SELECT FROM word)
-         GROUP BY 1, 2, 3, 4
+         GROUP BY 1, 2, 3, 4, 5
         HAVING sum(l.net_minor) <> 0
+    ), seller_payout AS (
+        -- One to a seller is called by its own id, its operation's, the provider's, or with all of its run by the run's.
+        SELECT e.place, n.id AS payout_id, true AS by_name FROM open_entry AS e CROSS JOIN unnest(e.named_ids) AS n (id)
+         UNION ALL
+        SELECT e.place, o.order_id, true
+          FROM open_entry AS e CROSS JOIN unnest(e.named_ids) AS n (id)
+          JOIN operation AS o ON o.operation_id = n.id AND o.kind = 'payout'
+         UNION ALL
+        SELECT w.place, p.payout_id, true FROM word AS w JOIN payout AS p ON p.provider_reference = w.name
+         UNION ALL
+        SELECT e.place, i.payout_id, false
+          FROM open_entry AS e CROSS JOIN unnest(e.named_ids) AS n (id)
+          JOIN payout_run_item AS i ON i.run_id = n.id
     ), named AS (
         SELECT w.place, p.*, true AS by_name
-          FROM word AS w JOIN payout AS p ON p.payout = w.name AND p.currency = w.currency
+          FROM word AS w JOIN psp_payout AS p ON p.payout = w.name AND p.currency = w.currency
          UNION ALL
         SELECT w.place, p.*, false
-          FROM word AS w JOIN payout AS p ON p.batch = w.name AND p.currency = w.currency
+          FROM word AS w JOIN psp_payout AS p ON p.batch = w.name AND p.currency = w.currency
+         UNION ALL
+        SELECT s.place, k.kind, p.provider, coalesce(p.run_id, p.payout_id)::text, p.currency::text, p.payout_id::text,
+               told_minor_of(k.kind, p.amount_minor), s.by_name
+          FROM seller_payout AS s
+          JOIN open_entry AS e ON e.place = s.place
+          JOIN payout AS p ON p.payout_id = s.payout_id AND p.shop_id = shop AND p.mode = world
+                          AND p.currency::text = e.currency AND NOT paid_from_balance(p.payout_id)
+          JOIN (VALUES ('seller_payout', '{PAID,RETURNED}'::text[]), ('seller_payout_returned', '{RETURNED}'))
+               AS k (kind, statuses)
+            ON p.status = ANY (k.statuses) AND (k.kind = 'seller_payout') = (e.amount_minor < 0)
     )
-    SELECT n.place, n.provider, n.batch, n.currency, n.payout, n.minor, bool_or(n.by_name) AS by_name,
+    SELECT n.place, n.kind, n.provider, n.batch, n.currency, n.payout, n.minor, bool_or(n.by_name) AS by_name,
            -- A batch that is issued again with other names for what a bank has confirmed: nothing of it is waited for.
-           EXISTS (SELECT FROM confirmed_payout AS c
-                    WHERE (c.shop_id, c.mode, c.provider, c.batch, c.currency)
-                          = (shop, world, n.provider, n.batch, n.currency)
-                      AND NOT EXISTS (SELECT FROM payout AS p
-                                       WHERE (p.provider, p.batch, p.currency, p.payout)
-                                             = (c.provider, c.batch, c.currency, c.payout))) AS is_strange
+           n.kind = 'psp_payout' AND EXISTS (
+               SELECT FROM confirmed_payout AS c
+                WHERE (c.shop_id, c.mode, c.kind, c.provider, c.batch, c.currency)
+                      = (shop, world, n.kind, n.provider, n.batch, n.currency)
+                  AND NOT EXISTS (SELECT FROM psp_payout AS p
+                                   WHERE (p.provider, p.batch, p.currency, p.payout)
+                                         = (c.provider, c.batch, c.currency, c.payout))) AS is_strange
       FROM named AS n
-     GROUP BY 1, 2, 3, 4, 5, 6;
+     GROUP BY 1, 2, 3, 4, 5, 6, 7;
     CREATE TEMP TABLE named_payout (
-        place bigint, provider text, batch text, currency text, payout text, minor bigint, is_confirmed boolean
+        place bigint, kind text, provider text, batch text, currency text, payout text, minor bigint, is_confirmed boolean
     ) ON COMMIT DROP;
 
     LOOP
         -- Whoever names a payout by its name does not mean the rest of its batch.
         DELETE FROM named_payout;
         INSERT INTO named_payout
-        SELECT h.place, h.provider, h.batch, h.currency, h.payout, h.minor, h.is_confirmed
+        SELECT h.place, h.kind, h.provider, h.batch, h.currency, h.payout, h.minor, h.is_confirmed
           FROM (SELECT n.*, bool_or(n.by_name) OVER of_batch AS is_exact, bool_and(n.is_confirmed) OVER of_batch AS is_over,
-                       min(n.provider) OVER of_entry <> max(n.provider) OVER of_entry AS is_unclear
+                       min(n.provider) OVER of_entry <> max(n.provider) OVER of_entry
+                       OR min(n.kind) OVER of_entry <> max(n.kind) OVER of_entry AS is_unclear
                   FROM (SELECT g.*, g.is_strange OR c.match_id IS NOT NULL AS is_confirmed
                           FROM called_payout AS g
                           LEFT JOIN confirmed_payout AS c
-                            ON (c.shop_id, c.mode, c.provider, c.batch, c.currency, c.payout)
-                               = (shop, world, g.provider, g.batch, g.currency, g.payout)) AS n
+                            ON (c.shop_id, c.mode, c.kind, c.provider, c.batch, c.currency, c.payout)
+                               = (shop, world, g.kind, g.provider, g.batch, g.currency, g.payout)) AS n
                 WINDOW of_batch AS (PARTITION BY n.place, n.provider, n.batch),
                        of_entry AS (PARTITION BY n.place)) AS h
          WHERE NOT h.is_unclear AND (h.by_name OR NOT h.is_exact AND (h.is_over OR NOT h.is_confirmed));
 
         WITH told AS (
             SELECT n.place, n.currency, e.amount_minor, sum(n.minor) AS due_minor,
-                   array_agg(json_build_array(n.provider, n.batch, n.payout)::text ORDER BY n.provider, n.batch, n.payout)
-                       AS names
+                   array_agg(json_build_array(n.kind, n.provider, n.batch, n.payout)::text
+                             ORDER BY n.kind, n.provider, n.batch, n.payout) AS names
               FROM named_payout AS n JOIN open_entry AS e ON e.place = n.place
              WHERE NOT EXISTS (SELECT FROM matched_entry AS m WHERE m.file_id = e.file_id AND m.line_no = e.line_no)
              GROUP BY n.place, n.currency, e.amount_minor
@@ -109,7 +135,7 @@ BEGIN
                     WINDOW same AS (PARTITION BY t.names, t.currency)) AS g
              WHERE g.amount_minor = g.due_minor AND NOT EXISTS (SELECT FROM alone)
         ), wanted AS (
-            SELECT n.*, min(n.place) OVER (PARTITION BY n.provider, n.batch, n.currency, n.payout) AS earliest
+            SELECT n.*, min(n.place) OVER (PARTITION BY n.kind, n.provider, n.batch, n.currency, n.payout) AS earliest
               FROM named_payout AS n WHERE n.place IN (SELECT c.first_place FROM candidate AS c)
         ), match AS (
             SELECT w.place, reconciliation_id('match', e.file_id::text, e.line_no::text) AS match_id
@@ -117,8 +143,8 @@ BEGIN
              GROUP BY w.place, e.file_id, e.line_no
             HAVING bool_and(w.earliest = w.place)
         ), confirmed AS (
-            INSERT INTO confirmed_payout (shop_id, mode, provider, batch, currency, payout, amount_minor, match_id)
-            SELECT shop, world, w.provider, w.batch, w.currency, w.payout, w.minor, m.match_id
+            INSERT INTO confirmed_payout (shop_id, mode, kind, provider, batch, currency, payout, amount_minor, match_id)
+            SELECT shop, world, w.kind, w.provider, w.batch, w.currency, w.payout, w.minor, m.match_id
               FROM match AS m JOIN wanted AS w ON w.place = m.place
         )
         INSERT INTO matched_entry (file_id, line_no, match_id)
@@ -133,28 +159,32 @@ END;
 $$;
 
 -- The breaks that are over: their entries have their payouts by now. The caller closes them in the same transaction, and
--- moves their money from suspense to the payouts in transit.
+-- moves their money from suspense to where those payouts stand.
 CREATE OR REPLACE FUNCTION breaks_that_are_payouts(shop uuid, world text)
-RETURNS TABLE (break_id uuid, provider text, reason text)
+RETURNS TABLE (break_id uuid, kind text, provider text, reason text)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, public, pg_temp
 AS $$
-    SELECT k.break_id, min(c.provider),
-           'a payout of ' || min(c.provider) || ' that was told of later: '
-           || left(string_agg(DISTINCT coalesce(nullif(c.payout, ''), c.batch), ', '), 400)
+    SELECT k.break_id, min(c.kind), min(c.provider),
+           'a payout of ' || min(c.provider)
+           || CASE min(c.kind) WHEN 'psp_payout' THEN ' that was told of later: '
+                               WHEN 'seller_payout' THEN ' to a seller, known since: '
+                               ELSE ' to a seller that came back, known since: ' END
+           || left(string_agg(DISTINCT coalesce(p.provider_reference, nullif(c.payout, ''), c.batch), ', '), 400)
       FROM reconciliation_break AS k
       JOIN matched_entry AS m ON m.file_id = k.file_id AND m.line_no = k.line_no
       JOIN confirmed_payout AS c ON c.match_id = m.match_id
+      LEFT JOIN payout AS p ON c.kind <> 'psp_payout' AND p.payout_id::text = c.payout
      WHERE k.shop_id = shop AND k.mode = world AND k.provider = 'bank' AND k.closed_at IS NULL
        AND k.kind IN ('unexplained', 'amount', 'duplicate_line')
      GROUP BY k.break_id
-     ORDER BY 2, 3, 1;
+     ORDER BY 2, 3, 4, 1;
 $$;
 
 -- Look again at the entries that are no payouts yet, now that more payouts may be known. Returns the breaks that are over, as
 -- breaks_that_are_payouts. Idempotent. Locks: the bank's files of the shop and mode.
 CREATE OR REPLACE FUNCTION match_open_entries(at timestamptz, shop uuid, world text)
-RETURNS TABLE (break_id uuid, provider text, reason text)
+RETURNS TABLE (break_id uuid, kind text, provider text, reason text)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
 AS $$
@@ -170,7 +200,9 @@ $$;
 -- posted for those that are gone, as match_bank_lines, but what stands in suspense for an open break (gone_breaks).
 -- The lines that are there again are left behind in kept_entry.
 CREATE OR REPLACE FUNCTION replace_statements(at timestamptz, new_file_id uuid, shop uuid, world text)
-RETURNS TABLE (account text, currency text, provider text, confirmed_minor bigint, strange_minor bigint)
+RETURNS TABLE (
+    account text, currency text, kind text, provider text, confirmed_minor bigint, strange_minor bigint
+)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp
 AS $$
@@ -232,7 +264,7 @@ BEGIN
         ON (l.account, l.currency, l.booked_on, l.amount_minor, l.reference_list, l.n)
            = (o.account, o.currency, o.booked_on, o.amount_minor, o.reference_list, o.n)
        AND l.bank_reference IS NOT DISTINCT FROM o.bank_reference;
-    UPDATE bank_line AS l SET verdict = o.verdict, provider = o.provider, batch = o.batch
+    UPDATE bank_line AS l SET verdict = o.verdict, kind = o.kind, provider = o.provider, batch = o.batch
       FROM kept_entry AS k JOIN bank_line AS o ON o.file_id = k.file_id AND o.line_no = k.old_line_no
      WHERE l.file_id = new_file_id AND l.line_no = k.line_no;
     UPDATE matched_entry AS m SET file_id = new_file_id, line_no = k.line_no
@@ -242,13 +274,15 @@ BEGIN
 
     -- Of what is gone, a payout is given back whole or not at all; what people have explained they explain anew.
     CREATE TEMP TABLE gone_entry ON COMMIT DROP AS
-    SELECT g.account, g.currency, g.file_id, g.line_no, g.amount_minor, g.match_id, g.closed_at,
-           CASE WHEN g.of_match = (SELECT count(*) FROM matched_entry AS m WHERE m.match_id = g.match_id)
-                THEN (SELECT min(c.provider) FROM confirmed_payout AS c WHERE c.match_id = g.match_id) END AS provider
+    SELECT g.account, g.currency, g.file_id, g.line_no, g.amount_minor, g.match_id, g.closed_at, c.kind, c.provider
       FROM (SELECT o.*, count(*) OVER (PARTITION BY o.match_id) AS of_match
               FROM earlier_entry AS o
              WHERE NOT EXISTS (SELECT FROM kept_entry AS k
-                                WHERE k.file_id = o.file_id AND k.old_line_no = o.line_no)) AS g;
+                                WHERE k.file_id = o.file_id AND k.old_line_no = o.line_no)) AS g
+      LEFT JOIN (SELECT p.match_id, min(p.kind) AS kind, min(p.provider) AS provider FROM confirmed_payout AS p
+                  GROUP BY p.match_id) AS c
+        ON c.match_id = g.match_id
+       AND g.of_match = (SELECT count(*) FROM matched_entry AS m WHERE m.match_id = g.match_id);
     DELETE FROM confirmed_payout AS c USING gone_entry AS g WHERE g.provider IS NOT NULL AND c.match_id = g.match_id;
     DELETE FROM matched_entry AS m USING gone_entry AS g WHERE g.provider IS NOT NULL AND m.match_id = g.match_id;
     INSERT INTO reconciliation_break (break_id, shop_id, mode, provider, kind, file_id, currency, stated_minor,
@@ -261,12 +295,12 @@ BEGIN
      WHERE g.provider IS NULL AND (g.match_id IS NOT NULL OR g.closed_at IS NOT NULL);
 
     RETURN QUERY
-    SELECT g.account, g.currency, g.provider,
+    SELECT g.account, g.currency, g.kind, g.provider,
            coalesce(-sum(g.amount_minor) FILTER (WHERE g.provider IS NOT NULL), 0)::bigint,
            coalesce(-sum(g.amount_minor) FILTER (WHERE g.provider IS NULL), 0)::bigint
       FROM gone_entry AS g
      WHERE g.match_id IS NOT NULL OR g.closed_at IS NOT NULL
-     GROUP BY 1, 2, 3;
+     GROUP BY 1, 2, 3, 4;
 END;
 $$;
 
@@ -294,16 +328,18 @@ $$;
 -- verdict. What is no payout that we wait for is a break. Returns what is to be posted: per account and currency, for whose
 -- payout, how much. Breaks of earlier entries that are over now: breaks_that_are_payouts, gone_breaks.
 CREATE OR REPLACE FUNCTION match_bank_lines(at timestamptz, new_file_id uuid, shop uuid, world text)
-RETURNS TABLE (account text, currency text, provider text, confirmed_minor bigint, strange_minor bigint)
+RETURNS TABLE (
+    account text, currency text, kind text, provider text, confirmed_minor bigint, strange_minor bigint
+)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
     INSERT INTO bank_line (file_id, line_no, statement, account, booked_on, currency, amount_minor, bank_reference,
-                           reference_list, verdict)
+                           reference_list, named_ids, verdict)
     SELECT new_file_id, e.line_no, e.statement, e.account, e.booked_on, e.currency, e.amount_minor, e.bank_reference,
-           e.reference_list, 'unexplained'
+           e.reference_list, e.named_ids, 'unexplained'
       FROM incoming_entry AS e;
     CREATE TEMP TABLE reversal ON COMMIT DROP AS
     SELECT * FROM replace_statements(match_bank_lines.at, new_file_id, shop, world);
@@ -312,19 +348,19 @@ BEGIN
     PERFORM claim_payouts(match_bank_lines.at, new_file_id, ARRAY(SELECT e.line_no FROM new_entry AS e), shop, world);
 
     UPDATE bank_line AS l
-       SET provider = n.provider, batch = n.batch,
+       SET provider = n.provider, kind = n.kind, batch = n.batch,
            verdict = CASE WHEN n.is_matched THEN 'matched'
                           WHEN n.due_minor <> l.amount_minor THEN 'amount'
                           ELSE 'duplicate_line' END
-      FROM (SELECT e.line_no, true AS is_matched, min(c.provider) AS provider,
+      FROM (SELECT e.line_no, true AS is_matched, min(c.provider) AS provider, min(c.kind) AS kind,
                    CASE WHEN count(DISTINCT c.batch) = 1 THEN min(c.batch) END AS batch, NULL AS due_minor
               FROM new_entry AS e
               JOIN matched_entry AS m ON m.file_id = new_file_id AND m.line_no = e.line_no
               JOIN confirmed_payout AS c ON c.match_id = m.match_id
              GROUP BY e.line_no
              UNION ALL
-            SELECT e.line_no, false, min(p.provider), CASE WHEN count(DISTINCT p.batch) = 1 THEN min(p.batch) END,
-                   sum(p.minor)
+            SELECT e.line_no, false, min(p.provider), min(p.kind),
+                   CASE WHEN count(DISTINCT p.batch) = 1 THEN min(p.batch) END, sum(p.minor)
               FROM open_entry AS e JOIN named_payout AS p ON p.place = e.place
              WHERE e.file_id = new_file_id
                AND NOT EXISTS (SELECT FROM matched_entry AS m WHERE m.file_id = new_file_id AND m.line_no = e.line_no)
@@ -344,15 +380,16 @@ BEGIN
      WHERE l.verdict <> 'matched';
 
     RETURN QUERY
-    SELECT p.account, p.currency, p.provider, sum(p.confirmed_minor)::bigint, sum(p.strange_minor)::bigint
-      FROM (SELECT l.account, l.currency, CASE WHEN l.verdict = 'matched' THEN l.provider END AS provider,
+    SELECT p.account, p.currency, p.kind, p.provider, sum(p.confirmed_minor)::bigint, sum(p.strange_minor)::bigint
+      FROM (SELECT l.account, l.currency, CASE WHEN l.verdict = 'matched' THEN l.kind END AS kind,
+                   CASE WHEN l.verdict = 'matched' THEN l.provider END AS provider,
                    CASE WHEN l.verdict = 'matched' THEN l.amount_minor ELSE 0 END AS confirmed_minor,
                    CASE WHEN l.verdict <> 'matched' THEN l.amount_minor ELSE 0 END AS strange_minor
               FROM new_entry AS e JOIN bank_line AS l ON l.file_id = new_file_id AND l.line_no = e.line_no
              UNION ALL
-            SELECT r.account, r.currency, r.provider, r.confirmed_minor, r.strange_minor FROM reversal AS r) AS p
-     GROUP BY 1, 2, 3
-     ORDER BY 1, 2, 3;
+            SELECT r.account, r.currency, r.kind, r.provider, r.confirmed_minor, r.strange_minor FROM reversal AS r) AS p
+     GROUP BY 1, 2, 3, 4
+     ORDER BY 1, 2, 3, 4;
 END;
 $$;
 

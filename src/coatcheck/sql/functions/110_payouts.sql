@@ -11,6 +11,17 @@ CREATE OR REPLACE FUNCTION payout_run_may_become(before text, after text) RETURN
     SELECT (before, after) IN (('WAITING', 'APPROVED'), ('WAITING', 'REJECTED'), ('APPROVED', 'FINISHED'));
 $$;
 
+-- Whether a PSP has paid a payout out of what it owes us, so that its settlement file has a line for it (payouts/booking.py).
+-- What left our account at a bank is in no such file.
+CREATE OR REPLACE FUNCTION paid_from_balance(wanted_payout uuid) RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM transfer AS t JOIN account AS a ON a.account_id = t.credit_account_id
+                    WHERE t.transfer_id = derived_id('payout transfer', hex_of(wanted_payout), 'payout_paid')
+                      AND a.kind = 'psp_receivable');
+$$;
+
 -- What a seller can be paid from an available account right now: posted, less what holds have reserved, less what he owes:
 -- refunds and disputes may have taken his pending account below zero (hazard D9). That one is read and not locked: a refund
 -- that commits a moment later is as one that comes after the payout.

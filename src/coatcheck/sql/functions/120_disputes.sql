@@ -2,18 +2,6 @@
 -- later word takes the place of an earlier one, and which money moved, where each movement is booked once, whatever the
 -- status suggests. Both halves pass the order's row first, as every refund does (D3).
 
--- An id, as ids.derive_id makes it.
-CREATE OR REPLACE FUNCTION derived_id(VARIADIC parts text[]) RETURNS uuid
-LANGUAGE sql IMMUTABLE
-SET search_path = pg_catalog, public, pg_temp
-AS $$
-    SELECT encode(substr(sha256(convert_to(
-        (SELECT string_agg(length(p) || ':' || p, '' ORDER BY n) FROM unnest(parts) WITH ORDINALITY AS u (p, n)),
-        'UTF8')), 1, 16), 'hex')::uuid;
-$$;
-
-CREATE OR REPLACE FUNCTION hex_of(id uuid) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT replace(id::text, '-', ''); $$;
-
 CREATE OR REPLACE FUNCTION dispute_id_of(shop_id uuid, mode text, provider text, provider_reference text) RETURNS uuid
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, public, pg_temp

@@ -10,6 +10,16 @@ WITH returned AS MATERIALIZED (
                      AND e.body ->> 'operation_id' = o.operation_id::text
      WHERE r.status = 'FAILED' AND o.shop_id = $1 AND o.mode = $2
      GROUP BY o.operation_id
+), paid_out AS MATERIALIZED (
+    -- What sellers were paid, and what of it came back: out of what a PSP owes us, or from our account at a bank.
+    SELECT p.payout_id, coalesce(p.run_id, p.payout_id)::text AS batch, p.provider, p.currency::text AS currency, k.kind,
+           told_minor_of(k.kind, p.amount_minor) AS amount_minor, t.at AS since,
+           paid_from_balance(p.payout_id) AS is_from_balance
+      FROM payout AS p
+     CROSS JOIN (VALUES ('payout_paid', 'seller_payout'), ('payout_returned', 'seller_payout_returned'))
+           AS k (transfer, kind)
+      JOIN transfer AS t ON t.transfer_id = derived_id('payout transfer', hex_of(p.payout_id), k.transfer)
+     WHERE p.shop_id = $1 AND p.mode = $2 AND p.status IN ('PAID', 'RETURNED')
 ), booked AS (
     -- What the receivable has of each record of ours.
     SELECT o.operation_id, o.provider, o.currency::text AS currency, k.kind,
@@ -22,6 +32,9 @@ WITH returned AS MATERIALIZED (
        AND CASE k.kind WHEN 'charge' THEN o.kind IN ('charge', 'capture') AND o.status = 'APPROVED'
                        WHEN 'refund' THEN o.kind = 'refund' AND (o.status = 'APPROVED' OR b.at IS NOT NULL)
                        ELSE o.kind = 'refund' AND b.at IS NOT NULL END
+    UNION ALL
+    SELECT operation_id_of(p.payout_id, 'payout', '1'), p.provider, p.currency, p.kind, p.amount_minor, p.since
+      FROM paid_out AS p WHERE p.is_from_balance
 ), item AS (
     SELECT 'psp:' || b.provider || ':receivable' AS name, b.currency, 'unsettled_records' AS part, b.amount_minor, b.since
       FROM booked AS b
@@ -54,9 +67,16 @@ WITH returned AS MATERIALIZED (
                           AND r.batch = b.batch AND r.currency = b.currency
      CROSS JOIN LATERAL (
            SELECT coalesce(sum(f.amount_minor), 0)::bigint AS minor FROM confirmed_payout AS f
-            WHERE f.shop_id = b.shop_id AND f.mode = b.mode AND f.provider = b.provider
+            WHERE f.shop_id = b.shop_id AND f.mode = b.mode AND f.kind = 'psp_payout' AND f.provider = b.provider
               AND f.batch = b.batch AND f.currency = b.currency) AS c
      WHERE b.shop_id = $1 AND b.mode = $2 AND b.payout_minor <> c.minor
+    UNION ALL
+    SELECT 'bank:' || p.provider, p.currency, 'unconfirmed_seller_payouts', p.amount_minor, p.since
+      FROM paid_out AS p
+     WHERE NOT p.is_from_balance
+       AND NOT EXISTS (SELECT FROM confirmed_payout AS f
+                        WHERE (f.shop_id, f.mode, f.kind, f.provider, f.batch, f.currency, f.payout)
+                              = ($1, $2, p.kind, p.provider, p.batch, p.currency, p.payout_id::text))
     UNION ALL
     SELECT 'suspense:' || k.provider, k.currency, 'open_breaks', -k.suspense_minor, k.opened_at
       FROM reconciliation_break AS k
@@ -94,5 +114,5 @@ SELECT a.name, a.kind, a.currency::text AS currency,
   JOIN account_kind AS k ON k.kind = a.kind
   LEFT JOIN aged AS g ON g.name = a.name AND g.currency = a.currency
  WHERE a.shop_id = $1 AND a.mode = $2
-   AND a.kind IN ('psp_receivable', 'psp_payouts_in_transit', 'suspense', 'payouts_in_transit')
+   AND (a.kind IN ('psp_receivable', 'psp_payouts_in_transit', 'suspense', 'payouts_in_transit') OR g.part IS NOT NULL)
  ORDER BY a.currency, a.name, g.part

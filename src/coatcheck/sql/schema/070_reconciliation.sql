@@ -101,8 +101,9 @@ CREATE INDEX reconciliation_break_by_closing ON reconciliation_break (closed_at)
 CREATE INDEX reconciliation_break_of_operation ON reconciliation_break (operation_id) WHERE operation_id IS NOT NULL;
 CREATE INDEX reconciliation_break_open ON reconciliation_break (shop_id, mode, provider, opened_at) WHERE closed_at IS NULL;
 
--- A bank statement's entries, of a file in settlement_file whose provider is 'bank'. `batch`,
--- `provider`, `verdict`: the payout that it was found to be when it came. What it is by now is in matched_entry.
+-- A bank statement's entries, of a file in settlement_file whose provider is 'bank'. `named_ids`: what its texts name of ours, as
+-- it is printed for others to give back. `kind`, `provider`, `batch`, `verdict`: the payout that it was found to be when it came.
+-- What it is by now is in matched_entry.
 CREATE TABLE bank_line (
     file_id        uuid NOT NULL,
     line_no        integer NOT NULL,
@@ -113,6 +114,8 @@ CREATE TABLE bank_line (
     amount_minor   bigint NOT NULL,
     bank_reference text,
     reference_list text[] NOT NULL,
+    named_ids      uuid[] NOT NULL,
+    kind           text,
     provider       text,
     batch          text,
     verdict        text NOT NULL,
@@ -139,18 +142,21 @@ CREATE INDEX bank_statement_that_counts ON bank_statement (shop_id, mode, accoun
     WHERE replaced_by IS NULL;
 CREATE INDEX bank_statement_replaced ON bank_statement (replaced_by) WHERE replaced_by IS NOT NULL;
 
--- Payouts of PSPs that a bank has confirmed: each once. `payout`: the PSP's name for it, empty where it has none. `match_id`
--- names the entries in matched_entry that are together what the payouts of the match are together.
+-- Payouts that a bank has confirmed, each once: PSPs' (`payout`: the PSP's name for it, empty where it has none), those to
+-- sellers that left our account there (`batch`: the run, or again the payout), and what of these came back. `match_id` names the
+-- entries in matched_entry that are together what the payouts of the match are together.
 CREATE TABLE confirmed_payout (
     shop_id      uuid NOT NULL,
     mode         text NOT NULL,
+    kind         text NOT NULL,
     provider     text NOT NULL,
     batch        text NOT NULL,
     currency     text NOT NULL,
     payout       text NOT NULL,
     amount_minor bigint NOT NULL,
     match_id     uuid NOT NULL,
-    PRIMARY KEY (shop_id, mode, provider, batch, currency, payout)
+    PRIMARY KEY (shop_id, mode, kind, provider, batch, currency, payout),
+    CONSTRAINT confirmed_payout_kind_is_known CHECK (kind IN ('psp_payout', 'seller_payout', 'seller_payout_returned'))
 );
 CREATE INDEX confirmed_payout_by_match ON confirmed_payout (match_id);
 
