@@ -143,3 +143,5 @@ def test_F5_back_off_doubles_with_full_jitter_up_to_its_cap() -> None:
     assert policy.pause(10_000, 1) == timedelta(seconds=60)
     assert policy.pause(5, 0) == timedelta(0)
     assert policy.pause(5, 0.5) == timedelta(seconds=16)
+    slow = RetryPolicy(budget_attempts=99, base=timedelta(days=11), cap=timedelta(days=30))
+    assert [slow.pause(attempt, 1).days for attempt in (1, 2, 31)] == [22, 30, 30]
