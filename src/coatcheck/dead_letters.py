@@ -20,7 +20,7 @@ from coatcheck.clock import Clock
 from coatcheck.errors import CoatcheckError, ErrorCode, Problem
 from coatcheck.executor import ANSWER_REFUSED, NOT_FOUND, Executor, Step, mismatch_of, next_step, window_is_open
 from coatcheck.ids import KEY, OPERATION, PAYOUT, print_id, random_id, time_ordered_ids
-from coatcheck.operations import Evidence, Operation, Operations
+from coatcheck.operations import Evidence, Operation, Operations, UndecidedQuery
 from coatcheck.pan import contains_card_number
 from coatcheck.providers.outcome import Outcome, OutcomeKind, ToldBy
 from coatcheck.providers.protocol import Capabilities
@@ -126,19 +126,6 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     is_retrying: bool
     advice: Advice
     proposal: Proposal | None
-
-
-class DeadLetterQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which dead letters: of one shop and mode or, for whoever runs the gateway, of all.
-
-    `cause`: a part of it, in any case. `made_until`: committed no later than that.
-    """
-
-    shop_id: UUID | None = None
-    mode: Mode | None = None
-    provider: str | None = None
-    cause: str | None = None
-    made_until: datetime | None = None
 
 
 class ReplayProposal(msgspec.Struct, frozen=True, kw_only=True):
@@ -268,7 +255,7 @@ class DeadLetters:
 
     async def find(
         self,
-        query: DeadLetterQuery,
+        query: UndecidedQuery,
         *,
         after: tuple[datetime, UUID] | None = None,
         limit: int = 20,
@@ -277,14 +264,14 @@ class DeadLetters:
         """Find dead letters, oldest first, after a place. `is_waiting`: leave out what is being asked about."""
         return await self._find(query, after or _FIRST, limit, is_waiting=is_waiting)
 
-    async def read(self, operation_id: UUID, query: DeadLetterQuery) -> DeadLetter | None:
+    async def read(self, operation_id: UUID, query: UndecidedQuery) -> DeadLetter | None:
         """Show one dead letter; None when there is none of that id for whoever asks."""
         found = await self._find(query, _FIRST, 1, only=[operation_id])
         return found[0] if found else None
 
     async def _find(
         self,
-        query: DeadLetterQuery,
+        query: UndecidedQuery,
         after: tuple[datetime, UUID],
         limit: int,
         *,
@@ -347,7 +334,7 @@ class DeadLetters:
         first = [each.at for each in await self.evidence(letter) if each.body.get("cause") == NOT_FOUND]
         return max(first, default=at) + lag
 
-    async def replay(self, query: DeadLetterQuery, by: str, *, most: int, dry_run: bool) -> Replay:
+    async def replay(self, query: UndecidedQuery, by: str, *, most: int, dry_run: bool) -> Replay:
         """Retry the oldest dead letters that a query finds; a dry run only says which, and what each would ask (F4).
 
         More than one person may retry at once are only proposed, for a second person to confirm within 24 hours.
@@ -368,7 +355,7 @@ class DeadLetters:
         retried = set(await self.retry(letters, by))
         return [each for each in letters if each.operation.intent.operation_id in retried]
 
-    async def _propose_replay(self, query: DeadLetterQuery, letters: Sequence[DeadLetter], by: str) -> ReplayProposal:
+    async def _propose_replay(self, query: UndecidedQuery, letters: Sequence[DeadLetter], by: str) -> ReplayProposal:
         at = self._clock.now()
         made = ReplayProposal(replay_id=random_id(), proposed_by=by, expires_at=at + _PROPOSAL_LIFE)
         await self._store.pool.execute(
@@ -380,7 +367,7 @@ class DeadLetters:
         )
         return made
 
-    async def confirm_replay(self, replay_id: UUID, query: DeadLetterQuery, by: str) -> Replay:
+    async def confirm_replay(self, replay_id: UUID, query: UndecidedQuery, by: str) -> Replay:
         """Retry what another person proposed to retry at once. Returns what is asked about now.
 
         What was asked about since it was proposed is left alone. Idempotent on the proposal and the person. Raises
@@ -403,7 +390,7 @@ class DeadLetters:
         as_it_was = [each for each in found if looked_at[each.operation.intent.operation_id] == each.operation.attempt]
         return Replay(await self._retried(as_it_was, by), is_dry_run=False, takes_two=True)
 
-    async def propose(self, operation_id: UUID, query: DeadLetterQuery, finding: Finding, by: str) -> Proposal:
+    async def propose(self, operation_id: UUID, query: UndecidedQuery, finding: Finding, by: str) -> Proposal:
         """Say what became of a dead letter, for a second person to confirm within 24 hours. Posts nothing.
 
         Idempotent on who says what; one's own earlier proposal is replaced. Raises CoatcheckError. Locks: the lease.
@@ -431,7 +418,7 @@ class DeadLetters:
             raise CoatcheckError(ErrorCode.INTERNAL, "The proposal's row is gone. Check the database.")
         return proposal
 
-    async def confirm(self, operation_id: UUID, proposal_id: UUID, query: DeadLetterQuery, by: str) -> Outcome:
+    async def confirm(self, operation_id: UUID, proposal_id: UUID, query: UndecidedQuery, by: str) -> Outcome:
         """Confirm what another person proposed, and book it like the provider's own word. Returns what was booked.
 
         Posts the transfers of its effect. Idempotent on the proposal and the person. Raises CoatcheckError: the same
@@ -575,7 +562,7 @@ def _wrong_reference(operation: Operation, finding: Finding) -> str | None:
     return None
 
 
-def _is_in(query: DeadLetterQuery, operation: Operation) -> bool:
+def _is_in(query: UndecidedQuery, operation: Operation) -> bool:
     return query.shop_id in (None, operation.shop_id) and query.mode in (None, operation.intent.mode)
 
 

@@ -59,7 +59,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     def pause(self, attempt: int, draw: float) -> timedelta:
         """How long to wait after attempt number `attempt` (from 1); `draw` is uniform in [0, 1)."""
         times = 2 ** min(attempt, 30)
-        ceiling = self.base * times if self.base < self.cap / times else self.cap  # a day so often is beyond a timedelta
+        ceiling = self.base * times if self.base < self.cap / times else self.cap  # no timedelta is days * 2**30
         return ceiling * draw
 
 

@@ -110,6 +110,19 @@ def first_kind_of(capture: str, on_failure: str) -> OperationKind:
     return OperationKind.AUTHORIZE if is_reserved else OperationKind.CHARGE
 
 
+class UndecidedQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which undecided operations: of one shop and mode or, for whoever runs the gateway, of all.
+
+    `cause`: a part of it, in any case. `made_until`: committed no later than that.
+    """
+
+    shop_id: UUID | None = None
+    mode: Mode | None = None
+    provider: str | None = None
+    cause: str | None = None
+    made_until: datetime | None = None
+
+
 class Evidence(msgspec.Struct, frozen=True):
     """One thing that happened to an operation: an event's kind and body."""
 

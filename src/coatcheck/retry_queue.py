@@ -11,9 +11,9 @@ import msgspec
 
 from coatcheck.clock import Clock
 from coatcheck.executor import Step, next_step
-from coatcheck.operations import Evidence, Operation, Operations, Standing
+from coatcheck.operations import Evidence, Operation, Operations, Standing, UndecidedQuery
 from coatcheck.providers.protocol import Capabilities
-from coatcheck.states import Mode, OperationStatus
+from coatcheck.states import OperationStatus
 from coatcheck.store import Store
 
 _FIRST = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
@@ -46,19 +46,6 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     retry_budget: int
     outlook: Outlook
-
-
-class RetryQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which operations: of one shop and mode or, for whoever runs the gateway, of all.
-
-    `cause`: a part of it, in any case. `made_until`: committed no later than that.
-    """
-
-    shop_id: UUID | None = None
-    mode: Mode | None = None
-    provider: str | None = None
-    cause: str | None = None
-    made_until: datetime | None = None
 
 
 def foresee(
@@ -162,7 +149,7 @@ class RetryQueue:
         self._retry_budget = retry_budget
 
     async def find(
-        self, query: RetryQuery, *, after: tuple[datetime, UUID] | None = None, limit: int = 20
+        self, query: UndecidedQuery, *, after: tuple[datetime, UUID] | None = None, limit: int = 20
     ) -> list[Retry]:
         """Find operations that go on by themselves, oldest first, after a place (`created_at`, the operation's id).
 
@@ -170,13 +157,13 @@ class RetryQueue:
         """
         return await self._find(query, after or _FIRST, limit)
 
-    async def read(self, operation_id: UUID, query: RetryQuery) -> Retry | None:
+    async def read(self, operation_id: UUID, query: UndecidedQuery) -> Retry | None:
         """Show one operation that goes on by itself; None when there is none of that id for whoever asks."""
         found = await self._find(query, _FIRST, 1, only=operation_id)
         return found[0] if found else None
 
     async def _find(
-        self, query: RetryQuery, after: tuple[datetime, UUID], limit: int, *, only: UUID | None = None
+        self, query: UndecidedQuery, after: tuple[datetime, UUID], limit: int, *, only: UUID | None = None
     ) -> list[Retry]:
         at = self._clock.now()
         # One snapshot: what is decided between two statements would stand in the list as what it is no more.

@@ -28,7 +28,6 @@ from coatcheck.api.dead_letters import dead_letters_of
 from coatcheck.dead_letters import (
     RESOLVED_BY_HAND,
     DeadLetter,
-    DeadLetterQuery,
     DeadLetters,
     Finding,
     SafeAction,
@@ -38,12 +37,13 @@ from coatcheck.dead_letters import (
 from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.executor import Step
 from coatcheck.ids import derive_id
+from coatcheck.operations import UndecidedQuery
 from coatcheck.providers.outcome import Outcome, OutcomeKind
 from coatcheck.providers.protocol import Intent
 from coatcheck.states import Capture, Mode, OperationKind
 from coatcheck.store import Store
 
-ALL = DeadLetterQuery()
+ALL = UndecidedQuery()
 ADA, BOB = person_named("Ada"), person_named("Bob")
 CHARGED = Finding(word=Word.CHARGED, reason="seen in the dashboard", provider_reference="ch_seen")
 NOT_CHARGED = Finding(word=Word.NOT_CHARGED, reason="the provider says it never began")
@@ -116,9 +116,9 @@ async def test_the_list_is_oldest_first_page_by_page_and_of_one_shop_and_mode(st
     last = found[-1]
     rest = await desk(world).find(ALL, after=(last.created_at, last.operation.intent.operation_id), limit=2)
     assert [letter.payment_order_id for letter in rest] == ["c2-o1"]
-    assert len(await desk(world).find(DeadLetterQuery(shop_id=CALLER.shop_id, mode=Mode.TEST))) == 3
-    assert await desk(world).find(DeadLetterQuery(shop_id=CALLER.shop_id, mode=Mode.LIVE)) == []
-    assert await desk(world).find(DeadLetterQuery(shop_id=derive_id("shop", "shoes"), mode=Mode.TEST)) == []
+    assert len(await desk(world).find(UndecidedQuery(shop_id=CALLER.shop_id, mode=Mode.TEST))) == 3
+    assert await desk(world).find(UndecidedQuery(shop_id=CALLER.shop_id, mode=Mode.LIVE)) == []
+    assert await desk(world).find(UndecidedQuery(shop_id=derive_id("shop", "shoes"), mode=Mode.TEST)) == []
 
 
 async def test_only_what_waits_for_a_person_is_a_dead_letter(store: Store) -> None:
@@ -277,12 +277,12 @@ async def test_F4_what_was_asked_about_since_it_was_proposed_is_left_alone_and_s
 
 async def test_F4_a_proposal_to_retry_expires_and_is_of_its_shop_and_mode(store: Store) -> None:
     world = await many(store, 1, replay_alone_most=0)
-    mine = DeadLetterQuery(shop_id=CALLER.shop_id, mode=Mode.TEST)
+    mine = UndecidedQuery(shop_id=CALLER.shop_id, mode=Mode.TEST)
     asked = await desk(world).replay(mine, ADA, most=1, dry_run=False)
     assert asked.proposal is not None
     replay_id = asked.proposal.replay_id
-    shoes = DeadLetterQuery(shop_id=derive_id("shop", "shoes"), mode=Mode.TEST)
-    for other in (shoes, DeadLetterQuery(shop_id=CALLER.shop_id, mode=Mode.LIVE)):
+    shoes = UndecidedQuery(shop_id=derive_id("shop", "shoes"), mode=Mode.TEST)
+    for other in (shoes, UndecidedQuery(shop_id=CALLER.shop_id, mode=Mode.LIVE)):
         assert (await refused(desk(world).confirm_replay(replay_id, other, BOB))).error is ErrorCode.NOT_FOUND
     world.clock.advance(timedelta(hours=24))
     assert "24 hours" in (await refused(desk(world).confirm_replay(replay_id, mine, BOB))).detail
@@ -333,7 +333,7 @@ async def test_a_replay_is_narrowed_by_provider_cause_and_age(store: Store) -> N
     await world.pay(checkout("c1"), "k1")
 
     async def names(**fields: object) -> list[str]:
-        found = await desk(world).replay(DeadLetterQuery(**fields), ADA, most=10, dry_run=True)  # type: ignore[arg-type]
+        found = await desk(world).replay(UndecidedQuery(**fields), ADA, most=10, dry_run=True)  # type: ignore[arg-type]
         return [letter.payment_order_id for letter in found.letters]
 
     assert await names(provider="stripe") == []
@@ -586,7 +586,7 @@ async def test_what_nobody_here_can_ask_can_still_be_resolved(store: Store) -> N
 async def test_another_shop_cannot_propose_or_confirm(store: Store) -> None:
     world = await unresolved(store)
     operation_id = id_of(await the_letter(world))
-    other = DeadLetterQuery(shop_id=derive_id("shop", "shoes"), mode=Mode.TEST)
+    other = UndecidedQuery(shop_id=derive_id("shop", "shoes"), mode=Mode.TEST)
     assert (await refused(desk(world).propose(operation_id, other, CHARGED, ADA))).error is ErrorCode.NOT_FOUND
     proposal = await desk(world).propose(operation_id, ALL, CHARGED, ADA)
     error = await refused(desk(world).confirm(operation_id, proposal.proposal_id, other, BOB))

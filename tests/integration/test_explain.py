@@ -28,10 +28,11 @@ from tests.integration.outside import (
 from coatcheck import cli
 from coatcheck.api.dead_letters import dead_letters_of
 from coatcheck.audit.replay import replay
-from coatcheck.dead_letters import DeadLetterQuery, Finding, Word, person_named
+from coatcheck.dead_letters import Finding, Word, person_named
 from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.explain import Story, explain
 from coatcheck.ids import OPERATION, ORDER, PAYMENT, REFUND, operation_id_of, order_id_of, print_id
+from coatcheck.operations import UndecidedQuery
 from coatcheck.shops import create_key
 from coatcheck.states import Capture, Mode, OnFailure, OperationKind
 from coatcheck.store import Store
@@ -194,9 +195,9 @@ async def test_a_dead_letter_s_story_ends_with_what_a_person_may_do(store: Store
         "person. Sending it again under the same key is safe until 2026-03-02 11:55:00 UTC."
     )
     finding = Finding(word=Word.NOT_CHARGED, reason="the provider never had it")
-    proposal = await desk.propose(operation_id, DeadLetterQuery(), finding, person_named("Ada"))
+    proposal = await desk.propose(operation_id, UndecidedQuery(), finding, person_named("Ada"))
     world.clock.advance(timedelta(seconds=1))
-    await desk.confirm(operation_id, proposal.proposal_id, DeadLetterQuery(), person_named("Bob"))
+    await desk.confirm(operation_id, proposal.proposal_id, UndecidedQuery(), person_named("Bob"))
     told = sentences(await story_of(world, print_id(PAYMENT, view.payment_id)))
     assert "An alert was opened: operation_unresolved." in told
     assert (

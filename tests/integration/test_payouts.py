@@ -24,7 +24,7 @@ from tests.integration.payees import fund, house, owe, pay_out, payout_of, selle
 
 from coatcheck.api.dead_letters import dead_letters_of
 from coatcheck.audit.replay import Difference, replay
-from coatcheck.dead_letters import DeadLetterQuery, Finding, Word
+from coatcheck.dead_letters import Finding, Word
 from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.events import EventKind
 from coatcheck.explain import explain
@@ -32,6 +32,7 @@ from coatcheck.ids import OPERATION, operation_id_of, payout_id_of, print_id
 from coatcheck.ids import PAYOUT as PAYOUT_ID
 from coatcheck.inbox.hearing import Hearing, Sender, hear
 from coatcheck.ledger import Ledger, Transfer
+from coatcheck.operations import UndecidedQuery
 from coatcheck.payouts import PayoutRequest, PayoutVerdict
 from coatcheck.payouts.commits import account_ids
 from coatcheck.providers.outcome import Outcome, OutcomeKind
@@ -451,7 +452,7 @@ async def test_an_unresolved_payout_is_a_dead_letter_that_two_people_resolve(sto
         ("operation_unresolved", "The payout waits for a person after attempt 1: read timeout.")
     }
     letters = dead_letters_of(world.gateway)
-    found = await letters.find(DeadLetterQuery())
+    found = await letters.find(UndecidedQuery())
     assert {letter.payment_order_id for letter in found} == {
         print_id(PAYOUT_ID, made.payout_id) for made in (paid_one, lost_one)
     }
@@ -460,8 +461,8 @@ async def test_an_unresolved_payout_is_a_dead_letter_that_two_people_resolve(sto
         (lost_one, Finding(word=Word.NOT_DONE, provider_reference=None, reason="the bank has never seen it")),
     ):
         operation_id = operation_id_of(made.payout_id, PAYOUT)
-        proposal = await letters.propose(operation_id, DeadLetterQuery(), finding, "person ada")
-        await letters.confirm(operation_id, proposal.proposal_id, DeadLetterQuery(), "person grace")
+        proposal = await letters.propose(operation_id, UndecidedQuery(), finding, "person ada")
+        await letters.confirm(operation_id, proposal.proposal_id, UndecidedQuery(), "person grace")
     assert [(await payout_of(world, made)).status for made in (paid_one, lost_one)] == ["PAID", "FAILED"]
     assert await world.balances() == {"psp_receivable": 1000, "seller_available": 600, "bank": -400}
     assert await world.violations() == {}

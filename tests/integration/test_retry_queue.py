@@ -30,7 +30,7 @@ from tests.integration.running import Answer, RunningGateway, listening
 from coatcheck import cli
 from coatcheck.api.dead_letters import dead_letters_of
 from coatcheck.api.retry_queue import retry_queue_of
-from coatcheck.dead_letters import DeadLetterQuery, person_named
+from coatcheck.dead_letters import person_named
 from coatcheck.executor import Step
 from coatcheck.ids import (
     OPERATION,
@@ -41,12 +41,13 @@ from coatcheck.ids import (
     order_id_of,
     print_id,
 )
-from coatcheck.retry_queue import Retry, RetryQuery
+from coatcheck.operations import UndecidedQuery
+from coatcheck.retry_queue import Retry
 from coatcheck.shops import create_key
 from coatcheck.states import Mode, OperationKind, OperationStatus
 from coatcheck.store import Store
 
-ALL = RetryQuery()
+ALL = UndecidedQuery()
 IMPATIENT = replace(SETTINGS, retry_budget_attempts=1)
 
 
@@ -59,7 +60,7 @@ async def queued(world: World, **fields: Any) -> list[Retry]:
 
 
 async def names(world: World, **fields: Any) -> list[str | None]:
-    return [each.payment_order_id for each in await retry_queue_of(world.gateway).find(RetryQuery(**fields))]
+    return [each.payment_order_id for each in await retry_queue_of(world.gateway).find(UndecidedQuery(**fields))]
 
 
 async def silent(store: Store, *orders: str, **more: Any) -> World:
@@ -93,13 +94,13 @@ async def test_the_queue_and_the_dead_letters_are_all_that_is_undecided_and_shar
     for number in range(4):
         await world.pay(checkout(f"c{number}", f"o{number}"), f"k{number}")
     letters = dead_letters_of(world.gateway)
-    (dead,) = await letters.find(DeadLetterQuery())
+    (dead,) = await letters.find(UndecidedQuery())
     assert (dead.payment_order_id, dead.operation.tries, dead.retry_budget) == ("o0", 1, 1)
     assert await names(world) == ["o1"]
     assert await world.count("lease") == 2
     await letters.retry([dead], person_named("Ada"))  # asked again: still a dead letter until it is decided
     assert await names(world) == ["o1"]
-    assert len(await letters.find(DeadLetterQuery())) == 1
+    assert len(await letters.find(UndecidedQuery())) == 1
 
 
 async def test_what_the_provider_decides_later_costs_no_try_and_is_never_sent_again(store: Store) -> None:

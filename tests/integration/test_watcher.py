@@ -21,10 +21,11 @@ from tests.integration.outside import (
 
 from coatcheck.api.dead_letters import dead_letters_of
 from coatcheck.audit.invariants import InvariantResult, run_invariants
-from coatcheck.dead_letters import DeadLetterQuery, Finding, Word, person_named
+from coatcheck.dead_letters import Finding, Word, person_named
 from coatcheck.events import EventKind
 from coatcheck.ids import ORDER, order_id_of, print_id
 from coatcheck.inbox import Sender
+from coatcheck.operations import UndecidedQuery
 from coatcheck.providers.outcome import Outcome, more_than_one
 from coatcheck.providers.protocol import Intent, Notice
 from coatcheck.states import Capture, Mode
@@ -96,7 +97,7 @@ async def test_F3_a_dead_letter_is_an_alert_until_it_is_decided(store: Store) ->
     assert await look(world, watcher) == [("operation_unresolved", True)]
     (alert,) = await list_alerts(store)
     assert alert.text == "The charge of order c1-o1 waits for a person after attempt 1: read timeout."
-    (letter,) = await dead_letters_of(world.gateway).find(DeadLetterQuery())
+    (letter,) = await dead_letters_of(world.gateway).find(UndecidedQuery())
     await dead_letters_of(world.gateway).retry([letter], person_named("Ada"))
     assert await look(world, watcher) == []  # being asked about is not decided
     await world.recover(timedelta(0))
@@ -233,7 +234,7 @@ async def test_F1_of_many_watchers_one_tells_and_one_takes_back(store: Store) ->
     found = await asyncio.gather(*[watcher.watch_once() for watcher in watchers])
     assert sum(map(len, found)) == 5
     await world.recover()
-    await dead_letters_of(world.gateway).replay(DeadLetterQuery(), person_named("Ada"), most=5, dry_run=False)
+    await dead_letters_of(world.gateway).replay(UndecidedQuery(), person_named("Ada"), most=5, dry_run=False)
     await world.recover()
     closed = await asyncio.gather(*[watcher.watch_once() for watcher in watchers])
     assert told([change for changes in closed for change in changes]) == [("operation_unresolved", False)] * 5
@@ -327,11 +328,11 @@ async def test_A8_two_charges_that_a_look_up_lists_are_told_until_a_person_has_r
     assert alert.subject == print_id(ORDER, ORDER_ID)
 
     desk, ada = dead_letters_of(world.gateway), person_named("Ada")
-    (letter,) = await desk.find(DeadLetterQuery())
+    (letter,) = await desk.find(UndecidedQuery())
     operation_id = letter.operation.intent.operation_id
     finding = Finding(word=Word.CHARGED, reason="ch_2 is refunded there", provider_reference="ch_1")
-    proposal = await desk.propose(operation_id, DeadLetterQuery(), finding, ada)
-    await desk.confirm(operation_id, proposal.proposal_id, DeadLetterQuery(), person_named("Bob"))
+    proposal = await desk.propose(operation_id, UndecidedQuery(), finding, ada)
+    await desk.confirm(operation_id, proposal.proposal_id, UndecidedQuery(), person_named("Bob"))
     assert await look(world, watcher) == [("operation_unresolved", False)]  # the second charge is not seen to by that
     assert await acknowledge(store, world.clock, ORDER_ID, by=ada, reason="ch_2 refunded there") is True
     assert await look(world, watcher) == [("charged_twice", False)]

@@ -1,8 +1,9 @@
 """`/v1/dead_letters`: what waits for a person. Looking and retrying is anybody's; what became of it takes two keys."""
 
 import re
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -21,7 +22,6 @@ from coatcheck.dead_letters import (
     REPLAY_MOST,
     DeadLetter,
     DeadLetterKind,
-    DeadLetterQuery,
     DeadLetters,
     Finding,
     Proposal,
@@ -34,7 +34,7 @@ from coatcheck.errors import CoatcheckError, ErrorCode, Problem
 from coatcheck.executor import Step
 from coatcheck.ids import OPERATION, PAYMENT, PAYOUT, REFUND, parse_id, print_id
 from coatcheck.money import format_amount
-from coatcheck.operations import Evidence, Operation
+from coatcheck.operations import Evidence, Operation, UndecidedQuery
 from coatcheck.pan import contains_card_number_in
 from coatcheck.providers.outcome import OutcomeKind
 from coatcheck.reporting.read_models import Place
@@ -212,30 +212,55 @@ def dead_letters_of(gateway: Gateway) -> DeadLetters:
 async def list_dead_letters(request: Request[Any, Any, Any]) -> Response[bytes]:
     """List what waits for a person, oldest first, page by page."""
     gateway, caller = await caller_of(request)
+    shown, last = await undecided_page(request, gateway, caller, "dead_letters", dead_letters_of(gateway).find)
+    return answer(DeadLetterListBody([dead_letter_body(each) for each in shown], last))
+
+
+class Undecided(Protocol):
+    """What a list of undecided operations has, whatever becomes of each."""
+
+    @property
+    def operation(self) -> Operation:
+        """What is not decided."""
+        ...
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was committed."""
+        ...
+
+
+_Listed = TypeVar("_Listed", bound=Undecided)
+
+
+async def undecided_page(
+    request: Request[Any, Any, Any],
+    gateway: Gateway,
+    caller: Caller,
+    name: str,
+    find: Callable[..., Awaitable[list[_Listed]]],
+) -> tuple[list[_Listed], str | None]:
+    """Find the page of a list that was asked for, and the cursor of the next; the cursor has its filters in it."""
     asked = parameters_of(request, DeadLetterListParameters)
-    list_name = ("dead_letters", caller.shop_id.hex, caller.mode, *texts_of(asked))
+    filters = [str(each) for each in (asked.provider, asked.cause, asked.older_than_s)]
+    list_name = (name, caller.shop_id.hex, caller.mode, *filters)
     place = parse_cursor(asked.cursor, *list_name)
-    found = await dead_letters_of(gateway).find(
-        _query_of(gateway, caller, asked),
+    found = await find(
+        undecided_query(gateway, caller, asked),
         after=None if place is None else (place.at, place.row_id),
         limit=asked.limit + 1,
     )
     shown = found[: asked.limit]
-    last = None
-    if len(found) > asked.limit:
-        last = print_cursor(Place(shown[-1].created_at, shown[-1].operation.intent.operation_id), *list_name)
-    return answer(DeadLetterListBody([dead_letter_body(each) for each in shown], last))
+    if len(found) <= asked.limit:
+        return shown, None
+    return shown, print_cursor(Place(shown[-1].created_at, shown[-1].operation.intent.operation_id), *list_name)
 
 
-def texts_of(asked: DeadLetterListParameters) -> list[str]:
-    """Name the filters of a list, as its cursor has them."""
-    return [str(each) for each in (asked.provider, asked.cause, asked.older_than_s)]
-
-
-def _query_of(
+def undecided_query(
     gateway: Gateway, caller: Caller, asked: DeadLetterListParameters | ReplayDeadLetters | None = None
-) -> DeadLetterQuery:
-    mine = DeadLetterQuery(shop_id=caller.shop_id, mode=caller.mode)
+) -> UndecidedQuery:
+    """Say which undecided operations a caller means: its own."""
+    mine = UndecidedQuery(shop_id=caller.shop_id, mode=caller.mode)
     if asked is None:
         return mine
     age = None if asked.older_than_s is None else timedelta(seconds=asked.older_than_s)
@@ -285,7 +310,7 @@ async def resolve_dead_letter(request: Request[Any, Any, Any]) -> Response[bytes
     asked = await take_body(request, gateway, ResolveDeadLetter)
     finding = Finding(word=asked.word, reason=asked.reason, provider_reference=asked.provider_reference)
     proposal = await dead_letters_of(gateway).propose(
-        operation_id, _query_of(gateway, caller), finding, person_of(caller)
+        operation_id, undecided_query(gateway, caller), finding, person_of(caller)
     )
     return Response(encode(_proposal_body(proposal)), status_code=201, media_type=JSON)
 
@@ -307,7 +332,7 @@ async def confirm_dead_letter(request: Request[Any, Any, Any]) -> Response[bytes
             [Problem("/proposal_id", "Send the proposal_id of the dead letter's proposal.")],
         )
     outcome = await dead_letters_of(gateway).confirm(
-        operation_id, proposal_id, _query_of(gateway, caller), person_of(caller)
+        operation_id, proposal_id, undecided_query(gateway, caller), person_of(caller)
     )
     return answer(
         ResolutionBody(
@@ -326,7 +351,7 @@ async def replay_dead_letters(request: Request[Any, Any, Any]) -> Response[bytes
     gateway, caller = await caller_of(request)
     asked = await take_body(request, gateway, ReplayDeadLetters)
     replay = await dead_letters_of(gateway).replay(
-        _query_of(gateway, caller, asked), person_of(caller), most=asked.limit, dry_run=asked.dry_run
+        undecided_query(gateway, caller, asked), person_of(caller), most=asked.limit, dry_run=asked.dry_run
     )
     return answer(_replay_body(replay))
 
@@ -343,7 +368,9 @@ async def confirm_replay(request: Request[Any, Any, Any]) -> Response[bytes]:
     replay_id = parse_id(REPLAY, named)
     if replay_id is None:
         raise CoatcheckError(ErrorCode.NOT_FOUND, f"No proposal {named}: take the replay_id of the answer before.")
-    replay = await dead_letters_of(gateway).confirm_replay(replay_id, _query_of(gateway, caller), person_of(caller))
+    replay = await dead_letters_of(gateway).confirm_replay(
+        replay_id, undecided_query(gateway, caller), person_of(caller)
+    )
     return answer(_replay_body(replay))
 
 
@@ -372,7 +399,7 @@ def _none(request: Request[Any, Any, Any]) -> CoatcheckError:
 
 
 async def _find(gateway: Gateway, caller: Caller, request: Request[Any, Any, Any]) -> DeadLetter:
-    letter = await dead_letters_of(gateway).read(_operation_id(request), _query_of(gateway, caller))
+    letter = await dead_letters_of(gateway).read(_operation_id(request), undecided_query(gateway, caller))
     if letter is None:
         raise _none(request)
     return letter

@@ -7,17 +7,14 @@ import msgspec
 from litestar import Request, Response, get
 from msgspec import Meta
 
-from coatcheck.api.cursors import parse_cursor, print_cursor
-from coatcheck.api.dead_letters import DeadLetterListParameters, EvidenceBody, UndecidedBody, texts_of, undecided_fields
+from coatcheck.api.dead_letters import EvidenceBody, UndecidedBody, undecided_fields, undecided_page, undecided_query
 from coatcheck.api.gateway import Gateway
 from coatcheck.api.payment_list import NextCursor
 from coatcheck.api.questions import Parameters, answer, caller_of, parameters_of
 from coatcheck.errors import CoatcheckError, ErrorCode
 from coatcheck.executor import Step
 from coatcheck.ids import OPERATION, parse_id
-from coatcheck.reporting.read_models import Place
-from coatcheck.retry_queue import Outlook, Retry, RetryQuery, RetryQueue
-from coatcheck.shops import Caller
+from coatcheck.retry_queue import Outlook, Retry, RetryQueue
 from coatcheck.states import OperationStatus
 
 
@@ -71,18 +68,7 @@ def retry_queue_of(gateway: Gateway) -> RetryQueue:
 async def list_retry_queue(request: Request[Any, Any, Any]) -> Response[bytes]:
     """List what is not decided and goes on by itself, oldest first, page by page."""
     gateway, caller = await caller_of(request)
-    asked = parameters_of(request, DeadLetterListParameters)
-    list_name = ("retry_queue", caller.shop_id.hex, caller.mode, *texts_of(asked))
-    place = parse_cursor(asked.cursor, *list_name)
-    found = await retry_queue_of(gateway).find(
-        _query_of(gateway, caller, asked),
-        after=None if place is None else (place.at, place.row_id),
-        limit=asked.limit + 1,
-    )
-    shown = found[: asked.limit]
-    last = None
-    if len(found) > asked.limit:
-        last = print_cursor(Place(shown[-1].created_at, shown[-1].operation.intent.operation_id), *list_name)
+    shown, last = await undecided_page(request, gateway, caller, "retry_queue", retry_queue_of(gateway).find)
     return answer(RetryQueueBody([RetryBody(**_fields_of(each)) for each in shown], last))
 
 
@@ -93,7 +79,7 @@ async def get_retry(request: Request[Any, Any, Any]) -> Response[bytes]:
     parameters_of(request, Parameters)
     named = request.path_params["operation_id"]
     operation_id, queue = parse_id(OPERATION, named), retry_queue_of(gateway)
-    retry = None if operation_id is None else await queue.read(operation_id, _query_of(gateway, caller))
+    retry = None if operation_id is None else await queue.read(operation_id, undecided_query(gateway, caller))
     if retry is None:
         raise CoatcheckError(
             ErrorCode.NOT_FOUND,
@@ -102,19 +88,6 @@ async def get_retry(request: Request[Any, Any, Any]) -> Response[bytes]:
         )
     evidence = [EvidenceBody(each.kind, each.at, each.body) for each in await queue.evidence(retry)]
     return answer(RetryDetailBody(**_fields_of(retry), evidence=evidence))
-
-
-def _query_of(gateway: Gateway, caller: Caller, asked: DeadLetterListParameters | None = None) -> RetryQuery:
-    mine = RetryQuery(shop_id=caller.shop_id, mode=caller.mode)
-    if asked is None:
-        return mine
-    age = None if asked.older_than_s is None else timedelta(seconds=asked.older_than_s)
-    return msgspec.structs.replace(
-        mine,
-        provider=asked.provider,
-        cause=asked.cause,
-        made_until=None if age is None else gateway.clock.now() - age,
-    )
 
 
 def _fields_of(retry: Retry) -> dict[str, Any]:

@@ -15,13 +15,12 @@ if TYPE_CHECKING:
     from coatcheck.api.gateway import Gateway
     from coatcheck.dead_letters import (
         DeadLetter,
-        DeadLetterQuery,
         DeadLetters,
         Proposal,
         Replay,
         ReplayProposal,
     )
-    from coatcheck.operations import Evidence
+    from coatcheck.operations import Evidence, UndecidedQuery
     from coatcheck.providers.outcome import Outcome
 
 _Result = TypeVar("_Result")
@@ -61,7 +60,7 @@ def list_letters(
     """  # noqa: D301
 
     async def work(gateway: "Gateway") -> "list[DeadLetter]":
-        query = _letter_query(gateway, provider, cause, older_than_s)
+        query = undecided_query(gateway, provider, cause, older_than_s)
         return await _letters(gateway).find(query, limit=limit)
 
     found = at_desk(settings_of(config), work)
@@ -141,7 +140,7 @@ def replay(
     async def work(gateway: "Gateway") -> "Replay":
         from coatcheck.dead_letters import person_named  # noqa: PLC0415
 
-        query = _letter_query(gateway, provider, cause, older_than_s)
+        query = undecided_query(gateway, provider, cause, older_than_s)
         return await _letters(gateway).replay(query, person_named(by), most=limit, dry_run=dry_run)
 
     done = at_desk(settings_of(config), work)
@@ -176,7 +175,7 @@ def confirm_replay(replay_id: str, by: str, config: Path | None) -> int:
         from coatcheck.dead_letters import REPLAY, person_named  # noqa: PLC0415
 
         return await _letters(gateway).confirm_replay(
-            id_of(REPLAY, replay_id), _letter_query(gateway), person_named(by)
+            id_of(REPLAY, replay_id), undecided_query(gateway), person_named(by)
         )
 
     done = at_desk(settings_of(config), work)
@@ -209,7 +208,7 @@ def resolve(
 
         letter = await _letter(gateway, operation_id)
         finding = Finding(word=Word(word), reason=reason, provider_reference=provider_reference)
-        query = _letter_query(gateway)
+        query = undecided_query(gateway)
         return await _letters(gateway).propose(letter.operation.intent.operation_id, query, finding, person_named(by))
 
     proposal = at_desk(settings_of(config), work)
@@ -238,7 +237,7 @@ def confirm(operation_id: str, proposal: str, by: str, config: Path | None) -> i
 
         named = id_of(OPERATION, operation_id)
         return await _letters(gateway).confirm(
-            named, id_of(PROPOSAL, proposal), _letter_query(gateway), person_named(by)
+            named, id_of(PROPOSAL, proposal), undecided_query(gateway), person_named(by)
         )
 
     outcome = at_desk(settings_of(config), work)
@@ -252,21 +251,22 @@ def _letters(gateway: "Gateway") -> "DeadLetters":
     return dead_letters_of(gateway)
 
 
-def _letter_query(
+def undecided_query(
     gateway: "Gateway", provider: str | None = None, cause: str | None = None, older_than_s: int | None = None
-) -> "DeadLetterQuery":
+) -> "UndecidedQuery":
+    """Say which undecided operations of all shops whoever runs the gateway means."""
     from datetime import timedelta  # noqa: PLC0415
 
-    from coatcheck.dead_letters import DeadLetterQuery  # noqa: PLC0415
+    from coatcheck.operations import UndecidedQuery  # noqa: PLC0415
 
     before = None if older_than_s is None else gateway.clock.now() - timedelta(seconds=older_than_s)
-    return DeadLetterQuery(provider=provider, cause=cause, made_until=before)
+    return UndecidedQuery(provider=provider, cause=cause, made_until=before)
 
 
 async def _letter(gateway: "Gateway", operation_id: str) -> "DeadLetter":
     from coatcheck.ids import OPERATION  # noqa: PLC0415
 
-    letter = await _letters(gateway).read(id_of(OPERATION, operation_id), _letter_query(gateway))
+    letter = await _letters(gateway).read(id_of(OPERATION, operation_id), undecided_query(gateway))
     if letter is None:
         raise UnusableError(
             f"no dead letter {operation_id}: it is unknown here, or decided by now; `coatcheck explain {operation_id}` "

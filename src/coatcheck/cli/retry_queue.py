@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coatcheck.cli.dead_letters import undecided_query
 from coatcheck.cli.failures import UnusableError
 from coatcheck.cli.opening import at_desk, settings_of
 from coatcheck.cli.options import Tool, id_of, with_config
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from coatcheck.api.gateway import Gateway
     from coatcheck.operations import Evidence
-    from coatcheck.retry_queue import Retry, RetryQuery
+    from coatcheck.retry_queue import Retry
 
 
 @click.group("retry-queue", cls=Tool, short_help="What goes on by itself: look.")
@@ -46,7 +47,7 @@ def list_retries(
     async def work(gateway: "Gateway") -> "list[Retry]":
         from coatcheck.api.retry_queue import retry_queue_of  # noqa: PLC0415
 
-        return await retry_queue_of(gateway).find(_query(gateway, provider, cause, older_than_s), limit=limit)
+        return await retry_queue_of(gateway).find(undecided_query(gateway, provider, cause, older_than_s), limit=limit)
 
     found = at_desk(settings_of(config), work)
     if not found:
@@ -70,7 +71,7 @@ def show(operation_id: str, config: Path | None) -> int:
         from coatcheck.api.retry_queue import retry_queue_of  # noqa: PLC0415
 
         queue = retry_queue_of(gateway)
-        retry = await queue.read(wanted, _query(gateway))
+        retry = await queue.read(wanted, undecided_query(gateway))
         if retry is None:
             raise UnusableError(
                 f"{operation_id} does not go on by itself: it is unknown here, at its first attempt, decided by now, "
@@ -81,17 +82,6 @@ def show(operation_id: str, config: Path | None) -> int:
     for line in _lines(*at_desk(settings_of(config), work)):
         click.echo(line)
     return 0
-
-
-def _query(
-    gateway: "Gateway", provider: str | None = None, cause: str | None = None, older_than_s: int | None = None
-) -> "RetryQuery":
-    from datetime import timedelta  # noqa: PLC0415
-
-    from coatcheck.retry_queue import RetryQuery  # noqa: PLC0415
-
-    before = None if older_than_s is None else gateway.clock.now() - timedelta(seconds=older_than_s)
-    return RetryQuery(provider=provider, cause=cause, made_until=before)
 
 
 def _print_retries(retries: "Sequence[Retry]") -> None:
