@@ -265,7 +265,7 @@ def make_gateway(
         expected_files=expected_files,
         adoption=adoption,
         corrections=corrections,
-        breaks=Breaks(store, clock, corrections),
+        breaks=Breaks(store, clock),
         recovery=Recovery(
             store,
             clock,

@@ -30,7 +30,7 @@ from coatcheck.ledger import (
     seller_pending,
 )
 from coatcheck.pan import contains_card_number
-from coatcheck.reconciliation.corrections import Corrections
+from coatcheck.reconciliation.closing import Closing
 from coatcheck.reconciliation.files import BANK
 from coatcheck.reconciliation.report import Break
 from coatcheck.states import Mode
@@ -139,10 +139,10 @@ class BreakQuery(msgspec.Struct, frozen=True, kw_only=True):
 class Breaks:
     """Lists breaks, and closes those that two people have explained."""
 
-    def __init__(self, store: Store, clock: Clock, corrections: Corrections) -> None:
+    def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._corrections = corrections
+        self._closing = Closing(store, clock)
         self._accounts = AccountBook(store, clock)
 
     async def find(
@@ -211,7 +211,7 @@ class Breaks:
             )
             if verdict == "confirmed":
                 who = f"{proposal.proposed_by} and {by}"
-                await self._corrections.close_within(connection, [break_id], who, proposal.note, target)
+                await self._closing.close_within(connection, [break_id], who, proposal.note, target)
         if verdict == "settled":
             raise _settled(break_id)
         if verdict not in ("confirmed", "exists"):

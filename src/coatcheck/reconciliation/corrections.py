@@ -6,7 +6,7 @@ the books have never had is taken over; and what neither the files nor the PSP h
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -17,7 +17,6 @@ from coatcheck.clock import Clock
 from coatcheck.config import CORRECTABLE_KINDS
 from coatcheck.executor import NOT_FOUND, Executor, window_is_open
 from coatcheck.ids import OPERATION, parse_id
-from coatcheck.ledger import AccountName
 from coatcheck.operations import NOT_AT_PROVIDER, Operation, Operations, Standing
 from coatcheck.providers.outcome import Outcome, OutcomeKind, ToldBy
 from coatcheck.providers.protocol import Found, NotListedError, Registry
@@ -263,17 +262,7 @@ class Corrections:
         Posts one transfer for each that has an amount there. Idempotent on the break.
         """
         async with self._store.pool.acquire() as connection, connection.transaction():
-            return await self.close_within(connection, break_ids, who, why)
-
-    async def close_within(
-        self, connection: Any, break_ids: Sequence[UUID], who: str, why: str, target: AccountName | None = None
-    ) -> int:
-        """Close breaks in the caller's transaction. `target`: the account that the money in suspense belongs to.
-
-        Without one it goes back to where it came from: the PSP's receivable, or our account at the bank.
-        Locks: the files of the breaks' provider, the breaks, the accounts.
-        """
-        return await self._closing.close_within(connection, break_ids, who, why, target)
+            return await self._closing.close_within(connection, break_ids, who, why)
 
 
 def _contradicts(row: asyncpg.Record, standing: Standing) -> bool:
