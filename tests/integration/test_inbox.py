@@ -218,15 +218,16 @@ async def test_C6_authentic_is_not_valid(store: Store, wrong: dict[str, Any]) ->
 
 
 def at_stripe(store: Store) -> tuple[World, Psp]:
-    """A gateway that charges at Stripe, with the simulator's endpoint as open as it is delivered."""
+    """A gateway that charges at Stripe, and has the simulator's endpoint open as well."""
     provider = ScriptedProvider()
     provider.name = "stripe"
-    world = World(store, provider, settings=replace(SETTINGS, provider="stripe"))
+    secrets = (SECRET, "whsec_next")  # with the one alone that everybody knows it would be closed
+    world = World(store, provider, settings=replace(SETTINGS, provider="stripe", simulator_webhook_secrets=secrets))
     return world, Psp(world)
 
 
 async def test_C10_an_event_of_one_provider_settles_nothing_at_another(store: Store) -> None:
-    """The simulator's secret is known to everybody, and our reference to whoever sees a charge."""
+    """Who has the simulator's secret is nobody at Stripe, and our reference is known to whoever sees a charge."""
     world, psp = at_stripe(store)
     world.provider.charges = [unknown]
     view = await world.pay(checkout("c1", "o1"))
