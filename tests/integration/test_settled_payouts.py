@@ -8,6 +8,7 @@ import pytest
 from tests.integration.outside import CALLER, approved, declined, unknown
 from tests.integration.payees import house, pay_out, payout_of
 from tests.integration.psp_files import Row
+from tests.integration.test_bank_statements import statement
 from tests.integration.test_psp_files import Office, called, office_of
 from tests.integration.test_reconciliation import kinds
 from tests.integration.test_reconciliation_parts import open_breaks
@@ -103,6 +104,17 @@ async def test_H5_a_transfer_that_nobody_here_made_is_missing_here(office: Offic
     report = await office.take(Row(kind="transfer", name="tr_9", gross=-300), batch="2", name="second.csv")
     assert kinds(report) == ["missing_here"]
     assert (await office.standing())["suspense EUR"] == 300
+    await office.is_true()
+
+
+async def test_H1_what_the_psp_paid_out_of_its_balance_is_not_found_at_the_bank_as_well(office: Office) -> None:
+    made = await paid(office)
+    named = print_id(OPERATION, payout_operation_id(made.payout_id))
+    report = await office.arrive(statement(("-45.00", f"tr_1 {named}")), "debit.xml")
+    assert kinds(report) == ["unexplained"]
+    standing = await office.standing()
+    assert (standing["suspense:bank EUR"], standing["psp:receivable EUR"]) == (DUE, -DUE)
+    assert "bank EUR" not in standing  # of "bank:stripe", on which it never stood
     await office.is_true()
 
 
