@@ -9,16 +9,6 @@
 --
 -- So what is captured and not yet due stays in pending whole, and whatever was taken back is taken from what comes next.
 
--- Makes an id as ids.derive_id does.
-CREATE OR REPLACE FUNCTION maturing_ticket(VARIADIC parts text[]) RETURNS uuid
-LANGUAGE sql IMMUTABLE
-SET search_path = pg_catalog, public, pg_temp
-AS $$
-    SELECT encode(substr(sha256(convert_to(
-        (SELECT string_agg(length(p) || ':' || p, '' ORDER BY n) FROM unnest(parts) WITH ORDINALITY AS u (p, n)),
-        'UTF8')), 1, 16), 'hex')::uuid;
-$$;
-
 -- Set a seller's terms, with the event; false when they were so already. Idempotent.
 CREATE OR REPLACE FUNCTION set_seller_terms(
     at timestamptz, shop uuid, world text, seller text, hold_days integer, reserve_basis_points integer,
@@ -88,7 +78,7 @@ AS $$
          WHERE o.operation_id = ANY (wanted)
     ), named AS (
         SELECT n.*, a.place, a.name, a.kind,
-               maturing_ticket('account', replace(n.shop_id::text, '-', ''), n.mode, a.name, n.currency) AS account_id
+               derived_id('account', hex_of(n.shop_id), n.mode, a.name, n.currency) AS account_id
           FROM needed AS n
          CROSS JOIN LATERAL (VALUES
                (1, 'seller:' || n.seller_account || ':pending', 'seller_pending'),
@@ -177,7 +167,7 @@ BEGIN
                                                            + coalesce(t.reserve_days, usual_reserve_days)))
       FROM operation AS o
       JOIN payment_order AS p ON p.order_id = o.order_id
-      JOIN wallet AS w ON w.pending_id = maturing_ticket('account', replace(p.shop_id::text, '-', ''), p.mode,
+      JOIN wallet AS w ON w.pending_id = derived_id('account', hex_of(p.shop_id), p.mode,
                                                          'seller:' || p.seller_account || ':pending', p.currency::text)
       LEFT JOIN seller_terms AS t ON t.shop_id = p.shop_id AND t.mode = p.mode AND t.seller_account = p.seller_account
       LEFT JOIN shares_of(fresh) AS s ON s.operation_id = o.operation_id
@@ -382,7 +372,7 @@ BEGIN
       FROM unnest(w_ids, w_matured) AS g (pending_id, matured)
      WHERE w.pending_id = g.pending_id;
 
-    SELECT array_agg(maturing_ticket('wallet', replace(w.pending_id::text, '-', ''), w.turn::text, leg.name)),
+    SELECT array_agg(derived_id('wallet', hex_of(w.pending_id), w.turn::text, leg.name)),
            array_agg(leg.kind), array_agg(leg.debit), array_agg(leg.credit), array_agg(leg.amount),
            array_agg(w.currency), array_agg(w.pending_id)
       INTO t_ids, t_kinds, t_debits, t_credits, t_amounts, t_currencies, t_wallets
@@ -441,6 +431,6 @@ BEGIN
 END;
 $$;
 
-REVOKE ALL ON FUNCTION maturing_ticket, set_seller_terms, shares_of, open_wallets, maturing_told, note_settled,
+REVOKE ALL ON FUNCTION set_seller_terms, shares_of, open_wallets, maturing_told, note_settled,
     complete_settled, due_parts, due_reserves, unsettled_wallets, spread_release, mature_wallets FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION set_seller_terms, note_settled, complete_settled, mature_wallets TO coatcheck_app;
