@@ -1,29 +1,33 @@
 """What seals cost and how fast they are verified: rows sealed and verified per second, and the price of a payment.
 
-`python -m bench.sealing [--rows 1000000] [--rounds 4] [--seconds 8] [--rows-only | --cost-only]`
+`python -m bench.sealing [--rows 1000000] [--rounds 4] [--turns 28] [--rows-only | --cost-only]`
 
 Rows: a database is filled with events and transfers as payments leave them, all of it is sealed, and `coatcheck audit
-verify` is run on it: by its own word nothing may be found. Cost: the end-to-end load with the sealing loop and without,
-in turn; throughput moves with whatever else the machine does, so the figure is processor time, of the gateway and
-PostgreSQL together, per payment. Afterwards the sealed databases are verified, and replayed without a difference, too.
+verify` is run on it: by its own word nothing may be found. Cost: one gateway under one load, whose sealer is held up
+for half of each turn: what was written in all of a turn is sealed in its other half. Two runs differ by more than seals
+cost; two halves of one hardly do. What a payment costs more is told in time, which is payments per second, and in
+processor time of the gateway and PostgreSQL together. Afterwards the database is verified, and replayed, too.
 """
 
 import argparse
 import asyncio
+import dataclasses
 import logging
 import re
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import asyncpg
 import structlog
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python bench/sealing.py`
 
-from bench.end_to_end import add_options, measure, plan_of
-from bench.machine import BenchError, Machine, describe, open_machine, quiet_environment, take_two_cores
-from bench.risk_cost import cost_percent, microseconds_of
+from bench.end_to_end import Plan, add_options, plan_of, run_load, tell
+from bench.machine import BenchError, Machine, Rig, describe, open_machine, quiet_environment, sum_of, take_two_cores
 
 from coatcheck.audit.sealing.anchor import AnchorFile
 from coatcheck.audit.sealing.keys import sealing_key_of
@@ -50,14 +54,45 @@ INSERT INTO transfer (transfer_id, kind, phase, hold_id, debit_account_id, credi
 SELECT time_ordered_id(at), kind, 'posted', NULL, gen_random_uuid(), gen_random_uuid(), n, 'EUR', payment_id, at
   FROM payment, (VALUES ('charge'), ('commission')) AS k (kind)
 """
+# The sealer's turn, as begin_seal takes it: whoever holds it keeps every sealer from looking.
+_HOLD = "SELECT pg_advisory_lock(hashtext('coatcheck: sealing'))"
+_LET_GO = "SELECT pg_advisory_unlock(hashtext('coatcheck: sealing'))"
+_LOOKS_IN_A_HALF = 2
 
 
-def settings_of(directory: Path) -> dict[str, dict[str, str]]:
-    """Give the gateway's settings with sealing and without; the seals of one database in a directory of its own."""
-    return {
-        "on": {"COATCHECK_SEAL_DIR": str(directory)},
-        "off": {"COATCHECK_SEAL_INTERVAL_MS": "0", "COATCHECK_SEAL_DIR": str(directory)},
-    }
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What was used by then: seconds of time, and of processor time by gateway and PostgreSQL; and payments taken."""
+
+    at: float
+    cpu_s: float
+    payments: float
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A half with seals, which have the rows of both halves to do, and a half without."""
+
+    began: Moment
+    held: Moment
+    ended: Moment
+
+    def payments_percent(self) -> float:
+        """Say what share more time a payment takes for being sealed: by so much fewer are taken in a second."""
+        return self._more_percent("at")
+
+    def cpu_percent(self) -> float:
+        """Say what share more processor time a payment takes for being sealed."""
+        return self._more_percent("cpu_s")
+
+    def _more_percent(self, what: str) -> float:
+        used_with, used_without = (
+            getattr(end, what) - getattr(start, what)
+            for start, end in ((self.began, self.held), (self.held, self.ended))
+        )
+        each = used_without / (self.ended.payments - self.held.payments)
+        more = used_with - each * (self.held.payments - self.began.payments)
+        return float(100 * more / (self.ended.payments - self.began.payments) / each)
 
 
 async def fill(database_url: str, rows: int) -> None:
@@ -140,28 +175,68 @@ async def measure_rows(machine: Machine, options: argparse.Namespace) -> None:
     print(f"BENCH part=verify rows={options.rows} rows_per_s={sorted(verified)[len(verified) // 2]:.0f}")
 
 
-async def measure_cost(machine: Machine, options: argparse.Namespace) -> None:
-    """Load a gateway with sealing and without, in turn, so that a busy moment falls on both alike."""
-    plan = plan_of(options)
-    rounds: dict[str, list[float]] = {"on": [], "off": []}
-    replayed = []
-    for number in range(1, options.rounds + 1):
-        # Whoever comes second finds a warmer machine: they take turns at it.
-        for turn in ("on", "off") if number % 2 else ("off", "on"):
-            directory = machine.directory / f"cost-{number}-{turn}"
-            directory.mkdir()
-            database_url = await machine.new_database()
-            measured = await measure(machine, database_url, plan, settings_of(directory)[turn])
-            rounds[turn].append(microseconds_of(measured))
+def moment_of(rig: Rig) -> Moment:
+    """Read what was used so far, and how many payments the gateway has taken."""
+    used = rig.usage()
+    taken = sum_of(rig.metrics(), "coatcheck_http_requests_total", route="/v1/payments", status="201")
+    return Moment(used.at, used.cpu_s["gateway"] + used.cpu_s["PostgreSQL"], taken)
+
+
+async def take_turns(rig: Rig, plan: Plan, options: argparse.Namespace) -> list[Turn]:
+    """Let the sealer go and hold it up, turn by turn, once the load is warm and half a turn waits to be sealed."""
+    turns: list[Turn] = []
+    holder = await asyncpg.connect(rig.database_url)
+    try:
+        await asyncio.sleep(plan.warm_up)
+        await holder.execute(_HOLD)
+        await asyncio.sleep(options.half_seconds)
+        for number in range(1, options.turns + 1):
+            await holder.execute(_LET_GO)
+            began = moment_of(rig)
+            await asyncio.sleep(options.half_seconds)
+            await holder.execute(_HOLD)
+            held = moment_of(rig)
+            await asyncio.sleep(options.half_seconds)
+            turns.append(Turn(began, held, moment_of(rig)))
+            rig.loads[-1].check()  # else part of the turn had no load
             print(
-                f"  round {number}, sealing {turn}: {rounds[turn][-1]:.0f} microseconds of processor time per payment, "
-                f"{measured.payments_per_s:,.0f} payments/s, p99 {measured.counts.load.p99_ms:.0f} ms"
+                f"  turn {number}: a payment that is sealed takes {turns[-1].payments_percent():.1f}% more time, "
+                f"{turns[-1].cpu_percent():.1f}% more processor time",
+                flush=True,
             )
-            if turn == "on":
-                await verify(database_url, directory)
-                replayed.append(await replay(database_url, directory))
-    print(f"BENCH part=replay rows_per_s={sorted(replayed)[len(replayed) // 2]:.0f}")
-    print(f"BENCH part=sealing_cost cost_percent={cost_percent(rounds):.1f}")
+    finally:
+        await holder.close()
+    return turns
+
+
+def tell_cost(turns: Sequence[Turn]) -> None:
+    """Print the medians: a checkpoint or a vacuum falls into one half of a turn and not into the other."""
+    payments = median([turn.payments_percent() for turn in turns])
+    cpu = median([turn.cpu_percent() for turn in turns])
+    print(f"BENCH part=sealing_cost payments_percent={payments:.1f} cpu_percent={cpu:.1f} turns={len(turns)}")
+
+
+async def measure_cost(machine: Machine, options: argparse.Namespace) -> None:
+    """Load one gateway, and have it seal by turns; prove, verify and replay what it did."""
+    # Each look at what was used takes a moment, too.
+    turns_s = (2 * options.turns + 1) * options.half_seconds + options.turns / 2
+    plan = dataclasses.replace(plan_of(options), seconds=turns_s)
+    directory = machine.directory / "cost"
+    interval_ms = int(1000 * options.half_seconds / _LOOKS_IN_A_HALF)
+    settings = {"COATCHECK_SEAL_DIR": str(directory), "COATCHECK_SEAL_INTERVAL_MS": str(interval_ms)}
+    database_url = await machine.new_database()
+    async with machine.open_rig(database_url, settings=settings) as rig:
+        owner = await asyncpg.connect(database_url)
+        try:
+            async with asyncio.TaskGroup() as group:
+                loaded = group.create_task(run_load(rig, owner, plan))
+                taken = group.create_task(take_turns(rig, plan, options))
+        finally:
+            await owner.close()
+    tell("sealing by turns", loaded.result())
+    await verify(database_url, directory)
+    print(f"BENCH part=replay rows_per_s={await replay(database_url, directory):.0f}")
+    tell_cost(taken.result())
 
 
 async def run(options: argparse.Namespace) -> None:
@@ -181,12 +256,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="what seals cost, and how fast they are verified")
     add_options(parser)
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows that are sealed and verified")
-    parser.add_argument("--rounds", type=int, default=4, help="how often each is measured")
+    parser.add_argument("--rounds", type=int, default=4, help="how often those are measured")
+    parser.add_argument("--turns", type=int, default=28, help="turns of sealing and not sealing, for the cost")
+    # Not a divisor of the minute that PostgreSQL's autovacuum counts by: it would meet the same half each time.
+    parser.add_argument("--half-seconds", type=float, default=7.0, help="half of a turn; the sealer looks twice in it")
     parser.add_argument("--rows-only", action="store_true", help="leave out the cost")
     parser.add_argument("--cost-only", action="store_true", help="leave out the rows")
     options = parser.parse_args()
     if options.quick:
-        options.rows, options.rounds = 100_000, 1
+        options.rows, options.rounds, options.turns, options.half_seconds = 100_000, 1, 2, 2.0
     try:
         asyncio.run(run(options))
     except BenchError as error:

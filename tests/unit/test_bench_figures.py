@@ -30,6 +30,7 @@ from bench.load import (
 from bench.machine import BenchError, Usage, quiet_environment, read_metrics, shares_of, sum_of
 from bench.risk_cost import cost_percent
 from bench.run import GOALS, parse_line, verdicts
+from bench.sealing import Moment, Turn, tell_cost
 
 from coatcheck.simulator.bank import ChargeBody
 from coatcheck.validation import parse_payment_request
@@ -288,3 +289,31 @@ def test_each_figure_is_set_beside_its_own_goal() -> None:
 def test_the_cost_of_the_risk_rules_is_the_median_of_neighbouring_rounds() -> None:
     rounds = {"on": [110.0, 420.0, 105.0], "off": [100.0, 400.0, 100.0]}
     assert cost_percent(rounds) == pytest.approx(5.0)
+
+
+def a_turn(*, held_at: float, held_cpu_s: float, taken: float = 1_000) -> Turn:
+    """A second half of 1,000 payments in a second, at 600 microseconds each; `taken` in the first, until `held_at`."""
+    return Turn(
+        Moment(at=50.0, cpu_s=7.0, payments=400),
+        Moment(at=50.0 + held_at, cpu_s=7.0 + held_cpu_s, payments=400 + taken),
+        Moment(at=51.0 + held_at, cpu_s=7.6 + held_cpu_s, payments=1_400 + taken),
+    )
+
+
+def test_the_cost_of_seals_is_spread_over_all_that_was_written_in_a_turn() -> None:
+    # The first half took 100 ms, and 36 ms of processor time, more than its own payments do: for the rows of both.
+    turn = a_turn(held_at=1.1, held_cpu_s=0.636)
+    assert turn.payments_percent() == pytest.approx(5.0)
+    assert turn.cpu_percent() == pytest.approx(3.0)
+
+
+def test_the_cost_of_seals_does_not_depend_on_how_many_payments_a_half_took() -> None:
+    turn = a_turn(held_at=0.5 + 0.075, held_cpu_s=0.3 + 0.018, taken=500)
+    assert turn.payments_percent() == pytest.approx(5.0)
+    assert turn.cpu_percent() == pytest.approx(2.0)
+
+
+def test_the_cost_of_seals_is_the_median_of_the_turns(capsys: pytest.CaptureFixture[str]) -> None:
+    tell_cost([a_turn(held_at=1 + extra, held_cpu_s=0.6 * (1 + extra)) for extra in (0.02, 0.90, 0.04)])
+    told = capsys.readouterr().out
+    assert told == "BENCH part=sealing_cost payments_percent=2.0 cpu_percent=2.0 turns=3\n"
