@@ -5,6 +5,7 @@
 The history is made by set-based statements as the owner of the schema: whole payments of one order, each with its
 operation, its two transfers, its two events and its idempotency key, under ids as scattered as real ones, and account
 counters that agree. Only the event bodies are shorter than real ones. `coatcheck audit` holds on it like on any other.
+A gateway without load then does with it what it would have done all along: it is sealed, and wallets' balances noted.
 Both measurements begin with a CHECKPOINT, so both pay for the full pages that follow one.
 """
 
@@ -24,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python benc
 
 from bench.end_to_end import Measured, Plan, add_options, measure, plan_of, tell
 from bench.load import BUYERS, SELLERS
-from bench.machine import BenchError, Machine, describe, open_machine, take_two_cores
+from bench.machine import BenchError, Machine, describe, open_machine, shares_of, take_two_cores
 
 from coatcheck.ids import buyer_id_of
 from coatcheck.ledger import Account, Ledger, platform_commission, psp_receivable, seller_pending
@@ -36,6 +37,9 @@ _FILLERS = 2
 _CURRENCIES = ("USD", "EUR")
 _TABLES = ("idempotency_key", "payment", "payment_order", "operation", "transfer", "event")
 _COMMISSION_MINOR = 45
+_LOOK_S = 5.0
+_AT_REST = 0.1  # of a core, by the gateway and PostgreSQL together
+_REST_MOST_S = 1800.0
 
 _SCAFFOLD = """
 CREATE UNLOGGED TABLE bench_seller (
@@ -212,6 +216,19 @@ async def fill(machine: Machine, database_url: str, history: int) -> float:
     return time.monotonic() - started
 
 
+async def catch_up(machine: Machine, database_url: str) -> float:
+    """Run a gateway without load until it has nothing left to do; returns the seconds it took. Raises BenchError."""
+    started = time.monotonic()
+    async with machine.open_rig(database_url) as rig:
+        while time.monotonic() < started + _REST_MOST_S:
+            before = rig.usage()
+            await asyncio.sleep(_LOOK_S)
+            busy = shares_of(before, rig.usage())
+            if busy["gateway"] + busy["PostgreSQL"] < _AT_REST:
+                return time.monotonic() - started
+    raise BenchError(f"the gateway was not done with the history after {_REST_MOST_S:.0f} s")
+
+
 async def size_of(database_url: str) -> tuple[int, float]:
     """Count the orders of a database and weigh it in GiB."""
     connection = await asyncpg.connect(database_url)
@@ -234,7 +251,8 @@ async def compare(machine: Machine, plan: Plan, history: int, rounds: int) -> fl
         rates["empty"].append(measured.payments_per_s)
         if number == 1:
             took_s = await fill(machine, filled_url, history)
-            print(f"  filled with {history:,} payments in {took_s:.0f} s")
+            print(f"  filled with {history:,} payments in {took_s:.0f} s", flush=True)
+            print(f"  sealed and noted by a gateway in {await catch_up(machine, filled_url):.0f} s", flush=True)
         orders, gib = await size_of(filled_url)
         measured = await measure(machine, filled_url, plan)
         tell(f"{orders:,} orders in the tables ({gib:.1f} GiB), round {number}", measured)

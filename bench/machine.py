@@ -269,6 +269,16 @@ class Machine:
         finally:
             await maintenance.close()
 
+    async def put_off_chores(self) -> None:
+        """Have PostgreSQL make no checkpoint and no vacuum from now on: whoever is measured then pays for them."""
+        maintenance = await asyncpg.connect(self.server.url("postgres"))
+        try:
+            for setting, value in (("autovacuum", "off"), ("checkpoint_timeout", "1d"), ("max_wal_size", "64GB")):
+                await maintenance.execute(f"ALTER SYSTEM SET {setting} = '{value}'")
+            await maintenance.execute("SELECT pg_reload_conf()")
+        finally:
+            await maintenance.close()
+
     def make_key(self, database_url: str) -> str:
         """Make the database's schema, if it has none, and a key of the shop `bench`; returns the key."""
         environment = self._environment(database_url)

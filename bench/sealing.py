@@ -210,7 +210,7 @@ async def take_turns(rig: Rig, plan: Plan, options: argparse.Namespace) -> list[
 
 
 def tell_cost(turns: Sequence[Turn]) -> None:
-    """Print the medians: a checkpoint or a vacuum falls into one half of a turn and not into the other."""
+    """Print the medians: whatever else the machine does falls into one half of a turn and not into the other."""
     payments = median([turn.payments_percent() for turn in turns])
     cpu = median([turn.cpu_percent() for turn in turns])
     print(f"BENCH part=sealing_cost payments_percent={payments:.1f} cpu_percent={cpu:.1f} turns={len(turns)}")
@@ -225,6 +225,7 @@ async def measure_cost(machine: Machine, options: argparse.Namespace) -> None:
     interval_ms = int(1000 * options.half_seconds / _LOOKS_IN_A_HALF)
     settings = {"COATCHECK_SEAL_DIR": str(directory), "COATCHECK_SEAL_INTERVAL_MS": str(interval_ms)}
     database_url = await machine.new_database()
+    await machine.put_off_chores()
     async with machine.open_rig(database_url, settings=settings) as rig:
         owner = await asyncpg.connect(database_url)
         try:
@@ -258,7 +259,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows that are sealed and verified")
     parser.add_argument("--rounds", type=int, default=4, help="how often those are measured")
     parser.add_argument("--turns", type=int, default=28, help="turns of sealing and not sealing, for the cost")
-    # Not a divisor of the minute that PostgreSQL's autovacuum counts by: it would meet the same half each time.
+    # Not a part of the minute, by which chores come round: they would meet the same half each time.
     parser.add_argument("--half-seconds", type=float, default=7.0, help="half of a turn; the sealer looks twice in it")
     parser.add_argument("--rows-only", action="store_true", help="leave out the cost")
     parser.add_argument("--cost-only", action="store_true", help="leave out the rows")
