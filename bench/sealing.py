@@ -223,7 +223,11 @@ async def measure_cost(machine: Machine, options: argparse.Namespace) -> None:
     plan = dataclasses.replace(plan_of(options), seconds=turns_s)
     directory = machine.directory / "cost"
     interval_ms = int(1000 * options.half_seconds / _LOOKS_IN_A_HALF)
-    settings = {"COATCHECK_SEAL_DIR": str(directory), "COATCHECK_SEAL_INTERVAL_MS": str(interval_ms)}
+    settings = {
+        "COATCHECK_SEAL_DIR": str(directory),
+        "COATCHECK_SEAL_INTERVAL_MS": str(interval_ms),
+        "COATCHECK_MATURING_INTERVAL_S": "3600",  # two seconds' work, once a minute: it would fall into one half
+    }
     database_url = await machine.new_database()
     await machine.put_off_chores()
     async with machine.open_rig(database_url, settings=settings) as rig:

@@ -108,7 +108,3 @@ CREATE TABLE payout_run_item (
 CREATE INDEX payout_run_item_to_do ON payout_run_item (run_id) WHERE outcome IS NULL;
 
 GRANT SELECT ON payout_destination, payout_schedule, payout, payout_run, payout_run_item TO coatcheck_app;
-
--- Statements read a period. Transfers are written nearly in the order of their time, so a block range index finds it and
--- costs a posting next to nothing.
-CREATE INDEX IF NOT EXISTS transfer_by_time ON transfer USING brin (at) WITH (pages_per_range = 32, autosummarize = on);
