@@ -59,7 +59,7 @@ simulate: $(INSTALLED)  ## play N payments through faults and crashes: make simu
 	@$(BIN)/python -m tests.simulation.many $(N) $(if $(SEED),--seed $(SEED))
 
 bench-growth: $(INSTALLED)  ## throughput with five million orders in the tables
-	@$(BIN)/python bench/growth.py --orders 5000000 --warm-up 60
+	@$(BIN)/python bench/growth.py --orders 5000000
 
 bench-reconcile: $(INSTALLED)  ## a settlement file of a million lines against a million orders
 	@$(BIN)/python bench/reconcile.py

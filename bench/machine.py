@@ -252,30 +252,23 @@ class Machine:
         """Make an empty database, as the gateway makes its own, and give its address."""
         self.databases += 1
         name = f"bench_{self.databases}"
-        maintenance = await asyncpg.connect(self.server.url("postgres"))
-        try:
-            await maintenance.execute(
-                f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'"
-            )
-        finally:
-            await maintenance.close()
+        await self._maintain(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'")
         return self.server.url(name)
 
     async def checkpoint(self) -> None:
         """Write what is dirty, so that no measurement pays for the one before it."""
-        maintenance = await asyncpg.connect(self.server.url("postgres"))
-        try:
-            await maintenance.execute("CHECKPOINT", timeout=600)
-        finally:
-            await maintenance.close()
+        await self._maintain("CHECKPOINT")
 
     async def put_off_chores(self) -> None:
         """Have PostgreSQL make no checkpoint and no vacuum from now on: whoever is measured then pays for them."""
+        for setting, value in (("autovacuum", "off"), ("checkpoint_timeout", "1d"), ("max_wal_size", "64GB")):
+            await self._maintain(f"ALTER SYSTEM SET {setting} = '{value}'")
+        await self._maintain("SELECT pg_reload_conf()")
+
+    async def _maintain(self, statement: str) -> None:
         maintenance = await asyncpg.connect(self.server.url("postgres"))
         try:
-            for setting, value in (("autovacuum", "off"), ("checkpoint_timeout", "1d"), ("max_wal_size", "64GB")):
-                await maintenance.execute(f"ALTER SYSTEM SET {setting} = '{value}'")
-            await maintenance.execute("SELECT pg_reload_conf()")
+            await maintenance.execute(statement, timeout=600)
         finally:
             await maintenance.close()
 

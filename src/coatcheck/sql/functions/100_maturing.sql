@@ -168,7 +168,7 @@ BEGIN
       FROM operation AS o
       JOIN payment_order AS p ON p.order_id = o.order_id
       JOIN wallet AS w ON w.pending_id = derived_id('account', hex_of(p.shop_id), p.mode,
-                                                         'seller:' || p.seller_account || ':pending', p.currency::text)
+                                                    'seller:' || p.seller_account || ':pending', p.currency::text)
       LEFT JOIN seller_terms AS t ON t.shop_id = p.shop_id AND t.mode = p.mode AND t.seller_account = p.seller_account
       LEFT JOIN shares_of(fresh) AS s ON s.operation_id = o.operation_id
      WHERE o.operation_id = ANY (fresh);
